@@ -1,0 +1,19 @@
+"""Print the lower bounds that pyproject.toml states as exact pins, one a line, for pip's -c."""
+
+import re
+import tomllib
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def main() -> None:
+    """Print `name==version` for each requirement of the package and of its scikit-learn extra."""
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["sklearn"]]:
+        name, version = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
+        print(f"{name}=={version}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+# Needs Python 3.11 or newer with venv, and nothing else. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+OLDEST := .venv-oldest
+OUT := demo-out
+PIP := -m pip --disable-pip-version-check --quiet
+IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+# Files that also run as plain Python (JIT off) and for a processor without vector extensions.
+PORTABLE := tests/test_kernels.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-fashion test test-oldest lint bench bench-quick clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## train on real digits, evaluate on digits it never saw, write predictions
+	@$(IN_VENV) examples/demo.sh $(OUT)/digits examples/data/digits-train.parquet \
+		examples/data/digits-test.parquet digit
+
+demo-fashion: $(VENV)/.installed ## the same on 70,000 images of 784 pixels (needs apt)
+	@$(IN_VENV) python examples/fashion.py $(OUT)/fashion
+	@$(IN_VENV) examples/demo.sh $(OUT)/fashion $(OUT)/fashion/fashion-train.parquet \
+		$(OUT)/fashion/fashion-test.parquet label
+
+# The second run counts the lines of the kernels, which coverage cannot see once compiled.
+test: $(VENV)/.with-test ## run the tests, with a line coverage report
+	$(IN_VENV) python -m pytest -q --cov --cov-report=
+	NUMBA_DISABLE_JIT=1 $(IN_VENV) python -m pytest -q --cov --cov-append --cov-report= $(PORTABLE)
+	NUMBA_CPU_NAME=generic $(IN_VENV) python -m pytest -q $(PORTABLE)
+	$(IN_VENV) python -m coverage report
+
+test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest -q -p no:cacheprovider
+
+lint: $(VENV)/.with-lint ## check style, format and types
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
+
+bench: $(VENV)/.with-bench ## measure speed (minutes)
+	$(IN_VENV) python -m pytest -q bench/bench_*.py
+
+bench-quick: $(VENV)/.with-bench ## measure speed on a tenth of the rows (seconds)
+	$(IN_VENV) python -m pytest -q bench/bench_*.py --quick
+
+clean: ## remove everything that make has made
+	rm -rf $(VENV) $(OLDEST) $(OUT) build dist .coverage .benchmarks .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps, so that nothing is installed twice; a changed pyproject.toml installs again.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "make: installing fastsoftmax into $(VENV)"
+	@$(VENV)/bin/python $(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.with-%: pyproject.toml | $(VENV)/bin/python
+	@echo "make: installing fastsoftmax and its extra \"$*\" into $(VENV)"
+	@$(VENV)/bin/python $(PIP) install --editable ".[$*]"
+	@touch $@ $(VENV)/.installed
+
+$(OLDEST)/.installed: pyproject.toml .ci/lower_bounds.py | $(OLDEST)/bin/python
+	@echo "make: installing the oldest versions allowed into $(OLDEST)"
+	@$(OLDEST)/bin/python .ci/lower_bounds.py > $(OLDEST)/pins.txt
+	@$(OLDEST)/bin/python $(PIP) install --constraint $(OLDEST)/pins.txt --editable ".[test]"
+	@touch $@
+
+%/bin/python:
+	@command -v $(PYTHON) > /dev/null || { echo "make: there is no $(PYTHON); install Python 3.11" \
+		"or newer, or name it: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is" \
+		"older than 3.11; install a newer one, or name it: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -m venv $* || { rm -rf $*; exit 2; }

@@ -1,0 +1,68 @@
+"""Softmax regression on more rows than fit in memory, straight from Parquet and Arrow.
+
+The public names; the heavy ones are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastsoftmax.errors import (
+    DataError,
+    DivergedError,
+    FastsoftmaxError,
+    MissingExtraError,
+    ModelFileError,
+    OptionError,
+    SaveError,
+    UnknownOptionError,
+)
+
+if TYPE_CHECKING:
+    from fastsoftmax.estimator import SoftmaxClassifier
+    from fastsoftmax.evaluation import Report, evaluate
+    from fastsoftmax.model import Model, load
+    from fastsoftmax.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "DivergedError",
+    "FastsoftmaxError",
+    "MissingExtraError",
+    "Model",
+    "ModelFileError",
+    "OptionError",
+    "Report",
+    "SaveError",
+    "SoftmaxClassifier",
+    "UnknownOptionError",
+    "evaluate",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    "Model": "model",
+    "Report": "evaluation",
+    "SoftmaxClassifier": "estimator",
+    "evaluate": "evaluation",
+    "load": "model",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,8 @@
+"""`python -m fastsoftmax` is the command `fastsoftmax`."""
+
+import sys
+
+from fastsoftmax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The Source interface and the Chunk: the one shape in which rows reach the rest of the house."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastsoftmax.labels import Classes
+
+if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarrow
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """One named feature column: a scalar (`width` None) or a vector of `width` numbers a row."""
+
+    name: str
+    width: int | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of its features: `age`, or `pixels[0]`, `pixels[1]`, ..."""
+        if self.width is None:
+            return (self.name,)
+        return tuple(f"{self.name}[{j}]" for j in range(self.width))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive rows of one piece, as decoded.
+
+    parts: arrays (rows, width) of any number dtype (bool as uint8, decimals as float64) and any
+        strides, side by side; their widths add up to d. Nothing in them is null; NaN and
+        infinities may be there (`gather` finds them).
+    labels: (rows,) int32 class indices, or None where no target was asked for.
+    weights: (rows,) float64, finite and >= 0, as the user gave them, or None.
+    piece, start: the piece these rows are of, and the first row's number within it.
+    kept: the columns to hand on to the output beside the predictions, or None.
+    """
+
+    parts: tuple[np.ndarray, ...]
+    labels: np.ndarray | None
+    weights: np.ndarray | None
+    piece: int
+    start: int
+    kept: pa.RecordBatch | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows the chunk holds."""
+        return int(self.parts[0].shape[0])
+
+
+@dataclass(frozen=True)
+class LabelScan:
+    """What one pass over the label and weight columns found.
+
+    Rows that are held out are checked, and then left out of every number here.
+
+    counts: (pieces, K) int64, rows of each class in each piece, rows of weight 0 included.
+    mass: (K,) float64, the sum of the weights of each class (of rows, where there are none).
+    positive: how many rows have a positive weight (all rows, where there are none).
+    """
+
+    classes: Classes
+    counts: np.ndarray
+    mass: np.ndarray
+    positive: int
+
+    @property
+    def mean_weight(self) -> float:
+        """The mean of the positive weights: the unit in which training measures weights."""
+        return float(self.mass.sum()) / self.positive
+
+
+class Source(ABC):
+    """Rows of d features in numbered pieces (row groups, record batches, or one whole array).
+
+    Rows are numbered in source order: pieces in turn, rows within them. `pieces` is None for a
+    one-pass reader, whose length nobody knows before its end.
+    """
+
+    columns: tuple[Column, ...] | None  # None: nameless, matched by position
+    n_features: int
+    pieces: tuple[int, ...] | None  # rows of each piece
+    row_bytes: int  # bytes of one row's features as decoded
+    resident: bool  # the rows are in memory already, at no cost to the budget
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are; None for a one-pass reader."""
+        return None if self.pieces is None else sum(self.pieces)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The d names of the features, or None where the data have none."""
+        if self.columns is None:
+            return None
+        return tuple(name for column in self.columns for name in column.feature_names)
+
+    @abstractmethod
+    def scan_labels(
+        self,
+        classes: Classes | None = None,
+        held_out: Callable[[int, int], np.ndarray] | None = None,
+    ) -> LabelScan:
+        """Read the label and weight columns once: classes (found, or checked against those given),
+        their counts, the sum of weights. Raises DataError on a null, unknown or unusable label
+        or weight, naming the place. `held_out(start, count)` gives the mask (count,) of the rows,
+        numbered in source order, that are not trained on.
+        """
+
+    @abstractmethod
+    def chunks(self, classes: Classes | None, order: Sequence[int] | None = None) -> Iterator[Chunk]:
+        """Yield the rows of the pieces in `order` (default: all, in source order) as Chunks.
+
+        Labels are encoded against `classes`; None leaves labels and weights out.
+        """
+
+    @abstractmethod
+    def place(self, piece: int, row: int) -> str:
+        """Say where row `row` of piece `piece` stands, for a message:
+        `train/part-07.parquet, row group 3, row 1204`.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> list[dict[str, object]]:
+        """Describe the data for the model's record: base names, rows and digests of files; no path,
+        clock or machine. Empty for data that are in memory.
+        """
+
+    def close(self) -> None:
+        """Release what the source holds open; a no-op for data in memory."""

@@ -1,0 +1,88 @@
+"""The only place that writes a file so that a crash cannot lose it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fastsoftmax.errors import OptionError, SaveError
+
+
+def write_file(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
+    """Write `pieces` to `path`, as a whole or not at all; raise SaveError if that fails."""
+    with replacement(path) as partial, reporting(path), open(partial, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+@contextlib.contextmanager
+def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give the name of an empty file in the folder of `path`, to be written inside the `with`.
+
+    At its end that file is on the disk for good and stands at `path`. If the block raises, it is
+    removed, and what stood at `path` before is untouched.
+    """
+    target = Path(os.path.realpath(path))  # a symbolic link stays, the file it points at is replaced
+    # Readers of folders skip names that begin with a dot.
+    partial = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
+    try:
+        with reporting(path):
+            _create(partial, like=target)
+        yield partial
+        with reporting(path):
+            _flush(partial)
+            os.replace(partial, target)
+            _flush(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+@contextlib.contextmanager
+def reporting(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an operating system's error into a SaveError that names `path`."""
+    try:
+        yield
+    except SaveError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SaveError(
+            f"{os.fspath(path)} could not be written: {reason}. What stood there before is untouched."
+        ) from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OptionError if `path` cannot become a file, so that it is known before the work."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OptionError(f"the output {os.fspath(path)} is a folder; give the name of a file")
+    if target.exists() and not target.is_file():
+        raise OptionError(f"the output {os.fspath(path)} is not a regular file; give another name")
+    if not target.parent.is_dir():
+        raise OptionError(
+            f"the output folder {target.parent} does not exist; make it, or give another"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OptionError(f"the output folder {target.parent} is not writable; give another")
+
+
+def _create(partial: Path, like: Path) -> None:
+    if like.exists() and not like.is_file():
+        raise OSError("it exists and is not a regular file")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    if like.exists():
+        os.chmod(partial, stat.S_IMODE(like.stat().st_mode))
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

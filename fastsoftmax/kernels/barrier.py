@@ -1,0 +1,76 @@
+"""The only place where workers wait for each other: a spinning barrier of about a microsecond."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.vectors import I64, element_address, word
+
+SPINS = 4000  # about 50 microseconds; then the core is offered to others between looks
+
+if config.DISABLE_JIT:
+    import os
+
+    yield_core = getattr(os, "sched_yield", lambda: None)
+else:
+    yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+# What a barrier counts: workers arrived, rounds done, a stop asked for, two queues of work items.
+ARRIVED, ROUND, STOP, QUEUE = range(4)
+
+
+def new_barrier() -> np.ndarray:
+    """Return a barrier: five counters, each on a cache line of its own."""
+    return np.zeros((QUEUE + 2, 16), dtype=np.int64)
+
+
+def _twin_add(barrier, i, value):
+    barrier[i, 0] += value
+    return barrier[i, 0] - value
+
+
+@word(_twin_add)
+def atomic_add(typing_context, barrier, i, value):
+    """Add `value` to barrier[i, 0] at once; return what it was before."""
+
+    def build(context, builder, signature, arguments):
+        zero = ir.Constant(I64, 0)
+        address = element_address(context, builder, barrier, *arguments[:2], zero)
+        pointer = builder.inttoptr(address, I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[2], "seq_cst")
+
+    return types.int64(barrier, types.int64, types.int64), build
+
+
+@word(lambda barrier, i: barrier[i, 0])
+def look(typing_context, barrier, i):
+    """Return barrier[i, 0] as it is now."""
+
+    def build(context, builder, signature, arguments):
+        zero = ir.Constant(I64, 0)
+        address = element_address(context, builder, barrier, *arguments, zero)
+        pointer = builder.inttoptr(address, I64.as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(barrier, types.int64), build
+
+
+@kernel(EXACT)
+def wait(barrier, team):
+    """Return when all `team` workers have come here."""
+    if team == 1:
+        return
+    round_number = look(barrier, ROUND)
+    if atomic_add(barrier, ARRIVED, 1) == team - 1:
+        atomic_add(barrier, ARRIVED, -team)
+        atomic_add(barrier, ROUND, 1)
+        return
+    spins = 0
+    while look(barrier, ROUND) == round_number:
+        spins += 1
+        if spins > SPINS:
+            yield_core()

@@ -1,0 +1,119 @@
+"""The one decorator: how kernels are compiled, and where the machine code is kept.
+
+Numba keeps machine code under a key that leaves out helpers in other files, flags and globals. So
+the code is kept in a folder named by a digest of every kernel source: any change starts afresh.
+The files are pickles: whoever can write the folder can run code as the user, so it must be the
+user's own, closed to others. FASTSOFTMAX_CACHE names another folder; `off` keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+
+# "nnan" and "ninf" stay out: with them LLVM may delete the finite checks that catch divergence.
+FAST = frozenset({"reassoc", "contract", "arcp", "nsz"})
+# Reassociation would merge exp's two-constant range reduction and lose bits.
+EXACT = frozenset({"contract"})
+
+
+def source_digest() -> str:
+    """Return a digest of all kernel sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _is_private(folder: Path) -> bool:
+    """Return whether only this user can write in `folder`."""
+    if not hasattr(os, "getuid"):
+        return True
+    facts = folder.stat()
+    return facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def code_folder() -> Path | None:
+    """Return the private folder for this version's machine code, or None where there can be none."""
+    chosen = os.environ.get("FASTSOFTMAX_CACHE")
+    if chosen == "off" or config.DISABLE_JIT:
+        return None
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsoftmax"
+        folder = Path(chosen or base) / source_digest()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _is_private(folder) and os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):  # nowhere to write, or no home folder
+        return None
+
+
+class _SafeCache:
+    """A function's cache whose damage costs a compilation, not the run."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return self._cache.load_overload(signature, target)
+        except Exception as damage:
+            warnings.warn(
+                f"kept machine code was damaged ({type(damage).__name__}) and is compiled again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._drop()
+            return None
+
+    def _drop(self) -> None:
+        try:
+            self._cache.flush()
+        except OSError:
+            return
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            self._cache.save_overload(signature, data)
+        except OSError:
+            return  # a full disk or a folder gone: the code in memory serves this run
+
+
+def _keep(dispatcher: Any, folder: Path) -> None:
+    """Let `dispatcher` keep its machine code in `folder`."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+        dispatcher._cache = _SafeCache(dispatcher._cache)
+    except (OSError, RuntimeError):
+        return
+    finally:
+        config.CACHE_DIR = before
+
+
+_FOLDER = code_folder()
+
+
+def kernel(flags: frozenset[str] = FAST, *, entry: bool = False) -> Callable[[Any], Any]:
+    """Compile a function to machine code that holds no lock and divides as NumPy does.
+
+    entry: it is called from Python, so its machine code is kept between processes.
+    """
+
+    def compile_later(function: Any) -> Any:
+        compiled = njit(nogil=True, error_model="numpy", fastmath=set(flags))(function)
+        if entry and _FOLDER is not None:
+            _keep(compiled, _FOLDER)
+        return compiled
+
+    return compile_later

@@ -1,0 +1,149 @@
+"""Exact per-sample SGD in blocks: the same steps as row after row, at matrix-product speed.
+
+The steps of B rows are taken on their margins alone (`recurrence`); W is touched once a block, in
+one sweep that brings in the last block's steps and computes the next block's margins while a tile
+of W is in the cache. Source: the recurrence W <- q W - eta w g x' unrolled over a block, see
+docs/design.md, "Exact per-sample SGD".
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
+from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
+from fastsoftmax.kernels.tiles import ROW_TILE
+from fastsoftmax.kernels.vectors import apart, fma, lanes, load, splat, store
+
+# W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
+Weights = namedtuple("Weights", "W b")
+# The sums of W and b over steps, and scratch for their coefficients; None where not averaged.
+Average = namedtuple("Average", "W b H")
+# Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
+Rows = namedtuple("Rows", "table order y weight step")
+# Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B).
+Block = namedtuple("Block", "X Z R G")
+# Facts of some rows: weighted loss (nats), weighted hits, whether all numbers were finite.
+Tally = namedtuple("Tally", "loss hits finite")
+
+
+@kernel(EXACT)
+def gather_share(X, rows, first, stop, worker, team, barrier, queue):
+    """Gather rows first : stop into X, the workers taking row tiles off a queue.
+
+    Return whether what this worker saw is finite.
+    """
+    apart()
+    count = stop - first
+    if team == 1:
+        return gather(X, 0, count, rows.order, first, rows.table)
+    finite = True
+    while True:
+        start = atomic_add(barrier, queue, 1) * ROW_TILE
+        if start >= count:
+            return finite
+        end = min(start + ROW_TILE, count)
+        finite &= gather(X, start, end, rows.order, first, rows.table)
+
+
+@kernel(EXACT)
+def add_scaled(S, W, k, size, factor):
+    """Add factor W[k : k + size] to S."""
+    scale = splat(W, factor)
+    for i in range(k, k + size):
+        for j in range(0, W.shape[1], lanes(W)):
+            store(S, i, j, fma(scale, load(W, i, j), load(S, i, j)))
+
+
+@kernel(EXACT)
+def bring_in(weights, average, R, X, k, size, rows, first, count, l2):
+    """Bring the steps of a block into rows k : k + size of W, and into the sum of W."""
+    apart()
+    one = R.dtype.type(1)
+    if average is not None:
+        share = R.dtype.type(kept_sum(rows, l2, first, count))
+        add_scaled(average.W, weights.W, k, size, share)
+        update(average.W, k, size, one, average.H, k, X, count)
+    keep = one
+    if l2 > 0:
+        keep = R.dtype.type(kept(rows.step, l2, first, count))
+    update(weights.W, k, size, keep, R, k, X, count)
+
+
+@kernel(EXACT)
+def sweep_share(weights, average, block, rows, first, before, after, l2, worker, team):
+    """Pass over this worker's classes: bring in the block before, compute the next margins."""
+    apart()
+    K, B = weights.W.shape[0], block.Z.shape[0]
+    tiles = class_tiles(K)
+    count = min(B, rows.order.shape[0] - first)
+    for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
+        k = tile_start(K, tile)
+        size = tile_start(K, tile + 1) - k
+        if first > 0:
+            bring_in(weights, average, block.R, before, k, size, rows, first - B, B, l2)
+        margins(block.Z, after, weights.W, k, size, count)
+    for i in range((count + ROW_TILE - 1) // ROW_TILE):
+        if (team - 1 - i % team) == worker:
+            gram(block.G, after, i * ROW_TILE, count)
+
+
+@kernel(EXACT, entry=True)
+def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
+    """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
+
+    Called by every worker of a team at once. bias is 1, or 0 to keep b. Stops early, before the
+    numbers reach W, when a feature or the loss is not finite.
+    """
+    n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
+    loss, hits = 0.0, 0.0
+    finite = gather_share(block.X[0], rows, 0, min(B, n), worker, team, barrier, QUEUE)
+    if not finite:
+        atomic_add(barrier, STOP, 1)
+    wait(barrier, team)
+    turn = 0
+    first = 0
+    while first < n and look(barrier, STOP) == 0:
+        after, before = block.X[turn], block.X[1 - turn]
+        if worker == 0:
+            atomic_add(barrier, QUEUE + turn, -look(barrier, QUEUE + turn))
+        sweep_share(weights, average, block, rows, first, before, after, l2, worker, team)
+        wait(barrier, team)
+        count = min(B, n - first)
+        if worker == 0:
+            block_loss, block_hits = recur(
+                block.R, block.Z, block.G, weights.b, average, rows, first, count, l2, bias
+            )
+            loss += block_loss
+            hits += block_hits
+            if not np.isfinite(loss):
+                atomic_add(barrier, STOP, 1)
+        if first + B < n and not gather_share(
+            before, rows, first + B, min(first + 2 * B, n), worker, team, barrier, QUEUE + 1 - turn
+        ):
+            atomic_add(barrier, STOP, 1)
+        wait(barrier, team)
+        turn = 1 - turn
+        first += B
+    finite = look(barrier, STOP) == 0
+    if finite and n > 0:
+        last = (n - 1) // B * B
+        tiles = class_tiles(K)
+        for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
+            k = tile_start(K, tile)
+            size = tile_start(K, tile + 1) - k
+            bring_in(
+                weights, average, block.R, block.X[1 - turn],
+                k, size, rows, last, n - last, l2,
+            )  # fmt: skip
+    wait(barrier, team)
+    if worker == 0:
+        for counter in range(STOP, QUEUE + 2):
+            atomic_add(barrier, counter, -look(barrier, counter))
+    wait(barrier, team)
+    return Tally(loss, hits, finite)

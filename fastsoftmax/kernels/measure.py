@@ -1,0 +1,53 @@
+"""The only place that looks at rows without taking a step: their loss, their norms."""
+
+from __future__ import annotations
+
+from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.descent import Tally
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.products import class_tiles, margins, tile_start
+from fastsoftmax.kernels.recurrence import residual
+from fastsoftmax.kernels.vectors import lanes, load, store
+
+
+@kernel(EXACT, entry=True)
+def measure(weights, block, rows):
+    """Return the weighted loss (nats) and hits of rows at the weights as they are."""
+    W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
+    n, B, K = rows.order.shape[0], Z.shape[0], W.shape[0]
+    loss, hits, finite = 0.0, 0.0, True
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        finite &= gather(X, 0, count, rows.order, first, rows.table)
+        for tile in range(class_tiles(K)):
+            k = tile_start(K, tile)
+            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count)
+        for t in range(count):
+            for k in range(0, R.shape[1], lanes(R)):
+                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            row_loss, hit = residual(R, b, t, rows.y[first + t], R.dtype.type(0), 0.0)
+            loss += rows.weight[first + t] * row_loss
+            hits += rows.weight[first + t] * hit
+    return Tally(loss, hits, finite)
+
+
+@kernel(FAST)
+def _squares(X, t):
+    """Return the squared norm of row t, summed in float64."""
+    norm = 0.0
+    for j in range(X.shape[1]):
+        x = float(X[t, j])
+        norm += x * x
+    return norm
+
+
+@kernel(EXACT, entry=True)
+def squared_norms(norms, X, order, table):
+    """Set norms[i] = ||x||^2 for each row of `order`; X (rows, d) is scratch."""
+    B, finite = X.shape[0], True
+    for first in range(0, order.shape[0], B):
+        count = min(B, order.shape[0] - first)
+        finite &= gather(X, 0, count, order, first, table)
+        for t in range(count):
+            norms[first + t] = _squares(X, t)
+    return finite

@@ -1,0 +1,64 @@
+"""Per-sample SGD row after row: the reference for the blocked kernel, and faster where K d is tiny."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.descent import Tally, add_scaled
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.recurrence import add_row, residual
+from fastsoftmax.kernels.vectors import fma, lanes, load, splat, store, total
+
+
+@kernel(EXACT)
+def row_logits(R, W, b, X, t):
+    """Set R[0, :K] = W X[t] + b; padding logits are those of b, -inf."""
+    K, d, step = W.shape[0], W.shape[1], lanes(W)
+    for k in range(0, b.shape[1], step):
+        store(R, 0, k, load(b, 0, k))
+    for k in range(K):
+        z = splat(W, W.dtype.type(0))
+        for j in range(0, d, step):
+            z = fma(load(W, k, j), load(X, t, j), z)
+        R[0, k] += total(z)
+
+
+@kernel(EXACT)
+def row_step(W, R, X, t, keep):
+    """Set W = keep W + R[0] X[t]^T."""
+    K, d, step = W.shape[0], W.shape[1], lanes(W)
+    shrink = splat(W, keep)
+    for k in range(K):
+        r = splat(W, R[0, k])
+        for j in range(0, d, step):
+            store(W, k, j, fma(r, load(X, t, j), shrink * load(W, k, j)))
+
+
+@kernel(EXACT, entry=True)
+def descend_plainly(weights, average, block, rows, l2, bias):
+    """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
+
+    The same steps as `descend`, one row of W's traffic after the other, on one thread.
+    """
+    W, b, R, X = weights.W, weights.b, block.R, block.X[0]
+    n, B = rows.order.shape[0], X.shape[0]
+    one = W.dtype.type(1)
+    loss, hits, finite = 0.0, 0.0, True
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        finite = gather(X, 0, count, rows.order, first, rows.table) and np.isfinite(loss)
+        if not finite:
+            break
+        for t in range(count):
+            row = first + t
+            step = rows.step[row]
+            row_logits(R, W, b, X, t)
+            row_loss, hit = residual(R, b, 0, rows.y[row], W.dtype.type(step), bias)
+            row_step(W, R, X, t, W.dtype.type(max(0.0, 1.0 - step * l2)))
+            loss += rows.weight[row] * row_loss
+            hits += rows.weight[row] * hit
+            if average is not None and rows.weight[row] > 0:
+                add_scaled(average.W, W, 0, W.shape[0], one)
+                add_row(average.b, b)
+    return Tally(loss, hits, finite and np.isfinite(loss))

@@ -1,0 +1,192 @@
+"""The only place where rows of a block depend on each other: logits, residuals, biases, in turn.
+
+R (B, width) holds the scaled residuals -eta w (p - onehot(y)): what a row adds to b, and, times
+x, to W. Widths are K rounded up to whole vectors; the bias of a padding class is -inf.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.products import couple
+from fastsoftmax.kernels.softmax import exp
+from fastsoftmax.kernels.tiles import ROW_TILE
+from fastsoftmax.kernels.vectors import (
+    apart,
+    first_equal,
+    fma,
+    lanes,
+    largest,
+    load,
+    maximum,
+    one_hot,
+    splat,
+    store,
+    total,
+)
+
+
+@kernel(FAST)
+def decay_gram(G, step, l2, first, count):
+    """Multiply G[s, t] by q_{s+1} ... q_{t-1}, for s < t < count."""
+    for s in range(count):
+        decay = 1.0
+        for t in range(s + 1, count):
+            G[s, t] *= G.dtype.type(decay)
+            decay *= max(0.0, 1.0 - step[first + t] * l2)
+
+
+@kernel(EXACT)
+def is_hit(R, t, y, z_y, highest):
+    """Return whether y is the first class with the highest logit of row t."""
+    if z_y != highest:
+        return False
+    step = lanes(R)
+    for k in range(0, R.shape[1], step):
+        lane = first_equal(load(R, t, k), highest)
+        if lane < step:
+            return k + lane == y
+    return False
+
+
+@kernel(EXACT)
+def residual(R, b, t, y, step, bias_step):
+    """Turn logits R[t] into residuals -step (softmax - onehot(y)), and add bias_step of them to b.
+
+    Return log-sum-exp minus z_y (nats) and whether y was the class predicted, both before the step.
+    """
+    apart()
+    width, lane_count = R.shape[1], lanes(R)
+    top = load(R, t, 0)
+    for k in range(lane_count, width, lane_count):
+        top = maximum(top, load(R, t, k))
+    highest = largest(top)
+    z_y = R[t, y]
+    hit = is_hit(R, t, y, z_y, highest)
+    shift = splat(R, highest)
+    sums = splat(R, 0.0)
+    for k in range(0, width, lane_count):
+        e = exp(load(R, t, k) - shift)
+        store(R, t, k, e)
+        sums = sums + e
+    mass = total(sums)
+    one = R.dtype.type(1)
+    inverse = splat(R, one / mass)
+    scale = splat(R, -step)
+    share = splat(R, bias_step)
+    for k in range(0, width, lane_count):
+        p = load(R, t, k) * inverse
+        r = scale * (p - one_hot(R, k, y))
+        store(R, t, k, r)
+        store(b, 0, k, fma(share, r, load(b, 0, k)))
+    return math.log(np.float64(mass)) + (np.float64(highest) - np.float64(z_y)), hit
+
+
+@kernel(EXACT)
+def logits(R, Z, b, G, t):
+    """Set R[t] = Z[t] + b + sum over the rows s < t of t's tile of G[s, t] R[s]."""
+    apart()
+    for k in range(0, R.shape[1], lanes(R)):
+        z = load(Z, t, k) + load(b, 0, k)
+        for s in range(t - t % ROW_TILE, t):
+            z = fma(splat(R, G[s, t]), load(R, s, k), z)
+        store(R, t, k, z)
+
+
+@kernel(EXACT)
+def scale_row(R, t, factor):
+    """Multiply row t of R by `factor`."""
+    scale = splat(R, factor)
+    for k in range(0, R.shape[1], lanes(R)):
+        store(R, t, k, scale * load(R, t, k))
+
+
+@kernel(EXACT)
+def add_row(total_b, b):
+    """Add b to the running sum of biases."""
+    for k in range(0, b.shape[1], lanes(b)):
+        store(total_b, 0, k, load(total_b, 0, k) + load(b, 0, k))
+
+
+@kernel(EXACT)
+def kept(step, l2, first, count):
+    """Return c_count = q_0 ... q_{count-1}, the share of W0 left after a block's rows."""
+    share = 1.0
+    for t in range(first, first + count):
+        share *= max(0.0, 1.0 - step[t] * l2)
+    return share
+
+
+@kernel(EXACT)
+def kept_sum(rows, l2, first, count):
+    """Return the sum of c_{t+1} over the rows t of the block that count."""
+    share, shares = 1.0, 0.0
+    for t in range(first, first + count):
+        share *= max(0.0, 1.0 - rows.step[t] * l2)
+        if rows.weight[t] > 0:
+            shares += share
+    return shares
+
+
+@kernel(EXACT)
+def shrink_block(Z, G, rows, first, count, l2):
+    """Let the shrinking of W into the block's margins (c_t Z_t) and coupling."""
+    share = 1.0
+    for t in range(count):
+        scale_row(Z, t, Z.dtype.type(share))
+        share *= max(0.0, 1.0 - rows.step[first + t] * l2)
+    decay_gram(G, rows.step, l2, first, count)
+
+
+@kernel(EXACT)
+def average_coefficients(H, R, rows, l2, first, count):
+    """Set H[s] = h_s R[s], h_s = 1 + q_{s+1} h_{s+1}: each row's share in the sum of W over the
+    block's rows, of which those of weight 0 do not count (no 1 for them)."""
+    h, q = 0.0, 0.0
+    for s in range(count - 1, -1, -1):
+        h *= q
+        if rows.weight[first + s] > 0:
+            h += 1.0
+        q = max(0.0, 1.0 - rows.step[first + s] * l2)
+        scale = splat(R, R.dtype.type(h))
+        for k in range(0, R.shape[1], lanes(R)):
+            store(H, s, k, scale * load(R, s, k))
+
+
+@kernel(EXACT)
+def shrink_residuals(R, step, l2, first, count):
+    """Multiply R[s] by q_{s+1} ... q_{count-1}: what is left of its step after the block."""
+    share = 1.0
+    for s in range(count - 1, -1, -1):
+        scale_row(R, s, R.dtype.type(share))
+        share *= max(0.0, 1.0 - step[first + s] * l2)
+
+
+@kernel(EXACT)
+def recur(R, Z, G, b, average, rows, first, count, l2, bias):
+    """Take the steps of a block's rows in turn, on margins and biases alone.
+
+    Leave in R what `update` adds to W, and in average.H what it adds to the sum of W.
+    """
+    apart()
+    loss, hits = 0.0, 0.0
+    if l2 > 0:
+        shrink_block(Z, G, rows, first, count, l2)
+    for t in range(count):
+        if t % ROW_TILE == 0 and t > 0:
+            couple(Z, t, G, R)
+        logits(R, Z, b, G, t)
+        row = first + t
+        row_loss, hit = residual(R, b, t, rows.y[row], R.dtype.type(rows.step[row]), bias)
+        loss += rows.weight[row] * row_loss
+        hits += rows.weight[row] * hit
+        if average is not None and rows.weight[row] > 0:
+            add_row(average.b, b)
+    if average is not None:
+        average_coefficients(average.H, R, rows, l2, first, count)
+    if l2 > 0:
+        shrink_residuals(R, rows.step, l2, first, count)
+    return loss, hits

@@ -1,0 +1,67 @@
+"""The only place that decides block sizes and lays out a kernel's memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax.kernels.batches import FACTS, Gradient
+from fastsoftmax.kernels.descent import Average, Block, Weights
+from fastsoftmax.kernels.vectors import VECTOR_BYTES
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+def padded(count: int, dtype: np.dtype) -> int:
+    """Return `count` rounded up to whole vectors of dtype."""
+    lanes = ALIGNMENT // np.dtype(dtype).itemsize
+    return -(-count // lanes) * lanes
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return zeros of `shape` that begin on a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + ALIGNMENT, dtype=np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def block_rows(K: int, d: int) -> int:
+    """Return B, how many rows are stepped together."""
+    if K <= 16:
+        return 8
+    return 16 if K <= 64 else 32
+
+
+def new_weights(K: int, d: int, dtype: np.dtype) -> Weights:
+    """Return zero weights and biases for K classes and d features, padded."""
+    b = aligned((1, padded(K, dtype)), dtype)
+    b[0, K:] = -np.inf
+    return Weights(aligned((K, padded(d, dtype)), dtype), b)
+
+
+def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
+    """Return zero sums of weights and biases, and coefficients for blocks of `rows` rows."""
+    width = padded(K, dtype)
+    return Average(
+        aligned((K, padded(d, dtype)), dtype), aligned((1, width), dtype), aligned((rows, width), dtype)
+    )
+
+
+def new_block(K: int, d: int, dtype: np.dtype, rows: int) -> Block:
+    """Return scratch for blocks of `rows` rows, a multiple of four."""
+    width = padded(K, dtype)
+    return Block(
+        aligned((2, rows, padded(d, dtype)), dtype),
+        aligned((rows, width), dtype),
+        aligned((rows, width), dtype),
+        aligned((rows, rows), dtype),
+    )
+
+
+def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
+    """Return an empty batch for K classes and d features."""
+    return Gradient(
+        aligned((K, padded(d, dtype)), dtype),
+        aligned((1, padded(K, dtype)), dtype),
+        np.zeros(FACTS, dtype=np.float64),
+    )

@@ -1,0 +1,359 @@
+"""The only place that speaks LLVM: one vector register of floats as a value in a kernel.
+
+Numba's own loops vectorise when LLVM sees fit; a kernel that must not depend on that says what it
+wants with these few words instead. A vector has as many lanes as the widest registers of this CPU
+hold, `lanes(A)` of A's dtype. Arithmetic is exactly what is written, without fast-math flags. With
+the JIT off the same words mean NumPy arrays of that many elements.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+
+def cpu_features() -> frozenset[str]:
+    """Return the features of the CPU that kernels are compiled for, as LLVM names them."""
+    if config.CPU_NAME and config.CPU_NAME != "host":
+        listed = (config.CPU_FEATURES or "").split(",")
+        return frozenset(name[1:] for name in listed if name.startswith("+"))
+    return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
+
+
+FEATURES = cpu_features()
+VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
+REGISTERS = 32 if "avx512f" in FEATURES or "neon" in FEATURES else 16
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+class Vector(types.Type):
+    """The numba type of a register of `lanes` floats."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth
+        super().__init__(f"vector{self.lanes}({dtype})")
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """A Vector is an LLVM vector, nothing around it."""
+
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, llvm_type(fe_type))
+
+
+def llvm_type(vector):
+    """Return the LLVM type of a Vector."""
+    scalar = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
+    return ir.VectorType(scalar, vector.lanes)
+
+
+def integer_type(vector):
+    """Return the LLVM type of a Vector's bits, as integers of the same width."""
+    return ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+
+
+def fill(ty, value):
+    """Return a constant of an LLVM vector type with `value` in every lane."""
+    return ir.Constant(ty, [value] * ty.count)
+
+
+def spread(builder, scalar, ty):
+    """Return `scalar` in every lane of an LLVM vector type."""
+    one = builder.insert_element(ir.Constant(ty, ir.Undefined), scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(one, one, fill(ir.VectorType(I32, ty.count), 0))
+
+
+def call(builder, name, *operands):
+    """Call the LLVM intrinsic `name` on vectors of one type."""
+    ty = operands[0].type
+    suffix = "f32" if isinstance(ty.element, ir.FloatType) else "f64"
+    signature = ir.FunctionType(ty, [ty] * len(operands))
+    function = cgutils.get_or_insert_function(
+        builder.module, signature, f"llvm.{name}.v{ty.count}{suffix}"
+    )
+    return builder.call(function, operands)
+
+
+def multiply_add(builder, a, b, c):
+    """Return a b + c, fused where the CPU can (a call to a library where it cannot is no gain)."""
+    return call(builder, "fmuladd", a, b, c)
+
+
+def element_address(context, builder, array_type, array, i, j):
+    """Return the address of array[i, j] as an integer."""
+    data = context.make_array(array_type)(context, builder, array)
+    strides = cgutils.unpack_tuple(builder, data.strides)
+    offset = builder.add(builder.mul(i, strides[0]), builder.mul(j, strides[1]))
+    return builder.add(builder.ptrtoint(data.data, I64), offset)
+
+
+def load_at(builder, address, ty):
+    """Load an LLVM vector from `address`, aligned as its elements are."""
+    loaded = builder.load(builder.inttoptr(address, ty.as_pointer()))
+    loaded.align = 4
+    return loaded
+
+
+def store_at(builder, value, address):
+    """Store an LLVM vector or scalar at `address`, aligned as its elements are."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 4
+
+
+def of_array(array_type):
+    """Return the Vector of an array type's elements."""
+    return Vector(array_type.dtype)
+
+
+def word(twin):
+    """Make an intrinsic, or its plain twin where the JIT is off."""
+    if config.DISABLE_JIT:
+        return lambda _: twin
+    return lambda typed: intrinsic(typed)
+
+
+@word(lambda: None)
+def apart(typing_context):
+    """Keep the function that says this out of its callers: inlining large ones only costs time."""
+
+    def build(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
+def _lanes(A):
+    return VECTOR_BYTES // A.dtype.itemsize
+
+
+@word(_lanes)
+def lanes(typing_context, A):
+    """Return how many elements of A's dtype a vector holds."""
+
+    def build(context, builder, signature, arguments):
+        return ir.Constant(I64, of_array(A).lanes)
+
+    return types.int64(A), build
+
+
+def _load(A, i, j):
+    return A[i, j : j + _lanes(A)].copy()
+
+
+@word(_load)
+def load(typing_context, A, i, j):
+    """Return the vector that begins at A[i, j]."""
+
+    def build(context, builder, signature, arguments):
+        address = element_address(context, builder, A, *arguments)
+        return load_at(builder, address, llvm_type(signature.return_type))
+
+    return of_array(A)(A, types.int64, types.int64), build
+
+
+def _store(A, i, j, x):
+    A[i, j : j + len(x)] = x
+
+
+@word(_store)
+def store(typing_context, A, i, j, x):
+    """Write the vector x to A from A[i, j] on."""
+
+    def build(context, builder, signature, arguments):
+        address = element_address(context, builder, A, *arguments[:3])
+        store_at(builder, arguments[3], address)
+        return context.get_dummy_value()
+
+    return types.void(A, types.int64, types.int64, x), build
+
+
+def _splat(A, value):
+    return np.full(_lanes(A), value, A.dtype)
+
+
+@word(_splat)
+def splat(typing_context, A, value):
+    """Return a vector of A's dtype with `value` in every lane."""
+    vector = A if isinstance(A, Vector) else of_array(A)
+
+    def build(context, builder, signature, arguments):
+        scalar = context.cast(builder, arguments[1], value, vector.dtype)
+        return spread(builder, scalar, llvm_type(vector))
+
+    return vector(A, value), build
+
+
+def _one_hot(A, first, k):
+    return (np.arange(first, first + _lanes(A)) == k).astype(A.dtype)
+
+
+@word(_one_hot)
+def one_hot(typing_context, A, first, k):
+    """Return 1 in the lane of k, 0 in the others, where lane 0 is number `first`."""
+    vector = of_array(A)
+
+    def build(context, builder, signature, arguments):
+        _, start, place = arguments
+        bits = ir.VectorType(I32, vector.lanes)
+        lane = builder.trunc(builder.sub(place, start), I32)
+        numbers = ir.Constant(bits, list(range(vector.lanes)))
+        hit = builder.icmp_signed("==", numbers, spread(builder, lane, bits))
+        return builder.uitofp(hit, llvm_type(vector))
+
+    return vector(A, types.int64, types.int64), build
+
+
+def _fma(a, b, c):
+    return a * b + c
+
+
+@word(_fma)
+def fma(typing_context, a, b, c):
+    """Return a b + c."""
+
+    def build(context, builder, signature, arguments):
+        return multiply_add(builder, *arguments)
+
+    return a(a, b, c), build
+
+
+@word(np.maximum)
+def maximum(typing_context, a, b):
+    """Return the larger of a and b in each lane; NaN where either is."""
+
+    def build(context, builder, signature, arguments):
+        return call(builder, "maximum", *arguments)
+
+    return a(a, b), build
+
+
+def _zero_below(x, limit, v):
+    return np.where(x < limit, v.dtype.type(0), v)
+
+
+@word(_zero_below)
+def zero_below(typing_context, x, limit, v):
+    """Return v, with 0 where x is below limit."""
+
+    def build(context, builder, signature, arguments):
+        below = builder.fcmp_ordered("<", arguments[0], arguments[1])
+        return builder.select(below, fill(arguments[2].type, 0.0), arguments[2])
+
+    return v(x, limit, v), build
+
+
+MANTISSA = {32: 23, 64: 52}
+
+
+def _scale(p, t):
+    bits = np.dtype(f"i{p.itemsize}")
+    shifted = np.left_shift(t.view(bits), MANTISSA[p.itemsize * 8])
+    with np.errstate(over="ignore"):
+        return (p.view(bits) + shifted).view(p.dtype)
+
+
+@word(_scale)
+def scale(typing_context, p, t):
+    """Return p 2^n, where n stands in the low bits of t (as after adding 1.5 2^mantissa to it)."""
+
+    def build(context, builder, signature, arguments):
+        ty = integer_type(p)
+        n = builder.bitcast(arguments[1], ty)
+        shifted = builder.shl(n, fill(ty, MANTISSA[p.dtype.bitwidth]))
+        return builder.bitcast(
+            builder.add(builder.bitcast(arguments[0], ty), shifted), llvm_type(p)
+        )
+
+    return p(p, t), build
+
+
+def _first_equal(x, value):
+    hits = np.flatnonzero(x == value)
+    return int(hits[0]) if len(hits) else len(x)
+
+
+@word(_first_equal)
+def first_equal(typing_context, x, value):
+    """Return the first lane of x that equals `value`, or the number of lanes if none does."""
+
+    def build(context, builder, signature, arguments):
+        ty = arguments[0].type
+        hits = builder.fcmp_ordered("==", arguments[0], spread(builder, arguments[1], ty))
+        mask = builder.zext(builder.bitcast(hits, ir.IntType(ty.count)), I64)
+        beyond = builder.or_(mask, ir.Constant(I64, 1 << ty.count))
+        return builder.cttz(beyond, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(x, x.dtype), build
+
+
+def fold(builder, x, combine):
+    """Reduce the lanes of x to one scalar, halves first, in a fixed order."""
+    count = x.type.count
+    while count > 1:
+        count //= 2
+        halves = [
+            ir.Constant(ir.VectorType(I32, count), [first + i for i in range(count)])
+            for first in (0, count)
+        ]
+        low, high = (builder.shuffle_vector(x, x, half) for half in halves)
+        x = combine(low, high)
+    return builder.extract_element(x, ir.Constant(I32, 0))
+
+
+def _total(x):
+    while len(x) > 1:
+        x = x[: len(x) // 2] + x[len(x) // 2 :]
+    return x[0]
+
+
+@word(_total)
+def total(typing_context, x):
+    """Return the sum of the lanes, halves first."""
+
+    def build(context, builder, signature, arguments):
+        return fold(builder, arguments[0], builder.fadd)
+
+    return x.dtype(x), build
+
+
+@word(np.max)
+def largest(typing_context, x):
+    """Return the largest lane; NaN if any is."""
+
+    def build(context, builder, signature, arguments):
+        return fold(
+            builder, arguments[0], lambda low, high: call(builder, "maximum", low, high)
+        )
+
+    return x.dtype(x), build
+
+
+def _operator(symbol, instruction):
+    @intrinsic
+    def apply(typing_context, a, b):
+        def build(context, builder, signature, arguments):
+            return getattr(builder, instruction)(*arguments)
+
+        return a(a, b), build
+
+    @overload(symbol)
+    def overloaded(a, b):
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: apply(a, b)
+        return None
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+):
+    _operator(_symbol, _instruction)

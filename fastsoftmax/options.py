@@ -1,0 +1,193 @@
+"""The only place for the options of a training run: their names, defaults and checks."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from fastsoftmax.errors import OptionError, UnknownOptionError
+
+SCHEDULES = ("constant", "inverse", "linear", "cosine")
+UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the number of bytes that `text` means: 1000000, "512MB" (10^6) or "1GiB" (2^30)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
+    if not match or match[2] not in UNITS:
+        raise OptionError(f'memory must be bytes, as 1000000, "512MB" or "1GiB", got {text!r}')
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def available_threads() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no affinity
+        return os.cpu_count() or 1
+
+
+def option(default: Any, text: str, *, shapes_model: bool = True) -> Any:
+    """Declare an option: its default, its help text, and whether the model's bits depend on it."""
+    return field(default=default, metadata={"help": text, "shapes_model": shapes_model})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How to train: frozen, checked once, printable as the line that reproduces the run."""
+
+    epochs: int = option(10, "passes over the rows")
+    batch_size: int = option(1, "rows per step; 1 is exact per-sample SGD")
+    learning_rate: float | None = option(
+        None, "first step size; default 1 / (1 + mean squared norm of the rows)"
+    )
+    schedule: str | None = option(
+        None, "constant, inverse, linear or cosine; default linear (constant for a one-pass reader)"
+    )
+    halflife: float | None = option(
+        None, "rows after which the inverse schedule has halved the step; default one epoch"
+    )
+    average: bool = option(False, "keep the mean of the weights over all steps")
+    l2: float = option(0.0, "penalty l2/2 ||W||^2")
+    l1: float = option(0.0, "penalty l1 ||W||_1")
+    fit_intercept: bool = option(True, "learn a bias for each class")
+    seed: int = option(0, "seed of the row order and of held-out rows")
+    shuffle: str = option("auto", "auto, window or off")
+    shuffle_window: int | None = option(None, "rows shuffled together; default from memory")
+    dtype: str = option("float32", "float32 or float64 weights")
+    holdout: float | None = option(None, "fraction of the rows kept for validation")
+    nulls: str = option("error", "what to do with nulls: error")
+    solver: str = option("sgd", "sgd")
+    max_seconds: float | None = option(None, "stop after this time", shapes_model=False)
+    threads: int | None = option(
+        None, "threads; default the cores this process may use", shapes_model=False
+    )
+    memory: str | int = option(
+        "1GB", "bytes the run may hold beyond the interpreter", shapes_model=False
+    )
+    cache: str = option("auto", "where decoded rows are kept: auto", shapes_model=False)
+    verbose: bool = option(False, "log one line an epoch to stderr", shapes_model=False)
+
+    def __post_init__(self) -> None:
+        """Check every value; raise OptionError with the rule, then the value."""
+        _check_ranges(self)
+        _check_choices(self)
+        _refuse_what_is_not_there(self)
+
+    @classmethod
+    def of(cls, **given: Any) -> TrainOptions:
+        """Build options from keywords; a name that does not exist raises UnknownOptionError."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {nearest[0]}?" if nearest else ""
+                raise UnknownOptionError(f"there is no option {name!r}{hint}")
+        return cls(**given)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory budget in bytes."""
+        return parse_bytes(self.memory)
+
+    @property
+    def thread_count(self) -> int:
+        """The threads to use."""
+        return available_threads() if self.threads is None else self.threads
+
+    def shaping(self) -> dict[str, Any]:
+        """Return the options that the model's bits depend on, for its record."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["shapes_model"]}
+
+    def command_line(self) -> str:
+        """Return the options that differ from their defaults, as the command line spells them."""
+        changed = [
+            (f.name.replace("_", "-"), getattr(self, f.name))
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        return " ".join(_flag(name, value) for name, value in changed)
+
+
+def _flag(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
+
+
+def _require(holds: bool, rule: str, value: object) -> None:
+    if not holds:
+        raise OptionError(f"{rule}, got {value!r}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    return value >= low if or_equal else value > low
+
+
+def _check_ranges(o: TrainOptions) -> None:
+    for name in ("epochs", "batch_size"):
+        _require(_is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name))
+    for name in ("threads", "shuffle_window"):
+        value = getattr(o, name)
+        _require(value is None or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
+    _require(
+        _is_count(o.seed, 0) and o.seed < 2**63, "seed must be a whole number in [0, 2^63)", o.seed
+    )
+    for name in ("learning_rate", "halflife", "max_seconds"):
+        value = getattr(o, name)
+        _require(
+            value is None or isinstance(value, str) or _is_number(value, 0), f"{name} must be a number > 0", value
+        )
+    for name in ("l2", "l1"):
+        value = getattr(o, name)
+        _require(_is_number(value, 0, or_equal=True), f"{name} must be >= 0", value)
+    if o.holdout is not None:
+        _require(
+            _is_number(o.holdout, 0) and o.holdout < 1, "holdout must be in (0, 1)", o.holdout
+        )
+    _require(parse_bytes(o.memory) >= 10**7, "memory must be at least 10MB", o.memory)
+
+
+def _check_choices(o: TrainOptions) -> None:
+    choices = {
+        "schedule": (*SCHEDULES, None),
+        "shuffle": ("auto", "window", "off", "full"),
+        "dtype": ("float32", "float64"),
+        "cache": ("auto", "memory", "disk", "off"),
+        "nulls": ("error", "zero", "mean", "drop"),
+        "solver": ("sgd", "lbfgs"),
+        "average": (True, False),
+        "fit_intercept": (True, False),
+    }
+    for name, allowed in choices.items():
+        value = getattr(o, name)
+        listed = ", ".join(str(a) for a in allowed if a is not None)
+        _require(value in allowed, f"{name} must be one of {listed}", value)
+
+
+def _refuse_what_is_not_there(o: TrainOptions) -> None:
+    missing = {
+        'learning_rate="auto"': isinstance(o.learning_rate, str),
+        "l1 > 0": o.l1 > 0,
+        'shuffle="full"': o.shuffle == "full",
+        f'cache="{o.cache}"': o.cache != "auto",
+        f'nulls="{o.nulls}"': o.nulls != "error",
+        f'solver="{o.solver}"': o.solver != "sgd",
+    }
+    for spelling, asked in missing.items():
+        if asked:
+            raise OptionError(f"{spelling} is not there yet in this version; leave it at its default")
