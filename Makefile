@@ -8,7 +8,7 @@ PIP := -m pip --disable-pip-version-check --quiet
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
-PORTABLE := tests/test_kernels.py
+PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_descent.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fashion test test-oldest lint bench bench-quick clean

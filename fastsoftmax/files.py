@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import stat
@@ -26,7 +27,9 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
     At its end that file is on the disk for good and stands at `path`. If the block raises, it is
     removed, and what stood at `path` before is untouched.
     """
-    target = Path(os.path.realpath(path))  # a symbolic link stays, the file it points at is replaced
+    target = Path(
+        os.path.realpath(path)
+    )  # a symbolic link stays, the file it points at is replaced
     # Readers of folders skip names that begin with a dot.
     partial = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.partial")
     try:
@@ -52,7 +55,7 @@ def reporting(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise SaveError(
-            f"{os.fspath(path)} could not be written: {reason}. What stood there before is untouched."
+            f"{os.fspath(path)} could not be written: {reason}. What stood there is untouched."
         ) from error
 
 
@@ -63,6 +66,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise OptionError(f"the output {os.fspath(path)} is a folder; give the name of a file")
     if target.exists() and not target.is_file():
         raise OptionError(f"the output {os.fspath(path)} is not a regular file; give another name")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise OptionError(f"the output {os.fspath(path)} is write-protected; give another name")
     if not target.parent.is_dir():
         raise OptionError(
             f"the output folder {target.parent} does not exist; make it, or give another"
@@ -86,3 +91,30 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_output(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
+    """Raise OptionError if `path` cannot be written, or is one of the inputs or lies in one."""
+    check_writable(path)
+    for given in inputs:
+        for name in glob.glob(given) or [given]:
+            if _is_same(path, name):
+                raise OptionError(
+                    f"the output {os.fspath(path)} is also an input; give another name"
+                )
+            if os.path.isdir(name) and _lies_in(path, name):
+                raise OptionError(
+                    f"the output {os.fspath(path)} lies in the input folder {name}, where it would "
+                    "be read as data the next time; give another folder"
+                )
+
+
+def _is_same(path: str | os.PathLike[str], other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them does not exist
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents

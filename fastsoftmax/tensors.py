@@ -150,9 +150,9 @@ def _check_spans(
 
 
 def _are_sizes(values: object) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63 for v in values
-    )
+    if not isinstance(values, list) or len(values) > 8:
+        return False
+    return all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63 for v in values)
 
 
 def _is_text_map(values: object) -> bool:

@@ -114,11 +114,10 @@ def test_links_between_documents_lead_somewhere(document):
 
 def test_every_option_is_documented_with_its_default():
     table = (ROOT / "docs/options.md").read_text()
-    documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", table, re.MULTILINE))
     assert list(documented) == [option.name for option in fields(TrainOptions)]
     for option in fields(TrainOptions):
-        shown = documented[option.name].strip("`")
-        want = str(option.default)
+        shown, want = documented[option.name], str(option.default)
         assert shown == want, f"{option.name}: the document says {shown}, the code {want}"
 
 

@@ -90,6 +90,7 @@ class Source(ABC):
     pieces: tuple[int, ...] | None  # rows of each piece
     row_bytes: int  # bytes of one row's features as decoded
     resident: bool  # the rows are in memory already, at no cost to the budget
+    one_pass: bool = False  # a reader that can be read once: no scan, one epoch
 
     @property
     def rows(self) -> int | None:
@@ -116,7 +117,9 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def chunks(self, classes: Classes | None, order: Sequence[int] | None = None) -> Iterator[Chunk]:
+    def chunks(
+        self, classes: Classes | None, order: Sequence[int] | None = None
+    ) -> Iterator[Chunk]:
         """Yield the rows of the pieces in `order` (default: all, in source order) as Chunks.
 
         Labels are encoded against `classes`; None leaves labels and weights out.

@@ -45,11 +45,12 @@ def take_step(W, G, S, k, size, facts):
 
 
 @kernel(EXACT)
-def settle(weights, gradient, average, k, size, R, X, count):
+def settle(weights, gradient, average, block, X, k, size, count, worker):
     """Bring a block's residuals into rows k : k + size of the gradient, and W if it closed."""
     apart()
+    R = block.R
     if count > 0:
-        update(gradient.W, k, size, R.dtype.type(1), R, k, X, count)
+        update(gradient.W, k, size, R.dtype.type(1), R, k, X, count, block.ahead, worker)
     if gradient.facts[CLOSED] > 0:
         if average is not None:
             take_step(weights.W, gradient.W, average.W, k, size, gradient.facts)
@@ -127,8 +128,10 @@ def descend_batches(
         for tile in mine:
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
-            settle(weights, gradient, average, k, size, block.R, block.X[1 - turn], first - before)
-            margins(block.Z, X, weights.W, k, size, stop - first)
+            settle(
+                weights, gradient, average, block, block.X[1 - turn], k, size, first - before, worker
+            )
+            margins(block.Z, X, weights.W, k, size, stop - first, block.ahead, worker)
         wait(barrier, team)
         if worker == 0:
             facts[CLOSED] = 0.0
@@ -149,7 +152,9 @@ def descend_batches(
         for tile in mine:
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
-            settle(weights, gradient, average, k, size, block.R, block.X[1 - turn], first - before)
+            settle(
+                weights, gradient, average, block, block.X[1 - turn], k, size, first - before, worker
+            )
     wait(barrier, team)
     if worker == 0:
         facts[CLOSED] = 0.0

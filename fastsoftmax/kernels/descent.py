@@ -12,12 +12,13 @@ from collections import namedtuple
 
 import numpy as np
 
+from fastsoftmax.kernels.ahead import look_ahead
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
-from fastsoftmax.kernels.tiles import ROW_TILE
+from fastsoftmax.kernels.tiles import ROW_TILE, WIDE
 from fastsoftmax.kernels.vectors import apart, fma, lanes, load, splat, store
 
 # W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
@@ -26,8 +27,9 @@ Weights = namedtuple("Weights", "W b")
 Average = namedtuple("Average", "W b H")
 # Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
 Rows = namedtuple("Rows", "table order y weight step")
-# Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B).
-Block = namedtuple("Block", "X Z R G")
+# Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
+# the sum of exponentials of each row, mass (B,) float64; and what to ask memory for ahead.
+Block = namedtuple("Block", "X Z R G mass ahead")
 # Facts of some rows: weighted loss (nats), weighted hits, whether all numbers were finite.
 Tally = namedtuple("Tally", "loss hits finite")
 
@@ -61,18 +63,19 @@ def add_scaled(S, W, k, size, factor):
 
 
 @kernel(EXACT)
-def bring_in(weights, average, R, X, k, size, rows, first, count, l2):
+def bring_in(weights, average, block, X, k, size, rows, first, count, l2, worker):
     """Bring the steps of a block into rows k : k + size of W, and into the sum of W."""
     apart()
+    R = block.R
     one = R.dtype.type(1)
     if average is not None:
         share = R.dtype.type(kept_sum(rows, l2, first, count))
         add_scaled(average.W, weights.W, k, size, share)
-        update(average.W, k, size, one, average.H, k, X, count)
+        update(average.W, k, size, one, average.H, k, X, count, block.ahead, worker)
     keep = one
     if l2 > 0:
         keep = R.dtype.type(kept(rows.step, l2, first, count))
-    update(weights.W, k, size, keep, R, k, X, count)
+    update(weights.W, k, size, keep, R, k, X, count, block.ahead, worker)
 
 
 @kernel(EXACT)
@@ -81,13 +84,16 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     apart()
     K, B = weights.W.shape[0], block.Z.shape[0]
     tiles = class_tiles(K)
-    count = min(B, rows.order.shape[0] - first)
+    n = rows.order.shape[0]
+    count = min(B, n - first)
+    calls = (tiles // team + 1) * (weights.W.shape[1] // (WIDE * lanes(weights.W)) + 1)
+    look_ahead(block.ahead, rows, first + B, min(first + 2 * B, n), calls, worker, team)
     for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
         k = tile_start(K, tile)
         size = tile_start(K, tile + 1) - k
         if first > 0:
-            bring_in(weights, average, block.R, before, k, size, rows, first - B, B, l2)
-        margins(block.Z, after, weights.W, k, size, count)
+            bring_in(weights, average, block, before, k, size, rows, first - B, B, l2, worker)
+        margins(block.Z, after, weights.W, k, size, count, block.ahead, worker)
     for i in range((count + ROW_TILE - 1) // ROW_TILE):
         if (team - 1 - i % team) == worker:
             gram(block.G, after, i * ROW_TILE, count)
@@ -117,7 +123,7 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         count = min(B, n - first)
         if worker == 0:
             block_loss, block_hits = recur(
-                block.R, block.Z, block.G, weights.b, average, rows, first, count, l2, bias
+                block, weights.b, average, rows, first, count, l2, bias
             )
             loss += block_loss
             hits += block_hits
@@ -138,8 +144,8 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
             bring_in(
-                weights, average, block.R, block.X[1 - turn],
-                k, size, rows, last, n - last, l2,
+                weights, average, block, block.X[1 - turn],
+                k, size, rows, last, n - last, l2, worker,
             )  # fmt: skip
     wait(barrier, team)
     if worker == 0:

@@ -14,9 +14,11 @@ from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.vectors import (
-    apart,
+    FEATURES,
     I32,
     I64,
+    apart,
+    fill,
     fma,
     lanes,
     llvm_type,
@@ -30,6 +32,8 @@ from fastsoftmax.kernels.vectors import (
 KINDS = tuple(
     np.dtype(name) for name in ("f4", "f8", "f2", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 )
+HALF = np.dtype("f2")
+WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(FEATURES)
 ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM = range(7)
 
 
@@ -46,14 +50,35 @@ def part_table(parts: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def _stored_type(kind, count):
+    halves = ir.HalfType() if WIDENS_HALVES else ir.IntType(16)
     if kind.kind == "f":
-        scalar = {2: ir.HalfType(), 4: ir.FloatType(), 8: ir.DoubleType()}[kind.itemsize]
+        scalar = {2: halves, 4: ir.FloatType(), 8: ir.DoubleType()}[kind.itemsize]
     else:
         scalar = ir.IntType(kind.itemsize * 8)
     return ir.VectorType(scalar, count)
 
 
+def _widen_halves(builder, value):
+    """Return float16 bits as floats, by integer arithmetic: for CPUs with no instruction for it.
+
+    Moving exponent and mantissa into place makes numbers 2^112 too small, subnormals included;
+    exponents of ones (infinities, NaN) are set anew.
+    """
+    ty = ir.VectorType(ir.FloatType(), value.type.count)
+    integers = ir.VectorType(I32, ty.count)
+    bits = builder.zext(value, integers)
+    low = builder.shl(builder.and_(bits, fill(integers, 0x7FFF)), fill(integers, 13))
+    scaled = builder.fmul(builder.bitcast(low, ty), fill(ty, 2.0**112))
+    odd = builder.icmp_unsigned(">=", low, fill(integers, 0x7C00 << 13))
+    ones = builder.select(odd, fill(integers, 0x7F800000), fill(integers, 0))
+    sign = builder.shl(builder.and_(bits, fill(integers, 0x8000)), fill(integers, 16))
+    whole = builder.or_(builder.or_(builder.bitcast(scaled, integers), ones), sign)
+    return builder.bitcast(whole, ty)
+
+
 def _cast(builder, value, kind, ty):
+    if kind == HALF and not WIDENS_HALVES:
+        value, kind = _widen_halves(builder, value), np.dtype("f4")
     if kind.kind == "u":
         return builder.uitofp(value, ty)
     if kind.kind == "i":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.descent import Tally
 from fastsoftmax.kernels.gather import gather
@@ -21,7 +23,7 @@ def measure(weights, block, rows):
         finite &= gather(X, 0, count, rows.order, first, rows.table)
         for tile in range(class_tiles(K)):
             k = tile_start(K, tile)
-            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count)
+            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, block.ahead, 0)
         for t in range(count):
             for k in range(0, R.shape[1], lanes(R)):
                 store(R, t, k, load(Z, t, k) + load(b, 0, k))
@@ -36,7 +38,7 @@ def _squares(X, t):
     """Return the squared norm of row t, summed in float64."""
     norm = 0.0
     for j in range(X.shape[1]):
-        x = float(X[t, j])
+        x = np.float64(X[t, j])
         norm += x * x
     return norm
 

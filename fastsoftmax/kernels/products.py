@@ -6,6 +6,7 @@ computes it, so work may be split between threads at tile borders without a chan
 
 from __future__ import annotations
 
+from fastsoftmax.kernels.ahead import ask
 from fastsoftmax.kernels.compile import kernel
 from fastsoftmax.kernels.tiles import CLASS_TILE, ROW_TILE, WIDE, dot_tile, update_tile
 from fastsoftmax.kernels.vectors import apart, lanes
@@ -46,7 +47,7 @@ def _dots(size, Z, t, k, A, ta, B, kb, start, stop):
 
 
 @kernel()
-def margins(Z, X, W, k, size, count):
+def margins(Z, X, W, k, size, count, ahead, worker):
     """Set Z[:, k : k + size] = X W[k : k + size]^T, over the row tiles of `count` rows."""
     apart()
     d = X.shape[1]
@@ -54,6 +55,7 @@ def margins(Z, X, W, k, size, count):
         stop = min(start + PANEL, d)
         for t in range(0, count, ROW_TILE):
             _dots(size, Z, t, k, X, t, W, k, start, stop)
+            ask(ahead, worker)
 
 
 @kernel()
@@ -82,7 +84,7 @@ def couple(Z, t, G, R):
 
 
 @kernel()
-def update(W, k, size, keep, E, e, X, count):
+def update(W, k, size, keep, E, e, X, count, ahead, worker):
     """Set W[k : k + size] = keep W + E[:count, e : e + size]^T X[:count]."""
     apart()
     step = lanes(W)
@@ -91,25 +93,30 @@ def update(W, k, size, keep, E, e, X, count):
     if size == 5:
         for j in range(0, wide, WIDE * step):
             _wide_5(W, k, j, keep, E, e, X, count)
+            ask(ahead, worker)
         for j in range(wide, d, step):
             _slim_5(W, k, j, keep, E, e, X, count)
     elif size == 4:
         for j in range(0, wide, WIDE * step):
             _wide_4(W, k, j, keep, E, e, X, count)
+            ask(ahead, worker)
         for j in range(wide, d, step):
             _slim_4(W, k, j, keep, E, e, X, count)
     elif size == 3:
         for j in range(0, wide, WIDE * step):
             _wide_3(W, k, j, keep, E, e, X, count)
+            ask(ahead, worker)
         for j in range(wide, d, step):
             _slim_3(W, k, j, keep, E, e, X, count)
     elif size == 2:
         for j in range(0, wide, WIDE * step):
             _wide_2(W, k, j, keep, E, e, X, count)
+            ask(ahead, worker)
         for j in range(wide, d, step):
             _slim_2(W, k, j, keep, E, e, X, count)
     else:
         for j in range(0, wide, WIDE * step):
             _wide_1(W, k, j, keep, E, e, X, count)
+            ask(ahead, worker)
         for j in range(wide, d, step):
             _slim_1(W, k, j, keep, E, e, X, count)

@@ -166,15 +166,60 @@ def shrink_residuals(R, step, l2, first, count):
 
 
 @kernel(EXACT)
-def recur(R, Z, G, b, average, rows, first, count, l2, bias):
-    """Take the steps of a block's rows in turn, on margins and biases alone.
+def weighted_logs(mass, weight, first, count):
+    """Return sum_t weight[first + t] log mass[t]: one log for each run of rows of equal weight.
 
-    Leave in R what `update` adds to W, and in average.H what it adds to the sum of W.
+    A product of 32 sums of up to 10^9 probabilities stays finite in float64.
     """
+    logs, product = 0.0, 1.0
+    for t in range(count):
+        product *= mass[t]
+        if t == count - 1 or weight[first + t] != weight[first + t + 1]:
+            logs += weight[first + t] * math.log(product)
+            product = 1.0
+    return logs
+
+
+@kernel(EXACT)
+def recur_narrow(block, b, average, rows, first, count, bias):
+    """Do as `recur_wide` where all classes fit one vector: logits and biases stay in registers."""
     apart()
+    R, Z, G, mass = block.R, block.Z, block.G, block.mass
+    one = R.dtype.type(1)
     loss, hits = 0.0, 0.0
-    if l2 > 0:
-        shrink_block(Z, G, rows, first, count, l2)
+    biases = load(b, 0, 0)
+    share = splat(R, R.dtype.type(bias))
+    for t in range(count):
+        row = first + t
+        if t % ROW_TILE == 0 and t > 0:
+            couple(Z, t, G, R)
+        z = load(Z, t, 0) + biases
+        for s in range(t - t % ROW_TILE, t):
+            z = fma(splat(R, G[s, t]), load(R, s, 0), z)
+        store(R, t, 0, z)
+        z_y = R[t, rows.y[row]]
+        highest = largest(z)
+        e = exp(z - splat(R, highest))
+        sum_e = total(e)
+        p = e * splat(R, one / sum_e)
+        r = splat(R, R.dtype.type(-rows.step[row])) * (p - one_hot(R, 0, rows.y[row]))
+        store(R, t, 0, r)
+        biases = fma(share, r, biases)
+        mass[t] = sum_e
+        loss += rows.weight[row] * (np.float64(highest) - np.float64(z_y))
+        hits += rows.weight[row] * (first_equal(z, highest) == rows.y[row])
+        if average is not None and rows.weight[row] > 0:
+            store(average.b, 0, 0, load(average.b, 0, 0) + biases)
+    store(b, 0, 0, biases)
+    return loss + weighted_logs(mass, rows.weight, first, count), hits
+
+
+@kernel(EXACT)
+def recur_wide(block, b, average, rows, first, count, bias):
+    """Take the steps of a block's rows in turn, on margins and biases alone."""
+    apart()
+    R, Z, G = block.R, block.Z, block.G
+    loss, hits = 0.0, 0.0
     for t in range(count):
         if t % ROW_TILE == 0 and t > 0:
             couple(Z, t, G, R)
@@ -185,6 +230,23 @@ def recur(R, Z, G, b, average, rows, first, count, l2, bias):
         hits += rows.weight[row] * hit
         if average is not None and rows.weight[row] > 0:
             add_row(average.b, b)
+    return loss, hits
+
+
+@kernel(EXACT)
+def recur(block, b, average, rows, first, count, l2, bias):
+    """Take the steps of a block's rows; return their weighted loss (nats) and hits.
+
+    Leave in R what `update` adds to W, and in average.H what it adds to the sum of W.
+    """
+    apart()
+    R = block.R
+    if l2 > 0:
+        shrink_block(block.Z, block.G, rows, first, count, l2)
+    if R.shape[1] == lanes(R):
+        loss, hits = recur_narrow(block, b, average, rows, first, count, bias)
+    else:
+        loss, hits = recur_wide(block, b, average, rows, first, count, bias)
     if average is not None:
         average_coefficients(average.H, R, rows, l2, first, count)
     if l2 > 0:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.kernels.ahead import Ahead
 from fastsoftmax.kernels.batches import FACTS, Gradient
 from fastsoftmax.kernels.descent import Average, Block, Weights
-from fastsoftmax.kernels.vectors import VECTOR_BYTES
+from fastsoftmax.kernels.tiles import CLASS_TILE
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -47,14 +48,17 @@ def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
     )
 
 
-def new_block(K: int, d: int, dtype: np.dtype, rows: int) -> Block:
+def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> Block:
     """Return scratch for blocks of `rows` rows, a multiple of four."""
+    lines = rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2)
     width = padded(K, dtype)
     return Block(
         aligned((2, rows, padded(d, dtype)), dtype),
         aligned((rows, width), dtype),
         aligned((rows, width), dtype),
         aligned((rows, rows), dtype),
+        aligned((rows,), np.dtype(np.float64)),
+        Ahead(np.zeros((workers, lines), np.int64), np.zeros((workers, 8), np.int64)),
     )
 
 
@@ -65,3 +69,13 @@ def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
         aligned((1, padded(K, dtype)), dtype),
         np.zeros(FACTS, dtype=np.float64),
     )
+
+
+def is_tiny(K: int, d: int) -> bool:
+    """Return whether the plain loop is faster than the blocked one."""
+    return K * d < 400
+
+
+def useful_workers(K: int, d: int, threads: int) -> int:
+    """Return how many of `threads` workers are worth having: a class tile each at least."""
+    return max(1, min(threads, -(-K // CLASS_TILE)))

@@ -7,6 +7,7 @@ vectorise plain loops, does not keep a tile of W in registers across the rows of
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -158,7 +159,9 @@ def update_tile(classes, wide):
     def twin(W, k, j, keep, E, e, X, count):
         panel = slice(j, j + wide * VECTOR_BYTES // W.itemsize)
         out = W[k : k + classes, panel]
-        out[:] = keep * out + E[:count, e : e + classes].T @ X[:count, panel]
+        out *= keep
+        for s in range(count):
+            out += np.outer(E[s, e : e + classes], X[s, panel])
 
     @word(twin)
     def tile(typing_context, W, k, j, keep, E, e, X, count):

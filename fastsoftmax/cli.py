@@ -1,0 +1,310 @@
+"""The commands: the only argparse, the only print.
+
+Results go to stdout, talk goes to stderr; whatever fails is one sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import difflib
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from fastsoftmax import __version__, commands
+from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.wording import printable
+
+ERASE_LINE = "\r\x1b[K"
+DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
+OVERVIEW = """\
+usage: fastsoftmax COMMAND ...
+
+Softmax regression on more rows than fit in memory, straight from Parquet and Arrow.
+
+  fastsoftmax train     learn a model from data with a column of classes
+  fastsoftmax evaluate  measure a model on rows whose classes are known
+  fastsoftmax predict   write a class and its probability for each row
+  fastsoftmax inspect   say what is in a model or a data set
+
+Each has its own --help with an example. `fastsoftmax --version` prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; say what failed in one sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a class name that the terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _stoppable(), _short_warnings():
+            _dispatch(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted; no output was written.")
+    except BrokenPipeError:
+        # Whoever read the output has left; a second flush at exit would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except FastsoftmaxError as error:
+        return _fail(error.exit_code, str(error))
+    except MemoryError as error:
+        return _fail(1, f"the memory of this machine is full ({error}).")
+    except OSError as error:
+        return _fail(1, f"{error.filename or 'the system'}: {error.strerror or error}.")
+    except Exception as error:
+        hint = "Set FASTSOFTMAX_DEBUG=1 to see where, and report it."
+        return _fail(1, f"an error of fastsoftmax itself: {type(error).__name__}: {error}. {hint}")
+
+
+def _dispatch(argv: list[str]) -> None:
+    if argv[:1] in (["--help"], ["-h"], ["help"]):
+        print(OVERVIEW, end="")
+    elif argv[:1] == ["--version"]:
+        print(f"fastsoftmax {__version__}")
+    elif not argv:
+        raise OptionError(f"give a command: {', '.join(COMMANDS)}; see fastsoftmax --help")
+    elif argv[0] not in COMMANDS:
+        kind = "option" if argv[0].startswith("-") else "command"
+        raise UnknownOptionError(f"there is no {kind} {argv[0]}{_nearest(argv[0], COMMANDS)}")
+    else:
+        build, run = COMMANDS[argv[0]]
+        parser = build()
+        _refuse_unknown(argv[1:], parser)
+        for line in run(vars(parser.parse_intermixed_args(argv[1:])), _Talk()):
+            print(printable(line))
+
+
+def _fail(code: int, sentence: str) -> int:
+    if os.environ.get("FASTSOFTMAX_DEBUG") == "1":
+        traceback.print_exc()
+    _Talk().say(f"fastsoftmax: {sentence}")
+    return code
+
+
+class _Talk:
+    """What is said on stderr: lines that stay and, on a terminal, one that is overwritten."""
+
+    def __init__(self) -> None:
+        self.is_live = sys.stderr.isatty()
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._print((ERASE_LINE if self.is_live else "") + printable(line) + "\n")
+
+    def show(self, line: str) -> None:
+        """Overwrite the line that was shown before; nothing where stderr is no terminal."""
+        if self.is_live:
+            width = shutil.get_terminal_size().columns - 1
+            self._print(ERASE_LINE + printable(line)[:width])
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody may be left to hear it
+            print(text, end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a request to terminate unwind the stack, so that partial files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print warnings as sentences, without the line of code that gave them."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        _Talk().say(f"fastsoftmax: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = re.sub(r"^argument ([^:]*): ", r"\1: ", message)
+        raise OptionError(f"{sentence}; see {self.prog} --help")
+
+
+def _parser(command: str, description: str, example: str) -> _Parser:
+    parser = _Parser(
+        prog=f"fastsoftmax {command}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastsoftmax {__version__}")
+    return parser
+
+
+def _train_parser() -> _Parser:
+    parser = _parser(
+        "train",
+        "Learn a model from data with a column of classes, and say how it went.",
+        "fastsoftmax train data/*.parquet --target label -o model.safetensors --epochs 5",
+    )
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", required=True, metavar="COL", help="the column of classes")
+    parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
+    _add_columns(parser, "--features", "the feature columns; default all but target and weight")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_columns(parser, "--classes", "the classes there are; default those found in the target")
+    parser.add_argument(
+        "--validation",
+        action="append",
+        metavar="DATA",
+        help="data to evaluate after each epoch; may be given several times",
+    )
+    parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
+    options = parser.add_argument_group("options of the run")
+    for field in fields(TrainOptions):
+        _add_option(options, field)
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    talk.add_argument("--verbose", action="store_true", help="say more on stderr")
+    return parser
+
+
+def _evaluate_parser() -> _Parser:
+    parser = _parser(
+        "evaluate",
+        "Measure a model on rows whose classes are known.",
+        "fastsoftmax evaluate model.safetensors test.parquet",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _predict_parser() -> _Parser:
+    parser = _parser(
+        "predict",
+        "Write a class and its probability for each row, in order.",
+        "fastsoftmax predict model.safetensors new.parquet -o predictions.parquet --keep id",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file to write: .parquet, or .arrow or .feather",
+    )
+    parser.add_argument("--proba", action="store_true", help="write all probabilities too")
+    parser.add_argument(
+        "--top-k", type=_whole, metavar="N", help="write the N most probable classes"
+    )
+    _add_columns(parser, "--keep", "columns of the data to write beside the predictions")
+    parser.add_argument("--quiet", action="store_true", help="no talk on stderr")
+    return parser
+
+
+def _inspect_parser() -> _Parser:
+    parser = _parser(
+        "inspect",
+        "Say what is in a model or a data set.",
+        "fastsoftmax inspect data/*.parquet --target label",
+    )
+    parser.add_argument(
+        "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
+    )
+    parser.add_argument("--target", metavar="COL", help="count the classes in this column of data")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_columns(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    parser.add_argument(flag, type=_names, metavar="A,B", help=f"{text}; separated by commas")
+
+
+def _add_option(parser: Any, field: Any) -> None:
+    """Add an option of TrainOptions; only those given reach `train`."""
+    if field.name == "verbose":  # has its place beside --quiet
+        return
+    flag = f"--{field.name.replace('_', '-')}"
+    default = "" if field.default is None else f" (default {field.default})"
+    text = (field.metadata["help"] + default).replace("%", "%%")
+    if field.type == "bool":
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
+        return
+    convert, metavar = {"int": (_whole, "N"), "float": (_number, "X")}.get(
+        field.type.removesuffix(" | None"), (str, field.name.upper())
+    )
+    parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _names(text: str) -> list[str]:
+    """Return what a comma-separated list names; a name with a comma in it is quoted."""
+    return next(csv.reader([text], skipinitialspace=True))
+
+
+def _refuse_unknown(argv: list[str], parser: _Parser) -> None:
+    """Name the nearest option there is, before argparse complains about something else."""
+    known = list(parser._option_string_actions)
+    given = argv[: argv.index("--")] if "--" in argv else argv
+    for word in given:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise UnknownOptionError(f"there is no option {flag}{_nearest(flag, known)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    bare = {name.lstrip("-"): name for name in known}  # dashes would make all options alike
+    nearest = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.5)
+    return f"; did you mean {bare[nearest[0]]}?" if nearest else "; see --help"
+
+
+COMMANDS = {
+    "train": (_train_parser, commands.train),
+    "evaluate": (_evaluate_parser, commands.evaluate),
+    "predict": (_predict_parser, commands.predict),
+    "inspect": (_inspect_parser, commands.inspect),
+}

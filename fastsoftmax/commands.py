@@ -1,0 +1,175 @@
+"""The only place that says what each command does: arguments in, lines of results out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastsoftmax import wording
+from fastsoftmax.errors import OptionError
+from fastsoftmax.files import check_output
+from fastsoftmax.options import TrainOptions
+
+if TYPE_CHECKING:
+    from fastsoftmax.training import Progress
+
+Arguments = dict[str, Any]  # by the names that the command line gives them
+
+
+class Talk(Protocol):
+    """How a command speaks to whoever waits for it."""
+
+    is_live: bool
+
+    def say(self, line: str) -> None:
+        """Say a line that stays."""
+
+    def show(self, line: str) -> None:
+        """Show a line that the next one overwrites, where that is possible."""
+
+
+def train(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Train a model, write it, and return how it went."""
+    names = [field.name for field in fields(TrainOptions)]
+    given = {name: value for name, value in args.items() if name in names}
+    options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
+    validation, init = args["validation"], args["init"]
+    check_output(args["output"], [*args["data"], *(validation or []), *([init] if init else [])])
+
+    from fastsoftmax.model import load
+    from fastsoftmax.training import train as train_model
+
+    started = time.perf_counter()
+    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    model = train_model(
+        _one_or_all(args["data"]),
+        args["target"],
+        features=args["features"],
+        weight=args["weight"],
+        classes=args["classes"] and _typed_classes(args["classes"], args["data"], args["target"]),
+        validation=validation and _one_or_all(validation),
+        init=load(init) if init else None,
+        report=progress,
+        **given,
+    )
+    model.save(args["output"])
+    talk.show("")
+    assert progress.last is not None  # an epoch's end is always reported
+    facts = wording.training_summary(progress.last, time.perf_counter() - started)
+    return wording.aligned(
+        [*facts, ("model", args["output"]), ("to repeat", _same_run(args, options))]
+    )
+
+
+def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Return how well a model predicts rows whose classes are known."""
+    from fastsoftmax.evaluation import evaluate as evaluate_model
+    from fastsoftmax.model import load
+
+    data = _one_or_all(args["data"])
+    report = evaluate_model(load(args["model"]), data, args["target"], args["weight"])
+    facts = report.as_dict()
+    return _as_json(facts) if args["json"] else wording.aligned(wording.report_facts(facts))
+
+
+def predict(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Write a prediction for each row."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.data.open import open_source
+    from fastsoftmax.model import load
+    from fastsoftmax.prediction import write_predictions
+
+    model = load(args["model"])
+    source = open_source(
+        _one_or_all(args["data"]),
+        like=model.columns,
+        like_width=model.n_features,
+        keep=tuple(args["keep"] or ()),
+    )
+    with contextlib.closing(source):
+        rows = write_predictions(
+            model, source, args["output"], proba=args["proba"], top_n=args["top_k"]
+        )
+    if not args["quiet"]:
+        talk.say(f"{rows:,} rows written to {args['output']}")
+    return []
+
+
+def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Return what is in a model or a data set."""
+    from fastsoftmax import inspection
+
+    paths, target = args["data"], args["target"]
+    if not inspection.is_model(paths[0]):
+        found = inspection.describe_data(_one_or_all(paths), target)
+        return _as_json(found) if args["json"] else wording.aligned(wording.data_facts(found))
+    if len(paths) > 1:
+        raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
+    if target is not None:
+        raise OptionError("target counts the classes of data; a model has its own")
+    found = inspection.describe_model(paths[0])
+    return _as_json(found) if args["json"] else wording.aligned(wording.model_facts(found))
+
+
+class _Told:
+    """Tells of a run as it goes: a live line on a terminal, else a line an epoch."""
+
+    def __init__(self, talk: Talk, silent: bool) -> None:
+        self.talk = talk
+        self.silent = silent
+        self.last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Say where the run stands."""
+        self.last = progress
+        if self.silent:
+            return
+        if self.talk.is_live:
+            as_line = wording.epoch_line if progress.finished else wording.live_line
+            self.talk.show(as_line(progress))
+        elif progress.finished:
+            self.talk.say(wording.epoch_line(progress))
+
+
+def _as_json(value: Any) -> list[str]:
+    return [json.dumps(value, allow_nan=False)]
+
+
+def _one_or_all(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
+    """Return classes in the type of the target: on the command line all are words."""
+    from fastsoftmax.data.outline import outline
+
+    kind = dict(outline(data).columns).get(target, "")
+    if "string" in kind:
+        return list(words)
+    if "bool" in kind:
+        truth = {"true": True, "false": False}
+        return [truth.get(word.lower(), word) for word in words]
+    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+
+
+def _same_run(args: Arguments, options: TrainOptions) -> str:
+    """Return the line that repeats the run."""
+    words = ["fastsoftmax", "train", *args["data"], "--target", args["target"]]
+    for name in ("features", "weight", "classes", "init"):
+        value = args[name]
+        if value is not None:
+            words += [f"--{name}", value if isinstance(value, str) else _comma_list(value)]
+    for path in args["validation"] or []:
+        words += ["--validation", path]
+    return shlex.join([*words, "-o", args["output"], *shlex.split(options.command_line())])
+
+
+def _comma_list(names: list[str]) -> str:
+    return ",".join(f'"{name}"' if "," in name else name for name in names)

@@ -1,0 +1,54 @@
+"""The interface of whatever yields record batches: files, tables, streams."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fastsoftmax.data.columns import Layout
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A record batch, and where its first row stands: row `start` of piece `piece`."""
+
+    rows: pa.RecordBatch
+    piece: int
+    start: int
+
+
+class Batches(ABC):
+    """Record batches in numbered pieces, that can be read again and again (but for a reader)."""
+
+    origin: str  # what messages call the data
+    schema: pa.Schema
+    pieces: tuple[int, ...] | None  # rows of each piece; None before a stream was read to its end
+    in_memory: bool
+    one_pass: bool = False  # it can be read once
+
+    @abstractmethod
+    def read(
+        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+    ) -> Iterator[Batch]:
+        """Yield the columns `names` of the pieces in `order` (default: all).
+
+        Batches may hold more columns, and, where they cost no memory, more than `batch_rows` rows.
+        """
+
+    @abstractmethod
+    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return at least the first row of the columns `names`, or None where there are no rows."""
+
+    @abstractmethod
+    def place(self, piece: int, row: int) -> str:
+        """Say where a row stands, for a message."""
+
+    def check_schemas(self, layout: Layout) -> None:
+        """Raise DataError when a further file will not do; there is one schema otherwise."""
+
+    def fingerprint(self) -> list[dict[str, object]]:
+        """Describe files for the model's record; data in memory have no description."""
+        return []

@@ -1,0 +1,246 @@
+"""The only place that says which columns are features, label and weight.
+
+One layout is chosen from the first schema, and every further file is held to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fastsoftmax.data.layouts import (
+    decoded_dtype,
+    fixed_width,
+    is_number,
+    is_plain,
+    is_vector,
+    item_type,
+)
+from fastsoftmax.data.source import Column
+from fastsoftmax.errors import DataError
+
+Peek = Callable[[str], int]  # the length of the list in the first row of the column so named
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller asked of the columns.
+
+    target, weight: names of columns, or None. features: names in order; None means all others.
+    like: the columns of the model that the rows are for. like_width: how many features it has.
+    """
+
+    target: str | None = None
+    weight: str | None = None
+    features: tuple[str, ...] | None = None
+    like: tuple[Column, ...] | None = None
+    like_width: int | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature column and the Arrow type that it has in every file."""
+
+    column: Column
+    kind: pa.DataType
+
+    @property
+    def width(self) -> int:
+        """How many features it is."""
+        return 1 if self.column.width is None else self.column.width
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row as decoded."""
+        return self.width * decoded_dtype(item_type(self.kind)).itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns in use: features in their order, label, weight, and those handed on."""
+
+    features: tuple[Feature, ...]
+    target: str | None
+    weight: str | None
+    keep: tuple[str, ...]
+
+    @property
+    def n_features(self) -> int:
+        """How many features a row has."""
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row's features as decoded."""
+        return sum(feature.row_bytes for feature in self.features)
+
+    @property
+    def copies_nothing(self) -> bool:
+        """Whether decoding only points into Arrow's memory, whatever the number of rows."""
+        return all(is_plain(item_type(f.kind)) for f in self.features) and not any(
+            a.kind == b.kind and not is_vector(a.kind)
+            for a, b in zip(self.features, self.features[1:], strict=False)
+        )
+
+    @property
+    def labelling(self) -> tuple[str, ...]:
+        """The names of the label and weight columns that there are."""
+        return tuple(name for name in (self.target, self.weight) if name is not None)
+
+    def names(self, labelled: bool) -> tuple[str, ...]:
+        """Return the names of the columns to read, each once."""
+        features = (feature.column.name for feature in self.features)
+        return tuple(dict.fromkeys((*features, *(self.labelling if labelled else ()), *self.keep)))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `; did you mean ...?` with the name that looks most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else "."
+
+
+def require(schema: pa.Schema, name: str, origin: str) -> pa.DataType:
+    """Return the type of the one column called `name`, or raise DataError."""
+    count = schema.names.count(name)
+    if count == 0:
+        raise DataError(f'{origin}: there is no column "{name}"{nearest(name, schema.names)}')
+    if count > 1:
+        raise DataError(f'{origin}: {count} columns are called "{name}"; rename all but one.')
+    return schema.field(schema.names.index(name)).type
+
+
+def _index_columns(schema: pa.Schema) -> set[str]:
+    """Return the columns that pandas wrote for its index: no features."""
+    facts = schema.pandas_metadata or {}
+    named = {name for name in facts.get("index_columns", ()) if isinstance(name, str)}
+    return named | {name for name in schema.names if name.startswith("__index_level_")}
+
+
+def _default_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+    """Return all columns but label, weight, index and those only handed on."""
+    left_out = {wish.target, wish.weight, *wish.keep, *_index_columns(schema)}
+    names = [name for name in schema.names if name not in left_out]
+    if wish.like_width is not None:  # a nameless model: its features are the numeric columns
+        names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        require(schema, twice[0], origin)
+    return tuple(names)
+
+
+def _listed_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+    assert wish.features is not None
+    for name, count in Counter(wish.features).items():
+        if count > 1:
+            raise DataError(f'features= lists "{name}" {count} times; list it once.')
+        if name in (wish.target, wish.weight):
+            part = "target" if name == wish.target else "weight"
+            raise DataError(f'features= lists "{name}", which is the {part}; leave it out.')
+        require(schema, name, origin)
+    return wish.features
+
+
+def _wanted_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+    """Return the feature columns that the model, the caller or else the schema names."""
+    if wish.like is not None:
+        names = tuple(column.name for column in wish.like)
+        refuse_missing(schema, names, origin)
+        return names
+    if wish.features is not None:
+        return _listed_names(schema, wish, origin)
+    return _default_names(schema, wish, origin)
+
+
+def refuse_missing(schema: pa.Schema, names: Sequence[str], origin: str) -> None:
+    """Raise DataError that lists the `names` which are no columns."""
+    missing = [name for name in names if name not in schema.names]
+    if len(missing) == 1:
+        require(schema, missing[0], origin)
+    if missing:
+        shown = ", ".join(f'"{name}"' for name in missing[:10])
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        hint = nearest(missing[0], schema.names)
+        raise DataError(f"{origin}: there are no columns {shown}{more}{hint}")
+
+
+def _feature(schema: pa.Schema, name: str, peek: Peek, origin: str) -> Feature:
+    kind = require(schema, name, origin)
+    if not is_number(item_type(kind)):
+        raise DataError(
+            f'{origin}: column "{name}" is of type {kind}, which is no number. '
+            "Leave it out (features= lists the columns to use), or convert it."
+        )
+    if not is_vector(kind):
+        return Feature(Column(name), kind)
+    width = fixed_width(kind)
+    return Feature(Column(name, peek(name) if width is None else width), kind)
+
+
+def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str) -> None:
+    for feature, column in zip(features, like, strict=True):
+        if feature.column != column:
+            has, wants = (
+                "one number" if c.width is None else f"a list of {c.width} numbers"
+                for c in (feature.column, column)
+            )
+            raise DataError(
+                f'{origin}: column "{column.name}" holds {has} a row, the model takes {wants}.'
+            )
+
+
+def check_width(n_features: int, wish: Wish, origin: str) -> None:
+    """Raise DataError when there are no features, or not as many as the model takes."""
+    if n_features == 0:
+        raise DataError(
+            f"{origin}: there are no features; at least one column of numbers is needed."
+        )
+    wanted = wish.like_width
+    if wish.like is not None:
+        wanted = sum(len(column.feature_names) for column in wish.like)
+    if wanted is not None and n_features != wanted:
+        raise DataError(f"{origin}: there are {n_features} features, the model takes {wanted}.")
+
+
+def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> Layout:
+    """Return the layout of the columns in use, or raise DataError with the one that will not do.
+
+    origin: the data's name for messages. `peek` is asked only for lists of no fixed size.
+    """
+    for name in (wish.target, wish.weight, *wish.keep):
+        if name is not None:
+            require(schema, name, origin)
+    names = _wanted_names(schema, wish, origin)
+    features = tuple(_feature(schema, name, peek, origin) for name in names)
+    if wish.like is not None:
+        _check_like(features, wish.like, origin)
+    layout = Layout(features, wish.target, wish.weight, wish.keep)
+    check_width(layout.n_features, wish, origin)
+    return layout
+
+
+def _same_values(first: pa.DataType, other: pa.DataType) -> bool:
+    """Return whether two types hold the same values, whatever their items are called."""
+    if is_vector(first) and is_vector(other):
+        same_kind = type(first) is type(other) and fixed_width(first) == fixed_width(other)
+        return same_kind and item_type(first) == item_type(other)
+    if pa.types.is_dictionary(first) and pa.types.is_dictionary(other):
+        return bool(first.value_type == other.value_type)
+    return bool(first == other)
+
+
+def check_same(first: pa.Schema, other: pa.Schema, layout: Layout, origin: str) -> None:
+    """Raise DataError when a column in use is missing from `other`, or of another type there."""
+    names = layout.names(labelled=True)
+    refuse_missing(other, names, origin)
+    for name in names:
+        kind, wanted = require(other, name, origin), first.field(name).type
+        if not _same_values(wanted, kind):
+            raise DataError(
+                f'{origin}: column "{name}" is of type {kind}, but {wanted} in the first file. '
+                "Write all files with one schema."
+            )

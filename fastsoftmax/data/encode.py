@@ -1,0 +1,153 @@
+"""The only place that turns Arrow labels into class indices, and weights into floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from fastsoftmax.data.decode import Where, numbers, plain_values, refuse_null
+from fastsoftmax.data.layouts import is_number
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import INTEGER_KINDS, Classes
+
+SUITABLE = "Labels are integers, floats without a fraction, booleans or strings."
+
+
+@dataclass(frozen=True)
+class Given:
+    """A label or weight for each row: a column of the data, or an array beside them."""
+
+    name: str
+    array: pa.Array | None = None
+
+    @property
+    def subject(self) -> str:
+        """What a message calls it."""
+        return f'column "{self.name}"' if self.array is None else f"the {self.name}"
+
+    def of(self, batch: pa.RecordBatch, start: int) -> pa.Array:
+        """Return its values for the rows of `batch`, of which the first is number `start`."""
+        if self.array is None:
+            return batch.column(self.name)
+        self.check_rows(max(start + batch.num_rows, len(self.array)))
+        return self.array.slice(start, batch.num_rows)
+
+    def check_rows(self, rows: int) -> None:
+        """Raise DataError when an array beside the data has another length than they."""
+        if self.array is not None and len(self.array) != rows:
+            raise DataError(
+                f"the {self.name} has {len(self.array)} values, but the data have {rows} rows; "
+                "there must be one for each row."
+            )
+
+
+def kind_of(labels: pa.DataType, subject: str) -> str:
+    """Return the kind of classes that labels of this type are, one of labels.KINDS."""
+    if types.is_dictionary(labels):
+        return kind_of(labels.value_type, subject)
+    if types.is_integer(labels):
+        return str(labels)
+    if types.is_floating(labels):
+        return "int64"
+    if types.is_boolean(labels):
+        return "bool"
+    if str(labels) in ("string", "large_string", "string_view"):
+        return "string"
+    if "binary" in str(labels):
+        raise DataError(f"{subject} holds bytes: cast it to strings. {SUITABLE}")
+    raise DataError(f"{subject} is of type {labels}, which is no label. {SUITABLE}")
+
+
+def _whole(labels: pa.Array, subject: str, where: Where) -> pa.Array:
+    """Return float labels as int64, or raise DataError at the first that is no whole number."""
+    values = labels.to_numpy().astype(np.float64)
+    odd = np.flatnonzero(~((values == np.floor(values)) & (np.abs(values) < 2.0**63)))
+    if odd.size:
+        value = values[odd[0]]
+        raise DataError(f"{where(int(odd[0]))}: {subject} is {value}, no whole number. {SUITABLE}")
+    return pa.array(values.astype(np.int64))
+
+
+def plain_labels(labels: pa.Array, subject: str, where: Where) -> pa.Array:
+    """Return labels as integers, booleans or strings without nulls, or raise DataError."""
+    kind_of(labels.type, subject)
+    labels = plain_values(labels)
+    refuse_null(labels, subject, where)
+    return _whole(labels, subject, where) if types.is_floating(labels.type) else labels
+
+
+def _sample(values: Sequence[Any]) -> str:
+    shown = ", ".join(repr(value) for value in values[:5])
+    return f"{shown}, ..." if len(values) > 5 else shown
+
+
+def _family(kind: str) -> str:
+    return "integer" if kind in INTEGER_KINDS else kind
+
+
+class Encoder:
+    """Known classes, and how labels of any type become their indices."""
+
+    def __init__(self, classes: Classes) -> None:
+        """Encode against `classes`, in their order."""
+        self._classes = classes
+        self._tables: dict[pa.DataType, tuple[pa.Array, np.ndarray]] = {}
+
+    def __call__(self, labels: pa.Array, subject: str, where: Where) -> np.ndarray:
+        """Return class indices (n,) int32; a label of no class raises DataError."""
+        plain = plain_labels(labels, subject, where)
+        values, positions = self._table(plain.type, subject)
+        found = pc.index_in(plain, value_set=values)
+        if found.null_count:
+            self._refuse_unknown(plain, found, subject, where)
+        at = found.to_numpy()
+        return at if positions.size == len(self._classes) else positions[at]
+
+    def _table(self, kind: pa.DataType, subject: str) -> tuple[pa.Array, np.ndarray]:
+        """Return the classes that the type `kind` can hold, and where they stand in the order."""
+        if kind not in self._tables:
+            self._refuse_other_family(kind, subject)
+            values = list(enumerate(self._classes.values))
+            if types.is_integer(kind):
+                limits = np.iinfo(kind.to_pandas_dtype())
+                values = [(k, value) for k, value in values if limits.min <= value <= limits.max]
+            held = pa.array([value for _, value in values], kind)
+            self._tables[kind] = held, np.array([k for k, _ in values], dtype=np.int32)
+        return self._tables[kind]
+
+    def _refuse_other_family(self, kind: pa.DataType, subject: str) -> None:
+        has, wants = _family(kind_of(kind, subject)), _family(self._classes.kind)
+        if has != wants:
+            raise DataError(
+                f"{subject} holds {has} labels, but the classes are of kind {wants} "
+                f"({_sample(self._classes.values)}); convert one to the other."
+            )
+
+    def _refuse_unknown(self, plain: pa.Array, found: pa.Array, subject: str, where: Where) -> None:
+        row = int(np.flatnonzero(pc.is_null(found).to_numpy(zero_copy_only=False))[0])
+        raise DataError(
+            f"{where(row)}: {subject} is {plain[row].as_py()!r}, none of the "
+            f"{len(self._classes)} classes ({_sample(self._classes.values)}). "
+            "Leave the row out, or list all classes with classes=."
+        )
+
+
+def weights_of(weights: pa.Array, subject: str, where: Where) -> np.ndarray:
+    """Return weights (n,) float64; one that is null, negative or not finite raises DataError."""
+    if not is_number(weights.type):
+        raise DataError(f"{subject} is of type {weights.type}; weights are numbers >= 0.")
+    plain = plain_values(weights)
+    refuse_null(plain, subject, where)
+    values = numbers(plain).astype(np.float64, copy=False)
+    odd = np.flatnonzero(~((values >= 0) & (values < np.inf)))
+    if odd.size:
+        raise DataError(
+            f"{where(int(odd[0]))}: {subject} is {values[odd[0]]}; weights are finite numbers >= 0."
+        )
+    return values

@@ -1,0 +1,192 @@
+"""The only place for many files as one data set, whatever their format."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+
+from fastsoftmax.data.batches import Batch, Batches
+from fastsoftmax.data.columns import Layout, check_same
+from fastsoftmax.errors import DataError
+
+MOST_OPEN = 64  # files at a time
+
+
+class OpenFile(ABC):
+    """One open file: its schema, its pieces, and a way to read them."""
+
+    schema: pa.Schema
+    pieces: tuple[int, ...]
+
+    @abstractmethod
+    def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a piece, at least the columns `names`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file back."""
+
+
+class DataFile(ABC):
+    """A file of rows by its path, as it was when the run began."""
+
+    piece_name: str  # what messages call a piece
+
+    def __init__(self, path: str) -> None:
+        """Note the size and age of the file at `path`."""
+        self.path = path
+        self._stamp = self._stat()
+
+    @abstractmethod
+    def open(self) -> OpenFile:
+        """Open the file, or raise DataError where it is damaged."""
+
+    @abstractmethod
+    def footer(self) -> bytes:
+        """Return the bytes that describe the file's pieces."""
+
+    def refuse_changed(self) -> None:
+        """Raise DataError when the file is no longer the one that was opened first."""
+        if self._stat() != self._stamp:
+            raise DataError(f"{self.path}: the file changed during the run. Start the run again.")
+
+    def fingerprint(self, rows: int) -> dict[str, object]:
+        """Return base name, size, rows and the digest of the footer."""
+        digest = hashlib.sha256(self.footer()).hexdigest()
+        name = os.path.basename(self.path)
+        return {"name": name, "size": self._stamp[0], "rows": rows, "sha256": digest}
+
+    def _stat(self) -> tuple[int, int]:
+        try:
+            facts = os.stat(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path}: the file cannot be opened: {error.strerror}.") from error
+        return facts.st_size, facts.st_mtime_ns
+
+
+def tail(path: str, start: int, stop: int) -> bytes:
+    """Return the bytes from `start` to `stop` before the end of the file."""
+    with Path(path).open("rb") as file:
+        file.seek(-start, os.SEEK_END)
+        return file.read(start - stop)
+
+
+def first_line(error: Exception) -> str:
+    """Return what Arrow says of an error, cut to one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class _Pool:
+    """The files of one pass that are open, the latest used last."""
+
+    def __init__(self, files: Sequence[DataFile]) -> None:
+        self._files = files
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+
+    def get(self, number: int) -> OpenFile:
+        """Return the file open, closing the one unused for longest where there are too many."""
+        if number not in self._open:
+            if len(self._open) == MOST_OPEN:
+                self._open.popitem(last=False)[1].close()
+            self._files[number].refuse_changed()
+            self._open[number] = self._files[number].open()
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+class FileBatches(Batches):
+    """Files one after the other; their row groups and record batches are the pieces."""
+
+    in_memory = False
+
+    def __init__(self, files: Sequence[DataFile]) -> None:
+        """Open each file once, to learn its schema and its pieces."""
+        self._files = files
+        self.origin = files[0].path
+        self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
+        rows: list[int] = []
+        self._firsts = [0]  # the number of each file's first piece
+        for file in files:
+            with closing(file.open()) as opened:
+                rows.extend(opened.pieces)
+                self._firsts.append(len(rows))
+                if all(not opened.schema.equals(schema) for _, schema in self._schemas):
+                    self._schemas.append((file.path, opened.schema))
+        self.pieces: tuple[int, ...] = tuple(rows)
+        self.schema = self._schemas[0][1]
+
+    def check_schemas(self, layout: Layout) -> None:
+        """Raise DataError when a file lacks a column in use, or has it in another type."""
+        for path, schema in self._schemas[1:]:
+            check_same(self.schema, schema, layout, path)
+
+    def read(
+        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+    ) -> Iterator[Batch]:
+        """Yield the pieces in `order`, at most `batch_rows` rows at a time."""
+        for file in self._files:
+            file.refuse_changed()
+        with closing(_Pool(self._files)) as pool:
+            for piece in range(len(self.pieces)) if order is None else order:
+                number = self._file_of(piece)
+                start = 0
+                for rows in self._decoded(pool.get(number), int(piece), names, batch_rows):
+                    yield Batch(rows, int(piece), start)
+                    start += rows.num_rows
+
+    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
+        """Return the first row of the columns `names`, or None where there are no rows."""
+        filled = [piece for piece, rows in enumerate(self.pieces) if rows]
+        batches = self.read(names, filled[:1], 1)
+        try:
+            return next((batch.rows for batch in batches), None)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    def place(self, piece: int, row: int) -> str:
+        """Say which row of which piece of which file it is."""
+        return f"{self._piece(piece)}, row {row}"
+
+    def fingerprint(self) -> list[dict[str, object]]:
+        """Describe each file by its base name, size, rows and the digest of its footer."""
+        spans = zip(self._firsts, self._firsts[1:], strict=False)
+        rows = [sum(self.pieces[first:last]) for first, last in spans]
+        return [file.fingerprint(n) for file, n in zip(self._files, rows, strict=True)]
+
+    def _file_of(self, piece: int) -> int:
+        return bisect_right(self._firsts, piece) - 1
+
+    def _piece(self, piece: int) -> str:
+        number = self._file_of(piece)
+        file = self._files[number]
+        return f"{file.path}, {file.piece_name} {piece - self._firsts[number]}"
+
+    def _decoded(
+        self, opened: OpenFile, piece: int, names: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a piece's rows; what Arrow cannot decode becomes a DataError with the place."""
+        batches = opened.read(piece - self._firsts[self._file_of(piece)], names, batch_rows)
+        while True:
+            try:
+                rows = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"{self._piece(piece)}: it cannot be decoded ({first_line(error)}). "
+                    "Write the file again."
+                ) from error
+            if rows is None:
+                return
+            yield rows

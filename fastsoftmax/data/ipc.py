@@ -1,0 +1,68 @@
+"""The only place that reads Arrow IPC files (Feather version 2): record batch by record batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from fastsoftmax.data.files import DataFile, OpenFile, first_line, tail
+from fastsoftmax.data.layouts import is_vector
+from fastsoftmax.errors import DataError
+
+MAGIC = b"ARROW1"
+
+
+class IpcPath(DataFile):
+    """An Arrow IPC file by its path."""
+
+    piece_name = "record batch"
+    _rows: tuple[int, ...] | None = None
+
+    def open(self) -> OpenFile:
+        """Open the file, or raise DataError where it is damaged."""
+        try:
+            if self._rows is None:
+                self._rows = _count_rows(self.path)
+            return _OpenIpc(self.path, self._rows)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self.path}: it is not a whole Arrow IPC file ({first_line(error)}). "
+                "Write it again, or leave it out."
+            ) from error
+
+    def footer(self) -> bytes:
+        """Return the file's footer, which lists its record batches."""
+        end = len(MAGIC) + 4
+        length = int.from_bytes(tail(self.path, end, len(MAGIC)), "little")
+        return tail(self.path, length + end, end)
+
+
+def _open(file: pa.NativeFile, fields: Sequence[int]) -> pa.RecordBatchFileReader:
+    options = pa.ipc.IpcReadOptions(included_fields=list(fields), use_threads=False)
+    return pa.ipc.open_file(file, options=options)
+
+
+def _count_rows(path: str) -> tuple[int, ...]:
+    """Return the rows of each record batch, from one narrow column: no call tells them alone."""
+    with pa.OSFile(path) as file:
+        schema = pa.ipc.open_file(file).schema
+        narrow = [i for i, field in enumerate(schema) if not is_vector(field.type)]
+        reader = _open(file, narrow[:1])
+        return tuple(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+
+
+class _OpenIpc(OpenFile):
+    def __init__(self, path: str, rows: tuple[int, ...]) -> None:
+        self.pieces = rows
+        self._file = pa.OSFile(path)  # not mapped: a mapped file that shrinks kills the process
+        self.schema = pa.ipc.open_file(self._file).schema
+
+    def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the record batch."""
+        fields = [self.schema.names.index(name) for name in names]
+        yield _open(self._file, fields).get_batch(piece)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

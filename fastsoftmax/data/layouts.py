@@ -1,0 +1,57 @@
+"""The only place that knows which Arrow types hold features: numbers, and lists of numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import types
+
+
+def storage_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which `kind` is stored: a fixed-shape tensor is a fixed-size list."""
+    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) else kind
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Return whether a value of `kind` is a list."""
+    stored = storage_type(kind)
+    return bool(
+        types.is_fixed_size_list(stored) or types.is_list(stored) or types.is_large_list(stored)
+    )
+
+
+def fixed_width(kind: pa.DataType) -> int | None:
+    """Return how many numbers a list of `kind` holds, or None where only its values tell."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return math.prod(kind.shape)
+    return kind.list_size if types.is_fixed_size_list(kind) else None
+
+
+def item_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of one number of `kind`, itself where it is no list."""
+    return storage_type(kind).value_type if is_vector(kind) else kind
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Return whether numbers of `kind` lie in memory as NumPy has them."""
+    return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether `kind` is a number: plain, boolean, decimal, or a dictionary of these."""
+    if types.is_dictionary(kind):
+        return is_number(kind.value_type)
+    return is_plain(kind) or bool(types.is_boolean(kind) or types.is_decimal(kind))
+
+
+def decoded_dtype(kind: pa.DataType) -> np.dtype:
+    """Return the dtype that numbers of `kind` are decoded to."""
+    if types.is_dictionary(kind):
+        return decoded_dtype(kind.value_type)
+    if types.is_boolean(kind):
+        return np.dtype(np.uint8)
+    if types.is_decimal(kind):
+        return np.dtype(np.float64)
+    return np.dtype(kind.to_pandas_dtype())

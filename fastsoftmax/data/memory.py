@@ -1,0 +1,127 @@
+"""The only place that makes a Source of a NumPy matrix, used where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastsoftmax.data.encode import Encoder, Given, weights_of
+from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.source import Chunk, LabelScan, Source
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import Classes
+
+
+class MatrixSource(Source):
+    """A matrix in memory: one piece, one chunk, no names."""
+
+    columns = None
+    resident = True
+
+    def __init__(self, matrix: np.ndarray, target: Given | None, weight: Given | None) -> None:
+        """Use `matrix`, as `feature_matrix` returned it."""
+        self._matrix, self._target, self._weight = matrix, target, weight
+        self.n_features = matrix.shape[1]
+        self.pieces = (len(matrix),)
+        self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
+        if not len(matrix):
+            raise DataError("the matrix has no rows.")
+        for given in (target, weight):
+            if given is not None:
+                given.check_rows(len(matrix))
+
+    def scan_labels(
+        self, classes: Classes | None = None, held_out: HeldOut | None = None
+    ) -> LabelScan:
+        """Read the labels and weights once; see Source."""
+        if self._target is None:
+            raise DataError("the matrix: no target was given, so there are no labels.")
+        weights = None if self._weight is None else self._weight.array
+        rows = [Labelled(0, 0, self._target.array, weights, self._where)]
+        return scan_rows(rows, self._target, self._weight, classes, held_out)(1)
+
+    def chunks(
+        self, classes: Classes | None, order: Sequence[int] | None = None
+    ) -> Iterator[Chunk]:
+        """Yield the whole matrix; see Source."""
+        labels = weights = None
+        if classes is not None and self._target is not None:
+            labels = Encoder(classes)(self._target.array, self._target.subject, self._where)
+            if self._weight is not None:
+                weights = weights_of(self._weight.array, self._weight.subject, self._where)
+        yield Chunk((self._matrix,), labels, weights, 0, 0)
+
+    def place(self, piece: int, row: int) -> str:
+        """Say which row of the matrix it is."""
+        return self._where(row)
+
+    def fingerprint(self) -> list[dict[str, object]]:
+        """Return nothing: there are no files."""
+        return []
+
+    def _where(self, row: int) -> str:
+        return f"row {row}"
+
+
+def feature_matrix(data: Any) -> np.ndarray:
+    """Return `data` as a matrix of numbers in this machine's byte order, or raise DataError."""
+    if isinstance(data, np.ma.MaskedArray):
+        raise DataError("the matrix is masked; fill the masked values (X.filled(...)) first.")
+    try:
+        matrix = np.asarray(data)
+    except ValueError as error:
+        raise DataError(f"no matrix can be made of the data: {error}") from error
+    if matrix.ndim != 2:
+        raise DataError(
+            f"the matrix must have two dimensions (rows, features), got the shape {matrix.shape}."
+        )
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(
+            f"the matrix has dtype {matrix.dtype}; it must hold numbers (X.astype(float) converts)."
+        )
+    return _readable(matrix)
+
+
+def _readable(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix itself, or a copy where its numbers are of a kind that few can read."""
+    if matrix.dtype == np.bool_:
+        return matrix.view(np.uint8)
+    if matrix.dtype.itemsize > 8:  # long double
+        return matrix.astype(np.float64)
+    return matrix.astype(matrix.dtype.newbyteorder("="), copy=False)
+
+
+def beside(values: Any, name: str) -> Given:
+    """Return labels or weights that were given as an array beside the data, or raise DataError."""
+    try:
+        return Given(name, _arrow_array(values))
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"the {name} is no array of labels of one type: {error}") from error
+
+
+def _arrow_array(values: Any) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if hasattr(values, "__arrow_c_stream__"):
+        return _joined(pa.chunked_array(values))
+    if hasattr(values, "__arrow_c_array__"):
+        return pa.array(values)
+    array = np.asarray(values) if hasattr(values, "__array__") else pa.array(values)
+    return _of_numpy(array) if isinstance(array, np.ndarray) else array
+
+
+def _of_numpy(array: np.ndarray) -> pa.Array:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind in "biuf":
+        array = _readable(array) if array.dtype != np.bool_ else array
+    return pa.array(array, from_pandas=array.dtype == np.object_)
+
+
+def _joined(chunks: pa.ChunkedArray) -> pa.Array:
+    if chunks.num_chunks == 1:
+        return chunks.chunk(0)
+    return pa.concat_arrays(chunks.chunks) if chunks.num_chunks else pa.array([], chunks.type)

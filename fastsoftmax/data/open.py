@@ -1,0 +1,198 @@
+"""The only place that tells the kinds of data apart and opens each as a Source."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fastsoftmax.data.batches import Batches
+from fastsoftmax.data.columns import Wish, check_width, choose_columns
+from fastsoftmax.data.discover import find_files, is_path
+from fastsoftmax.data.encode import Given
+from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
+from fastsoftmax.data.source import Column, Source
+from fastsoftmax.data.streams import ReaderBatches, StreamBatches, TableBatches
+from fastsoftmax.data.table import TableSource
+from fastsoftmax.errors import DataError
+
+
+def open_source(
+    data: Any,
+    target: Any = None,
+    *,
+    weight: Any = None,
+    features: Sequence[str] | None = None,
+    like: tuple[Column, ...] | None = None,
+    like_width: int | None = None,
+    keep: Sequence[str] = (),
+    memory: int = 10**9,
+) -> Source:
+    """Open `data` of any accepted kind, or raise DataError with what is wrong and what to do.
+
+    target, weight: the name of a column, or an array beside data in memory; None for none.
+    features: names of columns; None for all others. like: the columns of the model that the rows
+    are for, or None; like_width: how many features it has, where its columns have no names.
+    keep: columns handed on untouched. memory: bytes, of which decoding takes a small part.
+    """
+    target, weight = _given(target, "target"), _given(weight, "weight")
+    wish = Wish(
+        _column(target),
+        _column(weight),
+        _names(features, "features"),
+        like,
+        like_width,
+        _names(keep, "keep") or (),
+    )
+    batches = _batches(data)
+    if batches is None:
+        return _open_matrix(data, target, weight, wish)
+    if is_path(data):
+        _refuse_array_beside_files(target, weight)
+    return _open_table(batches, target, weight, wish, memory)
+
+
+def _given(value: Any, name: str) -> Given | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else Given(value)
+    return beside(value, name)
+
+
+def _column(given: Given | None) -> str | None:
+    return None if given is None or given.array is not None else given.name
+
+
+def _names(names: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise DataError(f'{option}= is a list of columns, as ["{names}"], got {names!r}.')
+    return None if names is None else tuple(names)
+
+
+def _batches(data: Any) -> Batches | None:
+    """Return what yields the data's record batches, or None for a matrix."""
+    if is_path(data):
+        return open_files(find_files(data))
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        return TableBatches(data if isinstance(data, pa.Table) else pa.Table.from_batches([data]))
+    if isinstance(data, pa.RecordBatchReader):
+        return ReaderBatches(data)
+    if _is_dataset(data):
+        return _of_dataset(data)
+    if hasattr(data, "__arrow_c_stream__"):
+        return StreamBatches(lambda: data)
+    if hasattr(data, "__arrow_c_array__"):
+        return TableBatches(pa.Table.from_batches([pa.record_batch(data)]))
+    return StreamBatches(data) if callable(data) else None
+
+
+def open_files(paths: Sequence[str]) -> Batches:
+    """Return files as record batches, the format of each told by its first bytes."""
+    from fastsoftmax.data import ipc, parquet
+    from fastsoftmax.data.files import DataFile, FileBatches
+
+    formats: dict[bytes, Callable[[str], DataFile]] = {
+        parquet.MAGIC: parquet.ParquetPath,
+        ipc.MAGIC: ipc.IpcPath,
+    }
+    files = []
+    for path in paths:
+        start = _first_bytes(path)
+        kinds = [kind for magic, kind in formats.items() if start.startswith(magic)]
+        if not kinds:
+            raise DataError(
+                f"{path}: it is neither a Parquet nor an Arrow IPC file. "
+                "Convert it, or leave it out."
+            )
+        files.append(kinds[0](path))
+    return FileBatches(files)
+
+
+def _first_bytes(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be opened: {error.strerror}.") from error
+
+
+def _is_dataset(data: Any) -> bool:
+    # Whoever holds a Dataset has imported its module; nobody else should pay seconds for it.
+    module = sys.modules.get("pyarrow.dataset")
+    return module is not None and isinstance(data, module.Dataset)
+
+
+def _of_dataset(dataset: Any) -> Batches:
+    """Return a dataset's files one by one where they hold all it has, else its stream.
+
+    Arrow's own union of schemas casts numbers and fills missing columns without a word.
+    """
+    if _is_just_files(dataset):
+        batches = open_files(dataset.files)
+        if batches.schema.equals(dataset.schema):
+            return batches
+    return StreamBatches(lambda: dataset.scanner(use_threads=False).to_reader(), "the dataset")
+
+
+def _is_just_files(dataset: Any) -> bool:
+    """Return whether a dataset is local files that can be read here, unfiltered, unpartitioned."""
+    import pyarrow.dataset
+    import pyarrow.fs
+
+    if dataset._scan_options or not isinstance(dataset, pyarrow.dataset.FileSystemDataset):
+        return False
+    readable = pyarrow.dataset.ParquetFileFormat | pyarrow.dataset.IpcFileFormat
+    return (
+        isinstance(dataset.filesystem, pyarrow.fs.LocalFileSystem)
+        and isinstance(dataset.format, readable)
+        and all(str(part.partition_expression) == "true" for part in dataset.get_fragments())
+    )
+
+
+def _open_table(
+    batches: Batches, target: Given | None, weight: Given | None, wish: Wish, memory: int
+) -> Source:
+    if not any(batches.pieces or (1,)):
+        raise DataError(f"{batches.origin}: there are no rows.")
+    layout = choose_columns(
+        batches.schema, wish, lambda name: _first_length(batches, name), batches.origin
+    )
+    batches.check_schemas(layout)
+    return TableSource(batches, layout, target, weight, memory)
+
+
+def _first_length(batches: Batches, name: str) -> int:
+    """Return the length of the list in the first row of a column."""
+    rows = batches.peek([name])
+    if rows is None:
+        raise DataError(f"{batches.origin}: there are no rows.")
+    first = rows.column(name)[0]
+    return len(first.values) if first.is_valid else 1  # a null is named when its row is decoded
+
+
+def _refuse_array_beside_files(target: Given | None, weight: Given | None) -> None:
+    for given in (target, weight):
+        if given is not None and given.array is not None:
+            raise DataError(f"the {given.name} of files is the name of a column, not an array.")
+
+
+def _open_matrix(data: Any, target: Given | None, weight: Given | None, wish: Wish) -> Source:
+    _refuse_sparse(data)
+    matrix = feature_matrix(data)
+    for name in (wish.target, wish.weight, *(wish.features or ()), *wish.keep):
+        if name is not None:
+            raise DataError(
+                f'a matrix has no column "{name}": its columns have no names. Give the target and '
+                "the weight as arrays, or use a table."
+            )
+    check_width(matrix.shape[1], wish, "the matrix")
+    return MatrixSource(matrix, target, weight)
+
+
+def _refuse_sparse(data: Any) -> None:
+    if type(data).__module__.startswith("scipy.sparse"):
+        raise DataError(
+            "SciPy sparse matrices are not read yet; X.toarray() makes a dense one that is."
+        )

@@ -1,0 +1,63 @@
+"""The only place that reads Parquet: row group by row group, page checksums always verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastsoftmax.data.files import DataFile, OpenFile, first_line, tail
+from fastsoftmax.errors import DataError
+
+MAGIC = b"PAR1"
+# A row group whose bytes are more than this is read page by page instead of column by column.
+LARGE_GROUP = 2**28
+PAGE_BUFFER = 2**16  # bytes of each column
+
+
+class ParquetPath(DataFile):
+    """A Parquet file by its path."""
+
+    piece_name = "row group"
+
+    def open(self) -> OpenFile:
+        """Open the file, or raise DataError where it is damaged."""
+        try:
+            return _OpenParquet(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self.path}: it is not a whole Parquet file ({first_line(error)}). "
+                "Write it again, or leave it out."
+            ) from error
+
+    def footer(self) -> bytes:
+        """Return the file's metadata."""
+        length = int.from_bytes(tail(self.path, 8, 4), "little")
+        return tail(self.path, length + 8, 8)
+
+
+class _OpenParquet(OpenFile):
+    def __init__(self, path: str) -> None:
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        self.pieces = tuple(group.num_rows for group in groups)
+        large = any(group.total_byte_size > LARGE_GROUP for group in groups)
+        self._file = pq.ParquetFile(
+            path,
+            metadata=metadata,
+            memory_map=False,  # a mapped file that is truncated meanwhile kills the process
+            buffer_size=PAGE_BUFFER if large else 0,
+            page_checksum_verification=True,
+        )
+        self.schema = self._file.schema_arrow
+
+    def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a row group."""
+        return self._file.iter_batches(
+            batch_rows, row_groups=[piece], columns=list(names), use_threads=False
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close(force=True)

@@ -1,0 +1,122 @@
+"""The only place that counts labels: one pass that finds the classes, or checks those given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastsoftmax.data.decode import Where
+from fastsoftmax.data.encode import Encoder, Given, kind_of, plain_labels, weights_of
+from fastsoftmax.data.source import LabelScan
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import Classes, sort_classes
+
+HeldOut = Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels and weights of consecutive rows, `number` the first one's number in the source."""
+
+    piece: int
+    number: int
+    labels: pa.Array
+    weights: pa.Array | None
+    where: Where
+
+
+class _Discovery:
+    """Classes as they turn up: indices in order of discovery, sorted at the end."""
+
+    def __init__(self) -> None:
+        self._known: pa.Array | None = None
+        self._kind = ""
+
+    def __call__(self, labels: pa.Array, subject: str, where: Where) -> np.ndarray:
+        """Return indices (n,) int32 in order of discovery."""
+        plain = plain_labels(labels, subject, where)
+        if self._known is None:
+            self._kind = kind_of(labels.type, subject)
+            self._known = plain[:0]
+        at = pc.index_in(plain, value_set=self._known)
+        if at.null_count:
+            new = pc.unique(plain.filter(pc.is_null(at)))
+            self._known = pa.concat_arrays([self._known, new])
+            at = pc.index_in(plain, value_set=self._known)
+        return at.to_numpy()
+
+    def classes(self) -> tuple[Classes, np.ndarray]:
+        """Return the classes in their order, and for each its number in order of discovery."""
+        values = [] if self._known is None else self._known.to_pylist()
+        classes = sort_classes(self._kind, values)
+        found = {value: k for k, value in enumerate(values)}
+        return classes, np.array([found[value] for value in classes.values])
+
+
+class _Tally:
+    """Rows and weights of each class so far, in a piece and in all."""
+
+    def __init__(self) -> None:
+        self._pieces: list[np.ndarray] = []
+        self._mass = np.zeros(0)
+        self._positive = 0
+
+    def add(self, piece: int, at: np.ndarray, weights: np.ndarray | None) -> None:
+        """Count rows of class indices `at`, which are of `piece`."""
+        while len(self._pieces) <= piece:
+            self._pieces.append(np.zeros(0, np.int64))
+        self._pieces[piece] = _sum(self._pieces[piece], np.bincount(at))
+        self._mass = _sum(self._mass, np.bincount(at, weights).astype(np.float64))
+        self._positive += at.size if weights is None else int(np.count_nonzero(weights))
+
+    def scan(self, classes: Classes, order: np.ndarray, pieces: int) -> LabelScan:
+        """Return what was found, classes in their own order."""
+        if not self._positive:
+            raise DataError("no row has a positive weight that is not held out: nothing to learn.")
+        counts = np.zeros((pieces, len(classes)), np.int64)
+        for piece, found in enumerate(self._pieces):
+            counts[piece] = _sum(np.zeros(len(classes), np.int64), found)[order]
+        mass = _sum(np.zeros(len(classes)), self._mass)[order]
+        return LabelScan(classes, counts, mass, self._positive)
+
+
+def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the sum of two arrays, the shorter one continued with zeros."""
+    longer, shorter = (a, b) if a.size >= b.size else (b, a)
+    total = longer.copy()
+    total[: shorter.size] += shorter
+    return total
+
+
+def scan_rows(
+    rows: Iterable[Labelled],
+    target: Given,
+    weight: Given | None,
+    classes: Classes | None,
+    held_out: HeldOut | None,
+) -> Callable[[int], LabelScan]:
+    """Read all `rows`; return what gives the scan, once the number of pieces is known."""
+    discovery = _Discovery()
+    encode = discovery if classes is None else Encoder(classes)
+    tally = _Tally()
+    for part in rows:
+        at = encode(part.labels, target.subject, part.where)
+        weights = None
+        if weight is not None and part.weights is not None:
+            weights = weights_of(part.weights, weight.subject, part.where)
+        if held_out is not None:
+            trained = ~held_out(part.number, at.size)
+            at, weights = at[trained], None if weights is None else weights[trained]
+        tally.add(part.piece, at, weights)
+
+    def finish(pieces: int) -> LabelScan:
+        if classes is not None:
+            return tally.scan(classes, np.arange(len(classes)), pieces)
+        found, order = discovery.classes()
+        return tally.scan(found, order, pieces)
+
+    return finish

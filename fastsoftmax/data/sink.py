@@ -1,0 +1,197 @@
+"""The only place that writes results, row by row, into Parquet or Arrow IPC files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.files import replacement, reporting
+from fastsoftmax.labels import Classes
+
+PARQUET = (".parquet", ".pq")
+IPC = (".arrow", ".feather")
+# A row group is as many rows as fill this, so that readers neither crawl nor need much memory.
+GROUP_BYTES = 2**25
+GROUP_ROWS = 2**17
+
+
+@contextlib.contextmanager
+def open_sink(
+    path: str | os.PathLike[str],
+    classes: Classes,
+    *,
+    proba: bool = False,
+    top_n: int | None = None,
+) -> Iterator[Sink]:
+    """Give a Sink whose rows stand at `path` when the `with` ends well, and nowhere if it does not.
+
+    proba: write all probabilities. top_n: write the n most probable classes too.
+    """
+    suffix = _check_suffix(path)
+    if top_n is not None and not 1 <= top_n <= len(classes):
+        raise OptionError(f"top_k must be in 1..{len(classes)}, the number of classes, got {top_n}")
+    with replacement(path) as partial:
+        sink = Sink(partial, os.fspath(path), suffix in IPC, classes, proba, top_n)
+        try:
+            yield sink
+            sink.flush()
+        finally:
+            sink.close()
+
+
+class Sink:
+    """Predictions on their way into a file, gathered into row groups."""
+
+    def __init__(
+        self,
+        partial: Path,
+        path: str,
+        as_ipc: bool,
+        classes: Classes,
+        proba: bool,
+        top_n: int | None,
+    ) -> None:
+        """Begin a file; its schema is known with the first rows."""
+        self.partial = partial
+        self.path = path
+        self.as_ipc = as_ipc
+        self.classes = _label_array(classes)
+        self.proba = proba
+        self.top_n = top_n
+        self.rows = 0  # written
+        self._writer: Any = None
+        self._schema: pa.Schema | None = None
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = self._waiting_bytes = 0
+
+    def append(self, probabilities: np.ndarray, kept: pa.RecordBatch | None = None) -> None:
+        """Add rows: their probabilities (n, K), and the columns to hand on beside them."""
+        columns = self._columns(probabilities)
+        batch = _beside(kept, columns)
+        if self._schema is None:
+            self._schema = batch.schema
+        elif not batch.schema.equals(self._schema):
+            changed = _difference(self._schema, batch.schema)
+            raise DataError(f"a kept column changes its type within the data: {changed}.")
+        self._waiting.append(batch)
+        self._waiting_rows += batch.num_rows
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_rows >= GROUP_ROWS or self._waiting_bytes >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait, as one row group or record batch."""
+        if self._schema is None:
+            raise DataError("the data hold no rows; there is nothing to predict.")
+        if self._waiting:
+            group = pa.Table.from_batches(self._waiting, self._schema).combine_chunks()
+            try:
+                with reporting(self.path):
+                    self._write(group)
+            except pa.ArrowException as error:
+                raise DataError(f"{self.path} cannot hold these columns: {error}.") from error
+            self.rows += group.num_rows
+            self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            with reporting(self.path):
+                self._writer.close()
+
+    def _write(self, group: pa.Table) -> None:
+        if self._writer is None and self.as_ipc:
+            self._writer = pa.ipc.new_file(str(self.partial), self._schema)
+        elif self._writer is None:
+            self._writer = pq.ParquetWriter(
+                str(self.partial), self._schema, compression="zstd", write_page_checksum=True
+            )
+        self._writer.write_table(group)
+
+    def _columns(self, p: np.ndarray) -> dict[str, pa.Array]:
+        best = p.argmax(axis=1)
+        rows = np.arange(len(p))
+        columns = {
+            "prediction": self.classes.take(pa.array(best)),
+            "probability": pa.array(p[rows, best]),
+        }
+        if self.proba:
+            columns["probabilities"] = _lists(pa.array(p.reshape(-1)), p.shape[1])
+        if self.top_n is not None:
+            top = _most_probable(p, self.top_n)
+            labels = self.classes.take(pa.array(top.reshape(-1)))
+            columns["top_predictions"] = _lists(labels, self.top_n)
+            columns["top_probabilities"] = _lists(
+                pa.array(np.take_along_axis(p, top, axis=1).reshape(-1)), self.top_n
+            )
+        return columns
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*PARQUET, *IPC):
+        listed = ", ".join((*PARQUET, *IPC))
+        raise OptionError(
+            f"the output {os.fspath(path)} must end in one of {listed}, got {suffix or 'no ending'}"
+        )
+    return suffix
+
+
+def _label_array(classes: Classes) -> pa.Array:
+    kinds = {"bool": pa.bool_(), "string": pa.string()}
+    kind = kinds[classes.kind] if classes.kind in kinds else pa.type_for_alias(classes.kind)
+    return pa.array(classes.values, type=kind)
+
+
+def _lists(items: pa.Array, width: int) -> pa.Array:
+    """Return items as lists of `width`; declared not null, so that readers need not look."""
+    item = pa.field("item", items.type, nullable=False)
+    return pa.FixedSizeListArray.from_arrays(items, type=pa.list_(item, width))
+
+
+def _most_probable(p: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices (n, count) of the largest probabilities, of equal ones the first first."""
+    left = p.copy()
+    rows = np.arange(len(p))
+    top = np.empty((len(p), count), np.int64)
+    # For the few that are asked for, a pass each is faster than sorting all classes.
+    for rank in range(count):
+        top[:, rank] = left.argmax(axis=1)
+        left[rows, top[:, rank]] = -1
+    return top
+
+
+def _beside(kept: pa.RecordBatch | None, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    fields = [pa.field(name, array.type, nullable=False) for name, array in columns.items()]
+    arrays = list(columns.values())
+    if kept is not None:
+        clash = [name for name in kept.schema.names if name in columns]
+        if clash:
+            raise OptionError(
+                f'keep: a column "{clash[0]}" is written already; rename the one in the data'
+            )
+        handed_on = [_plain(column) for column in kept.columns]
+        # Only name and type: metadata, such as pandas', describe a table that this is not.
+        names = zip(kept.schema.names, handed_on, strict=True)
+        fields = [*(pa.field(name, column.type) for name, column in names), *fields]
+        arrays = [*handed_on, *arrays]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return a dictionary-encoded column as its values: dictionaries differ between batches."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _difference(want: pa.Schema, got: pa.Schema) -> str:
+    pairs = zip(want, got, strict=False)
+    changed = (f'"{a.name}" was {a.type}, then {b.type}' for a, b in pairs if not a.equals(b))
+    return next(changed, "others are there")

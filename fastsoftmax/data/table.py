@@ -1,0 +1,142 @@
+"""The only place that makes a Source of record batches, whatever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import pyarrow as pa
+
+from fastsoftmax.data.batches import Batch, Batches
+from fastsoftmax.data.columns import Layout
+from fastsoftmax.data.decode import Where, features_of
+from fastsoftmax.data.encode import Encoder, Given, weights_of
+from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.source import Chunk, LabelScan, Source
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import Classes
+
+DECODED_SHARE = 16  # a decoded chunk takes at most this part of the memory
+MOST_ROWS, LEAST_ROWS = 65536, 64  # of a chunk
+SCANNED_ROWS = 131072  # of labels at a time
+
+
+class TableSource(Source):
+    """Rows of named columns, read batch by batch and decoded chunk by chunk."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        layout: Layout,
+        target: Given | None,
+        weight: Given | None,
+        memory: int,
+    ) -> None:
+        """Decode `batches` as `layout` says, a small part of `memory` bytes at a time."""
+        self.columns = tuple(feature.column for feature in layout.features)
+        self.n_features = layout.n_features
+        self.row_bytes = layout.row_bytes
+        self.resident = batches.in_memory and layout.copies_nothing
+        self.one_pass = batches.one_pass
+        self._batches, self._layout = batches, layout
+        self._target, self._weight = target, weight
+        fitting = memory // DECODED_SHARE // layout.row_bytes
+        self._starts = list(accumulate(batches.pieces or (), initial=0))
+        self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
+        if batches.pieces is not None:
+            self._check_rows(sum(batches.pieces))
+
+    @property
+    def pieces(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """Rows of each piece; a stream is one piece, of a length known once it was read through."""
+        return self._batches.pieces
+
+    def scan_labels(
+        self, classes: Classes | None = None, held_out: HeldOut | None = None
+    ) -> LabelScan:
+        """Read the label and weight columns once; see Source."""
+        if self._target is None:
+            raise DataError(f"{self._batches.origin}: no target was given, so there are no labels.")
+        if self.one_pass:
+            raise DataError(
+                f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
+                "give classes=, or data that can be read again."
+            )
+        finish = scan_rows(self._labelled(), self._target, self._weight, classes, held_out)
+        return finish(len(self.pieces or (0,)))
+
+    def chunks(
+        self, classes: Classes | None, order: Sequence[int] | None = None
+    ) -> Iterator[Chunk]:
+        """Yield the pieces in `order` as Chunks; see Source."""
+        encoder = None if classes is None or self._target is None else Encoder(classes)
+        names = self._layout.names(labelled=encoder is not None)
+        for batch in self._read(names, order, self._chunk_rows):
+            for part in self._cut(batch):
+                yield self._chunk(part, encoder)
+
+    def place(self, piece: int, row: int) -> str:
+        """Say where a row stands."""
+        return self._batches.place(piece, row)
+
+    def fingerprint(self) -> list[dict[str, object]]:
+        """Describe the files; see Source."""
+        return self._batches.fingerprint()
+
+    def _read(
+        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+    ) -> Iterator[Batch]:
+        """Yield the batches that hold rows; after a whole pass, check how many there were."""
+        rows = 0
+        for batch in self._batches.read(names, order, batch_rows):
+            rows += batch.rows.num_rows
+            if batch.rows.num_rows:
+                yield batch
+        if order is None:
+            self._check_rows(rows)
+
+    def _check_rows(self, rows: int) -> None:
+        if rows == 0:
+            raise DataError(f"{self._batches.origin}: there are no rows.")
+        for given in (self._target, self._weight):
+            if given is not None:
+                given.check_rows(rows)
+
+    def _number(self, batch: Batch) -> int:
+        """Return the number in the source of the batch's first row."""
+        return self._starts[batch.piece] + batch.start
+
+    def _where(self, batch: Batch) -> Where:
+        return lambda row: self.place(batch.piece, batch.start + row)
+
+    def _labelled(self) -> Iterator[Labelled]:
+        assert self._target is not None
+        names = self._layout.labelling
+        for batch in self._read(names, None, SCANNED_ROWS):
+            number = self._number(batch)
+            labels = self._target.of(batch.rows, number)
+            weights = None if self._weight is None else self._weight.of(batch.rows, number)
+            yield Labelled(batch.piece, number, labels, weights, self._where(batch))
+
+    def _cut(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the batch in parts small enough to decode: whole, where decoding copies nothing."""
+        step = batch.rows.num_rows if self._layout.copies_nothing else self._chunk_rows
+        for first in range(0, batch.rows.num_rows, step):
+            yield Batch(batch.rows.slice(first, step), batch.piece, batch.start + first)
+
+    def _chunk(self, batch: Batch, encoder: Encoder | None) -> Chunk:
+        rows, where = batch.rows, self._where(batch)
+        labels = weights = None
+        if encoder is not None and self._target is not None:
+            number = self._number(batch)
+            labels = encoder(self._target.of(rows, number), self._target.subject, where)
+            if self._weight is not None:
+                given = self._weight.of(rows, number)
+                weights = weights_of(given, self._weight.subject, where)
+        parts = features_of(rows, self._layout.features, where)
+        kept = _kept(rows, self._layout.keep)
+        return Chunk(parts, labels, weights, batch.piece, batch.start, kept)
+
+
+def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:
+    return rows.select(list(names)) if names else None

@@ -1,0 +1,126 @@
+"""The only place for what a model is: its weights and all that is needed to use them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.data.source import Column
+from fastsoftmax.labels import Classes
+
+
+class Model:
+    """Softmax regression that has been trained: z = W x + b, p = softmax(z).
+
+    weights (K, d), bias (K,): what was trained, in its own dtype; read-only.
+    classes_: the K classes in order. columns: the feature columns, or None where the training data
+        had no names; features are then matched by position.
+    history: a dict for each epoch: epoch, rows, log_loss, accuracy, learning_rate and, with
+        validation, validation_log_loss and validation_accuracy.
+    record: how it came about: options, target, weight, data, rows, prior, versions.
+    """
+
+    def __init__(
+        self,
+        weights: np.ndarray,
+        bias: np.ndarray,
+        classes: Classes,
+        columns: tuple[Column, ...] | None = None,
+        history: list[dict[str, Any]] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        """Take over the arrays; they are not copied."""
+        self.weights = _read_only(weights)
+        self.bias = _read_only(bias)
+        self.classes_ = classes
+        self.columns = columns
+        self.history = [] if history is None else history
+        self.record = {} if record is None else record
+
+    @property
+    def coef(self) -> np.ndarray:
+        """The weights (K, d) in raw units, float64."""
+        return self.weights.astype(np.float64)
+
+    @property
+    def intercept(self) -> np.ndarray:
+        """The biases (K,) in raw units, float64."""
+        return self.bias.astype(np.float64)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The classes (K,) in the labels' own type, in the order of the rows of `coef`."""
+        return self.classes_.array()
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers a row has."""
+        return int(self.weights.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the weights, in which predictions are computed."""
+        return self.weights.dtype
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The d names of the features, or None where the training data had none."""
+        if self.columns is None:
+            return None
+        return tuple(name for column in self.columns for name in column.feature_names)
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Return the most probable class of each row (n,), in the labels' own type."""
+        from fastsoftmax import prediction
+
+        return prediction.predict(self, data)
+
+    def predict_proba(self, data: Any) -> np.ndarray:
+        """Return the probabilities (n, K), in the order of `classes`."""
+        from fastsoftmax import prediction
+
+        return prediction.probabilities(self, data)
+
+    def predict_log_proba(self, data: Any) -> np.ndarray:
+        """Return the logarithms of the probabilities (n, K)."""
+        from fastsoftmax import prediction
+
+        return prediction.log_probabilities(self, data)
+
+    def decision_function(self, data: Any) -> np.ndarray:
+        """Return the logits z = W x + b (n, K)."""
+        from fastsoftmax import prediction
+
+        return prediction.decision(self, data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to `path`, as a whole or not at all; raise SaveError if that fails."""
+        from fastsoftmax import model_file
+
+        model_file.save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """Read a model from `path`; raise ModelFileError if it is not one, or a damaged one."""
+        from fastsoftmax import model_file
+
+        return model_file.load_model(path)
+
+    def __repr__(self) -> str:
+        """Say what the model separates, from what."""
+        epochs = f", {len(self.history)} epochs" if self.history else ""
+        sizes = f"{len(self.classes_)} classes, {self.n_features} features"
+        return f"<Model: {sizes}, {self.dtype}{epochs}>"
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model from `path`; raise ModelFileError if it is not one, or a damaged one."""
+    return Model.load(path)
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view

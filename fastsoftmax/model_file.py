@@ -1,0 +1,194 @@
+"""The only place that knows how a model lies in a file: safetensors with JSON metadata.
+
+Nothing that depends on clock, machine or path is written, so the same model is the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.data.source import Column
+from fastsoftmax.errors import ModelFileError, SaveError
+from fastsoftmax.files import write_file
+from fastsoftmax.labels import KINDS, Classes
+from fastsoftmax.model import Model
+from fastsoftmax.tensors import decode_tensors, encode_tensors, parse_json
+
+FORMAT = "fastsoftmax"
+VERSION = "1"
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write `model` to `path`; raise SaveError if it has non-finite weights, or on a failure."""
+    if not (np.isfinite(model.weights).all() and np.isfinite(model.bias).all()):
+        raise SaveError(
+            f"the model has weights that are not finite; {os.fspath(path)} is not written."
+        )
+    try:
+        text = json.dumps(_describe(model), sort_keys=True, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise SaveError(f"the model's history or record is not JSON: {error}.") from error
+    tensors = {"weights": model.weights, "bias": model.bias}
+    metadata = {"format": FORMAT, "format_version": VERSION, "model": text}
+    write_file(path, encode_tensors(tensors, metadata))
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read a model from `path`; raise ModelFileError if anything in the file contradicts itself."""
+    try:
+        tensors, metadata = decode_tensors(path)
+        return _assemble(tensors, metadata)
+    except _Unusable as error:
+        raise ModelFileError(f"{os.fspath(path)} is not a usable model file: {error}.") from None
+
+
+def looks_like_model(path: str | os.PathLike[str]) -> bool:
+    """Say whether `path` is a file that begins as a model file does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError:
+        return False
+    return start[8:] == b"{" and not start.startswith((b"PAR1", b"ARROW1"))
+
+
+class _Unusable(Exception):
+    """Why a file that was read does not make a model."""
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    columns = model.columns
+    return {
+        "classes": {"kind": model.classes_.kind, "values": list(model.classes_.values)},
+        "columns": columns and [{"name": c.name, "width": c.width} for c in columns],
+        "history": model.history,
+        "record": model.record,
+    }
+
+
+def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model:
+    _require(metadata.get("format") == FORMAT, "it was not written by fastsoftmax")
+    version = metadata.get("format_version")
+    _require(
+        version == VERSION,
+        f"it has format version {version}, and this fastsoftmax reads version {VERSION}",
+    )
+    try:
+        told = parse_json(metadata.get("model", ""))
+    except ValueError as error:
+        raise _Unusable(f"its description is not JSON ({error})") from None
+    told = _object(
+        told, {"classes", "columns", "history", "record"}, "its description is incomplete"
+    )
+    classes = _read_classes(told["classes"])
+    weights, bias = _read_weights(tensors, len(classes))
+    columns = _read_columns(told["columns"], weights.shape[1])
+    history = _list(told["history"], _is_epoch, "its history is malformed")
+    record = _read_record(told["record"], len(classes))
+    return Model(weights, bias, classes, columns, history, record)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _Unusable(otherwise)
+
+
+def _object(told: object, keys: set[str], otherwise: str) -> dict[str, Any]:
+    if not isinstance(told, dict) or set(told) != keys:
+        raise _Unusable(otherwise)
+    return told
+
+
+def _list(told: object, fits: Callable[[Any], bool], otherwise: str) -> list[Any]:
+    if not isinstance(told, list) or not all(map(fits, told)):
+        raise _Unusable(otherwise)
+    return told
+
+
+def _read_weights(tensors: dict[str, np.ndarray], K: int) -> tuple[np.ndarray, np.ndarray]:
+    _require(set(tensors) == {"weights", "bias"}, "its tensors are not weights and bias")
+    weights, bias = tensors["weights"], tensors["bias"]
+    _require(weights.dtype == bias.dtype, "weights and bias differ in dtype")
+    _require(weights.ndim == 2 and weights.shape[1] > 0, "its weights are not a matrix")
+    _require(weights.shape[0] == K, f"it has {K} classes but weights for {weights.shape[0]}")
+    _require(bias.shape == (K,), f"it has {K} classes but a bias of shape {bias.shape}")
+    finite = np.isfinite(weights).all() and np.isfinite(bias).all()
+    _require(bool(finite), "it has weights that are not finite")
+    native = weights.dtype.newbyteorder("=")
+    return weights.astype(native, copy=False), bias.astype(native, copy=False)
+
+
+def _read_classes(told: object) -> Classes:
+    described = _object(told, {"kind", "values"}, "its classes are malformed")
+    kind = described["kind"]
+    _require(isinstance(kind, str) and kind in KINDS, f"its classes are of no known kind: {kind!r}")
+    fits = partial(_fits, kind)
+    values = _list(described["values"], fits, f"its classes are not all of kind {kind}")
+    _require(len(values) >= 2, "it has fewer than two classes")
+    order: Callable[[Any], Any] = str.encode if kind == "string" else int
+    in_order = all(order(a) < order(b) for a, b in pairwise(values))
+    _require(in_order, "its classes are not sorted and distinct")
+    return Classes(kind, tuple(values))
+
+
+def _fits(kind: str, value: object) -> bool:
+    if kind == "string":
+        return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    if kind == "bool":
+        return isinstance(value, bool)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    limits = np.iinfo(kind)
+    return limits.min <= value <= limits.max
+
+
+def _read_columns(told: object, d: int) -> tuple[Column, ...] | None:
+    if told is None:
+        return None
+    listed = _list(told, _is_column, "its columns are malformed")
+    columns = tuple(Column(c["name"], c["width"]) for c in listed)
+    _require(len({c.name for c in columns}) == len(columns), "two of its columns have one name")
+    width = sum(1 if c.width is None else c.width for c in columns)
+    _require(width == d, f"its columns hold {width} features but its weights are for {d}")
+    return columns
+
+
+def _is_column(told: object) -> bool:
+    if not isinstance(told, dict) or set(told) != {"name", "width"}:
+        return False
+    width = told["width"]
+    counted = isinstance(width, int) and not isinstance(width, bool) and width > 0
+    return isinstance(told["name"], str) and (width is None or counted)
+
+
+def _is_epoch(told: object) -> bool:
+    return isinstance(told, dict) and all(
+        value is None or _is_number(value) for value in told.values()
+    )
+
+
+def _read_record(told: object, K: int) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise _Unusable("its record is malformed")
+    for key in ("target", "weight"):
+        _require(isinstance(told.get(key), str | None), f"its record has a malformed {key}")
+    for key in ("options", "versions"):
+        _require(isinstance(told.get(key, {}), dict), f"its record has malformed {key}")
+    prior = told.get("prior")
+    if prior is not None:
+        shares = isinstance(prior, list) and all(_is_number(p) and 0 <= p <= 1 for p in prior)
+        _require(shares and len(prior) == K, "its record has malformed class frequencies")
+    return told
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

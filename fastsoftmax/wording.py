@@ -1,0 +1,145 @@
+"""The only place that puts facts into lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastsoftmax.training import Progress
+
+MANY = 10  # more names than this are cut short
+
+
+def printable(text: object) -> str:
+    r"""Return text in which control characters are spelt out, as \x1b: a terminal obeys none."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def aligned(facts: Iterable[tuple[str, object]]) -> list[str]:
+    """Return a line for each name and value, the values below each other."""
+    pairs = [(printable(name), printable(value)) for name, value in facts]
+    width = max((len(name) for name, _ in pairs), default=0)
+    return [f"{name:<{width}}  {value}" for name, value in pairs]
+
+
+def shortened(values: Iterable[object]) -> str:
+    """Return values separated by commas, the last ones of many only counted."""
+    listed = [str(value) for value in values]
+    more = f", ... ({len(listed):,} in all)" if len(listed) > MANY else ""
+    return ", ".join(listed[:MANY]) + more
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 1.23 s, 4:05 or 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def quality(log_loss: float, accuracy: float) -> str:
+    """Return a loss and an accuracy."""
+    return f"log-loss {log_loss:.4f}, accuracy {100 * accuracy:.2f} %"
+
+
+def epoch_line(progress: Progress) -> str:
+    """Return what is to be said about an epoch that is done."""
+    line = (
+        f"epoch {progress.epoch}/{progress.epochs}: {progress.rows:,} rows, "
+        f"{_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
+    )
+    if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
+        checked = quality(progress.validation_log_loss, progress.validation_accuracy)
+        line += f"; validation {checked}"
+    return line
+
+
+def live_line(progress: Progress) -> str:
+    """Return where a run stands, and when it will end."""
+    line = f"epoch {progress.epoch}/{progress.epochs}"
+    if progress.rows_per_epoch:
+        line += f" {progress.rows / progress.rows_per_epoch:4.0%}"
+    line += f", {_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
+    left = _seconds_left(progress)
+    return line if left is None else f"{line}, ETA {duration(left)}"
+
+
+def training_summary(progress: Progress, seconds: float) -> list[tuple[str, object]]:
+    """Return the closing facts of a run whose last epoch is `progress`."""
+    per_epoch = f"{progress.rows:,} in each of {progress.epoch} epochs"
+    facts: list[tuple[str, object]] = [
+        ("rows", f"{progress.rows_seen:,} ({per_epoch})"),
+        ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
+        ("speed", _speed(progress)),
+        ("training", f"{quality(progress.log_loss, progress.accuracy)} (progressive, last epoch)"),
+    ]
+    if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
+        checked = quality(progress.validation_log_loss, progress.validation_accuracy)
+        facts.append(("validation", checked))
+    return facts
+
+
+def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the facts of a Report."""
+    prior = report["log_loss_prior"]
+    beside = "" if prior is None else f" (class frequencies alone: {prior:.4f})"
+    return [
+        ("rows", f"{report['rows']:,}"),
+        ("log-loss", f"{report['log_loss']:.4f}{beside}"),
+        ("accuracy", f"{100 * report['accuracy']:.2f} %"),
+    ]
+
+
+def model_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the facts of a described model, cut to what fits on a screen."""
+    record = model["record"]
+    facts: list[tuple[str, object]] = [
+        ("model", f"softmax regression, {model['dtype']}"),
+        ("classes", f"{len(model['classes'])} ({model['kind']}): {shortened(model['classes'])}"),
+        ("features", _features_text(model)),
+        *((name, record[name]) for name in ("target", "weight", "rows") if record.get(name)),
+    ]
+    named = (("options", record.get("options", {})), ("versions", record.get("versions", {})))
+    facts += [(name, ", ".join(f"{k}={v}" for k, v in of.items())) for name, of in named if of]
+    facts += [(f"epoch {line['epoch']}", _history_text(line)) for line in model["history"][-MANY:]]
+    return facts
+
+
+def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the facts of a described data set."""
+    facts: list[tuple[str, object]] = [
+        (name, f"{data[name]:,}") for name in ("rows", "files", "pieces")
+    ]
+    facts += [(f"column {column['name']}", column["type"]) for column in data["columns"]]
+    facts += [(f"class {line['class']}", f"{line['rows']:,}") for line in data.get("classes", ())]
+    return facts
+
+
+def column_text(column: dict[str, Any]) -> str:
+    """Return a column's name, its width where it holds vectors."""
+    return column["name"] if column["width"] is None else f"{column['name']}[{column['width']}]"
+
+
+def _features_text(model: dict[str, Any]) -> str:
+    named = shortened(map(column_text, model["columns"]))
+    return f"{model['n_features']}: {named}" if named else f"{model['n_features']}, without names"
+
+
+def _history_text(line: dict[str, Any]) -> str:
+    text = f"{line['rows']:,} rows, {quality(line['log_loss'], line['accuracy'])}"
+    if line.get("validation_log_loss") is not None:
+        text += f"; validation {quality(line['validation_log_loss'], line['validation_accuracy'])}"
+    return text
+
+
+def _speed(progress: Progress) -> str:
+    return f"{progress.rows_seen / max(progress.seconds, 1e-9):,.0f} rows/s"
+
+
+def _seconds_left(progress: Progress) -> float | None:
+    if not progress.rows_per_epoch or not progress.rows_seen:
+        return None
+    planned = progress.rows_per_epoch * progress.epochs
+    return max(0.0, progress.seconds * (planned / progress.rows_seen - 1))

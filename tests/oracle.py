@@ -1,0 +1,127 @@
+"""The mathematics in plain NumPy, slow and obvious: what every kernel is checked against.
+
+Everything is float64. Rows of weight 0 take no step and are not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class State:
+    """Weights, the running sums of them after each step, and the facts of the rows seen."""
+
+    W: np.ndarray
+    b: np.ndarray
+    W_sum: np.ndarray = field(init=False)
+    b_sum: np.ndarray = field(init=False)
+    steps: int = 0
+    loss: float = 0.0
+    hits: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.W_sum, self.b_sum = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def count_step(self) -> None:
+        self.W_sum += self.W
+        self.b_sum += self.b
+        self.steps += 1
+
+
+def zeros(K: int, d: int) -> State:
+    return State(np.zeros((K, d)), np.zeros(K))
+
+
+def log_softmax(Z: np.ndarray) -> np.ndarray:
+    shifted = Z - Z.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(Z: np.ndarray) -> np.ndarray:
+    return np.exp(log_softmax(Z))
+
+
+def losses(W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return -log_softmax(X @ W.T + b)[np.arange(len(y)), y]
+
+
+def objective(
+    W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray, l2: float
+) -> float:
+    return float(w @ losses(W, b, X, y) / w.sum() + l2 / 2 * (W**2).sum())
+
+
+def gradient(
+    W: np.ndarray, b: np.ndarray, X: np.ndarray, y: np.ndarray, w: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    g = softmax(X @ W.T + b)
+    g[np.arange(len(y)), y] -= 1
+    g *= w[:, None] / w.sum()
+    return g.T @ X + l2 * W, g.sum(axis=0)
+
+
+def descend(
+    state: State,
+    X: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    eta: np.ndarray,
+    l2: float = 0.0,
+    fit_intercept: bool = True,
+) -> State:
+    """Per-sample SGD, row after row."""
+    X = X.astype(np.float64)
+    for t in np.flatnonzero(w > 0):
+        z = state.W @ X[t] + state.b
+        state.loss += w[t] * -log_softmax(z)[y[t]]
+        state.hits += w[t] * (z.argmax() == y[t])
+        g = softmax(z)
+        g[y[t]] -= 1
+        state.W *= max(0.0, 1 - eta[t] * w[t] * l2)
+        state.W -= eta[t] * w[t] * np.outer(g, X[t])
+        state.b -= fit_intercept * eta[t] * w[t] * g
+        state.count_step()
+    return state
+
+
+def descend_batches(
+    state: State,
+    X: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    eta: np.ndarray,
+    batch_size: int,
+    l2: float = 0.0,
+    fit_intercept: bool = True,
+) -> State:
+    """Mini-batch SGD: one step with the mean of w (p - onehot(y)) x' over each batch."""
+    X = X.astype(np.float64)
+    counted = np.flatnonzero(w > 0)
+    for start in range(0, len(counted), batch_size):
+        rows = counted[start : start + batch_size]
+        Z = X[rows] @ state.W.T + state.b
+        state.loss += w[rows] @ -log_softmax(Z)[np.arange(len(rows)), y[rows]]
+        state.hits += w[rows] @ (Z.argmax(axis=1) == y[rows])
+        g = softmax(Z)
+        g[np.arange(len(rows)), y[rows]] -= 1
+        g *= w[rows][:, None]
+        state.W *= max(0.0, 1 - eta[rows[0]] * w[rows].mean() * l2)
+        state.W -= eta[rows[0]] * g.T @ X[rows] / len(rows)
+        state.b -= fit_intercept * eta[rows[0]] * g.sum(axis=0) / len(rows)
+        state.count_step()
+    return state
+
+
+def problem(
+    K: int, d: int, n: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return features, classes, weights (a few of them 0) and falling step sizes."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d))
+    y = rng.integers(0, K, n).astype(np.int32)
+    w = rng.random(n) * 2
+    w[::7] = 0.0
+    return X, y, w, np.linspace(1.0, 0.1, n) / (1 + d)
