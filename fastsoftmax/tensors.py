@@ -21,7 +21,7 @@ import numpy as np
 
 from fastsoftmax.errors import ModelFileError
 
-DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 

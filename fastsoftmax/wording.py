@@ -32,7 +32,7 @@ def shortened(values: Iterable[object]) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time as 1.23 s, 4:05 or 1:02:03."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -68,9 +68,8 @@ def live_line(progress: Progress) -> str:
 
 def training_summary(progress: Progress, seconds: float) -> list[tuple[str, object]]:
     """Return the closing facts of a run whose last epoch is `progress`."""
-    per_epoch = f"{progress.rows:,} in each of {progress.epoch} epochs"
     facts: list[tuple[str, object]] = [
-        ("rows", f"{progress.rows_seen:,} ({per_epoch})"),
+        ("rows", f"{progress.rows_seen:,} in {progress.epoch} of {progress.epochs} epochs"),
         ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
         ("speed", _speed(progress)),
         ("training", f"{quality(progress.log_loss, progress.accuracy)} (progressive, last epoch)"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,3 +181,44 @@ def test_a_source_is_scored_in_order_in_bounded_blocks(model, X, monkeypatch, si
     # float64 parts are views of X, so a block's span finds its own rows.
     rows = np.concatenate([block.chunk.parts[0][block.span] for block in blocks])
     np.testing.assert_array_equal(rows, X[:, :3])
+
+
+def as_table(X: np.ndarray) -> pa.Table:
+    """Return rows as the columns that a model with 7 features has, in another order."""
+    v = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(X[:, 1:]).ravel()), 6)
+    return pa.table({"other": ["x"] * len(X), "v": v, "a": X[:, 0]})
+
+
+def test_all_kinds_of_data_give_the_same_answers(model, X, tmp_path):
+    table = as_table(X)
+    pq.write_table(table, tmp_path / "X.parquet", row_group_size=20)
+    want = model.predict_proba(X)
+    kinds = [
+        table,
+        table.to_batches()[0],
+        table.to_reader(max_chunksize=7),
+        lambda: table.to_reader(max_chunksize=7),
+        tmp_path / "X.parquet",
+        [str(tmp_path / "X.parquet")],
+    ]
+    for data in kinds:
+        got = model.predict_proba(data)
+        np.testing.assert_allclose(got, want, rtol=tolerance(model))
+
+
+def test_frames_give_the_same_answers(model, X):
+    polars = pytest.importorskip("polars")
+    frame = polars.from_arrow(as_table(X))
+    np.testing.assert_array_equal(model.predict(frame), model.predict(X))
+
+
+def test_columns_that_are_missing_are_named(model, X):
+    with pytest.raises(DataError, match=r'no column "a"'):
+        model.predict(as_table(X).drop_columns(["a"]))
+
+
+def test_rows_that_disappear_are_noticed(model, X):
+    source = Rows((X,))
+    blocks = (scores.logits for scores in scored(model, source))
+    with pytest.raises(DataError, match="held 50 rows where 60 were announced"):
+        prediction._stack(blocks, 60)

@@ -6,12 +6,13 @@ from collections import namedtuple
 
 import numpy as np
 
+from fastsoftmax.kernels.ahead import look_ahead
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import Tally, add_scaled, gather_share
 from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, residual
-from fastsoftmax.kernels.vectors import apart, fma, lanes, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), and facts about it.
 Gradient = namedtuple("Gradient", "W b facts")
@@ -45,17 +46,19 @@ def take_step(W, G, S, k, size, facts):
 
 
 @kernel(EXACT)
-def settle(weights, gradient, average, block, X, k, size, count, worker):
+def settle(weights, gradient, average, block, X, k, size, count, cursor, last):
     """Bring a block's residuals into rows k : k + size of the gradient, and W if it closed."""
     apart()
     R = block.R
     if count > 0:
-        update(gradient.W, k, size, R.dtype.type(1), R, k, X, count, block.ahead, worker)
+        one = R.dtype.type(1)
+        cursor = update(gradient.W, k, size, one, R, k, X, count, cursor, last)
     if gradient.facts[CLOSED] > 0:
         if average is not None:
             take_step(weights.W, gradient.W, average.W, k, size, gradient.facts)
         else:
             take_step(weights.W, gradient.W, None, k, size, gradient.facts)
+    return cursor
 
 
 @kernel(EXACT)
@@ -125,13 +128,15 @@ def descend_batches(
         if not gather_share(X, rows, first, stop, worker, team, barrier, QUEUE + turn):
             atomic_add(barrier, STOP, 1)
         wait(barrier, team)
+        cursor, last = look_ahead(block.lines, rows, stop, min(stop + B, n), worker, team)
         for tile in mine:
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
-            settle(
-                weights, gradient, average, block, block.X[1 - turn], k, size, first - before, worker
-            )
-            margins(block.Z, X, weights.W, k, size, stop - first, block.ahead, worker)
+            cursor = settle(
+                weights, gradient, average, block, block.X[1 - turn],
+                k, size, first - before, cursor, last,
+            )  # fmt: skip
+            cursor = margins(block.Z, X, weights.W, k, size, stop - first, cursor, last)
         wait(barrier, team)
         if worker == 0:
             facts[CLOSED] = 0.0
@@ -149,12 +154,14 @@ def descend_batches(
         close_batch(weights.b, gradient, average, l2, bias)
     wait(barrier, team)
     if finite:
+        at_hand = address_of(block.lines, worker, 0)
         for tile in mine:
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
             settle(
-                weights, gradient, average, block, block.X[1 - turn], k, size, first - before, worker
-            )
+                weights, gradient, average, block, block.X[1 - turn],
+                k, size, first - before, at_hand, at_hand,
+            )  # fmt: skip
     wait(barrier, team)
     if worker == 0:
         facts[CLOSED] = 0.0

@@ -18,8 +18,8 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
-from fastsoftmax.kernels.tiles import ROW_TILE, WIDE
-from fastsoftmax.kernels.vectors import apart, fma, lanes, load, splat, store
+from fastsoftmax.kernels.tiles import ROW_TILE
+from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
 
 # W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
 Weights = namedtuple("Weights", "W b")
@@ -28,8 +28,8 @@ Average = namedtuple("Average", "W b H")
 # Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
 Rows = namedtuple("Rows", "table order y weight step")
 # Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
-# the sum of exponentials of each row, mass (B,) float64; and what to ask memory for ahead.
-Block = namedtuple("Block", "X Z R G mass ahead")
+# the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead.
+Block = namedtuple("Block", "X Z R G mass lines")
 # Facts of some rows: weighted loss (nats), weighted hits, whether all numbers were finite.
 Tally = namedtuple("Tally", "loss hits finite")
 
@@ -63,7 +63,7 @@ def add_scaled(S, W, k, size, factor):
 
 
 @kernel(EXACT)
-def bring_in(weights, average, block, X, k, size, rows, first, count, l2, worker):
+def bring_in(weights, average, block, X, k, size, rows, first, count, l2, cursor, last):
     """Bring the steps of a block into rows k : k + size of W, and into the sum of W."""
     apart()
     R = block.R
@@ -71,11 +71,11 @@ def bring_in(weights, average, block, X, k, size, rows, first, count, l2, worker
     if average is not None:
         share = R.dtype.type(kept_sum(rows, l2, first, count))
         add_scaled(average.W, weights.W, k, size, share)
-        update(average.W, k, size, one, average.H, k, X, count, block.ahead, worker)
+        cursor = update(average.W, k, size, one, average.H, k, X, count, cursor, last)
     keep = one
     if l2 > 0:
         keep = R.dtype.type(kept(rows.step, l2, first, count))
-    update(weights.W, k, size, keep, R, k, X, count, block.ahead, worker)
+    return update(weights.W, k, size, keep, R, k, X, count, cursor, last)
 
 
 @kernel(EXACT)
@@ -86,17 +86,18 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     tiles = class_tiles(K)
     n = rows.order.shape[0]
     count = min(B, n - first)
-    calls = (tiles // team + 1) * (weights.W.shape[1] // (WIDE * lanes(weights.W)) + 1)
-    look_ahead(block.ahead, rows, first + B, min(first + 2 * B, n), calls, worker, team)
+    cursor, last = look_ahead(block.lines, rows, first + B, min(first + 2 * B, n), worker, team)
     for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
         k = tile_start(K, tile)
         size = tile_start(K, tile + 1) - k
         if first > 0:
-            bring_in(weights, average, block, before, k, size, rows, first - B, B, l2, worker)
-        margins(block.Z, after, weights.W, k, size, count, block.ahead, worker)
+            cursor = bring_in(
+                weights, average, block, before, k, size, rows, first - B, B, l2, cursor, last
+            )
+        cursor = margins(block.Z, after, weights.W, k, size, count, cursor, last)
     for i in range((count + ROW_TILE - 1) // ROW_TILE):
         if (team - 1 - i % team) == worker:
-            gram(block.G, after, i * ROW_TILE, count)
+            cursor = gram(block.G, after, i * ROW_TILE, count, cursor, last)
 
 
 @kernel(EXACT, entry=True)
@@ -139,13 +140,14 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     finite = look(barrier, STOP) == 0
     if finite and n > 0:
         last = (n - 1) // B * B
+        at_hand = address_of(block.lines, worker, 0)
         tiles = class_tiles(K)
         for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k
             bring_in(
                 weights, average, block, block.X[1 - turn],
-                k, size, rows, last, n - last, l2, worker,
+                k, size, rows, last, n - last, l2, at_hand, at_hand,
             )  # fmt: skip
     wait(barrier, team)
     if worker == 0:

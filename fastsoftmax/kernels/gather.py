@@ -17,14 +17,17 @@ from fastsoftmax.kernels.vectors import (
     FEATURES,
     I32,
     I64,
+    VECTOR_BYTES,
+    Loop,
     apart,
+    element_address,
     fill,
-    fma,
     lanes,
     llvm_type,
+    multiply_add,
     of_array,
     splat,
-    store,
+    store_at,
     total,
     word,
 )
@@ -101,28 +104,25 @@ def _memory(address, kind, count):
     return np.frombuffer(memory, kind)
 
 
-def _read_any(builder, address, kind, ty):
-    """Load a vector `ty` from numbers of KINDS[kind] at `address`: a switch, one arm a kind.
-
-    One loop with the switch inside compiles in a tenth of the time of a loop for each kind.
-    """
-    start, end = builder.block, builder.append_basic_block("read.end")
-    default = builder.append_basic_block("read.none")
-    choice = builder.switch(kind, default)
-    arms = []
+def _arms(builder, kind, build_arm, types_out):
+    """Build a switch on `kind`, one arm for each of KINDS; return the merged values of the arms."""
+    end = builder.append_basic_block("read.end")
+    none = builder.append_basic_block("read.none")
+    choice = builder.switch(kind, none)
+    values = []
     for code, stored in enumerate(KINDS):
         arm = builder.append_basic_block(f"read.{stored.name}")
         choice.add_case(ir.Constant(I64, code), arm)
         builder.position_at_end(arm)
-        arms.append((_load_cast(builder, address, stored, ty), arm))
+        values.append((build_arm(stored), builder.block))
         builder.branch(end)
-    builder.position_at_end(default)
+    builder.position_at_end(none)
     builder.unreachable()
     builder.position_at_end(end)
-    value = builder.phi(ty)
-    for loaded, arm in arms:
-        value.add_incoming(loaded, arm)
-    return value
+    merged = builder.phi(types_out)
+    for value, block in values:
+        merged.add_incoming(value, block)
+    return merged
 
 
 def _memory(X, address, kind, count):
@@ -132,14 +132,40 @@ def _memory(X, address, kind, count):
         return np.frombuffer(memory, stored).astype(X.dtype)
 
 
-@word(lambda X, address, kind: _memory(X, address, kind, lanes(X)))
-def read(typing_context, X, address, kind):
-    """Return a vector of X's dtype from numbers of KINDS[kind] at `address`."""
+def _copy_twin(X, t, column, address, kind, count):
+    values = _memory(X, address, kind, count * lanes(X))
+    X[t, column : column + len(values)] = values
+    with np.errstate(invalid="ignore"):
+        return (values * 0).reshape(count, -1).sum(axis=0)
+
+
+@word(_copy_twin)
+def copy_vectors(typing_context, X, t, column, address, kind, count):
+    """Copy `count` >= 1 vectors of numbers of KINDS[kind] from `address` to X[t, column:], cast.
+
+    Return 0 in each lane, or NaN where a number was not finite: the sum of 0 x.
+    """
 
     def build(context, builder, signature, arguments):
-        return _read_any(builder, *arguments[1:], llvm_type(of_array(X)))
+        array, row, first, source, code, vectors = arguments
+        ty = llvm_type(of_array(X))
+        target = element_address(context, builder, X, array, row, first)
 
-    return of_array(X)(X, types.int64, types.int64), build
+        def arm(stored):
+            size = stored.itemsize * ty.count
+            loop = Loop(builder, vectors, 1, [source, target, fill(ty, 0.0)])
+            here, there, odds = loop.variables
+            value = _load_cast(builder, here, stored, ty)
+            store_at(builder, value, there)
+            odds = multiply_add(builder, value, fill(ty, 0.0), odds)
+            steps = (ir.Constant(I64, size), ir.Constant(I64, VECTOR_BYTES))
+            loop.carry([builder.add(here, steps[0]), builder.add(there, steps[1]), odds])
+            return odds
+
+        return _arms(builder, code, arm, ty)
+
+    i64 = types.int64
+    return of_array(X)(X, i64, i64, i64, i64, i64), build
 
 
 @word(lambda X, address, kind: _memory(X, address, kind, 1)[0])
@@ -147,8 +173,9 @@ def read_one(typing_context, X, address, kind):
     """Return one number of X's dtype from a number of KINDS[kind] at `address`."""
 
     def build(context, builder, signature, arguments):
+        _, source, code = arguments
         ty = ir.VectorType(llvm_type(of_array(X)).element, 1)
-        value = _read_any(builder, *arguments[1:], ty)
+        value = _arms(builder, code, lambda stored: _load_cast(builder, source, stored, ty), ty)
         return builder.extract_element(value, ir.Constant(I32, 0))
 
     return X.dtype(X, types.int64, types.int64), build
@@ -176,14 +203,12 @@ def _gather_rows(X, start, stop, rows, first, at):
     zero = X.dtype.type(0)
     zeros = splat(X, zero)
     odd, odds = zero, zeros
-    step = lanes(X)
-    whole = width - width % step
+    vectors = width // lanes(X)
+    whole = vectors * lanes(X)
     for t in range(start, stop):
         address = at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]
-        for j in range(0, whole, step):
-            x = read(X, address + j * item, kind)
-            store(X, t, column + j, x)
-            odds = fma(x, zeros, odds)
+        if vectors > 0:
+            odds = odds + copy_vectors(X, t, column, address, kind, vectors)
         for j in range(whole, width):
             last = read_one(X, address + j * item, kind)
             X[t, column + j] = last

@@ -9,7 +9,7 @@ from fastsoftmax.kernels.descent import Tally
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import class_tiles, margins, tile_start
 from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.vectors import lanes, load, store
+from fastsoftmax.kernels.vectors import address_of, lanes, load, store
 
 
 @kernel(EXACT, entry=True)
@@ -18,12 +18,13 @@ def measure(weights, block, rows):
     W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
     n, B, K = rows.order.shape[0], Z.shape[0], W.shape[0]
     loss, hits, finite = 0.0, 0.0, True
+    at_hand = address_of(block.lines, 0, 0)
     for first in range(0, n, B):
         count = min(B, n - first)
         finite &= gather(X, 0, count, rows.order, first, rows.table)
         for tile in range(class_tiles(K)):
             k = tile_start(K, tile)
-            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, block.ahead, 0)
+            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
         for t in range(count):
             for k in range(0, R.shape[1], lanes(R)):
                 store(R, t, k, load(Z, t, k) + load(b, 0, k))

@@ -6,7 +6,6 @@ computes it, so work may be split between threads at tile borders without a chan
 
 from __future__ import annotations
 
-from fastsoftmax.kernels.ahead import ask
 from fastsoftmax.kernels.compile import kernel
 from fastsoftmax.kernels.tiles import CLASS_TILE, ROW_TILE, WIDE, dot_tile, update_tile
 from fastsoftmax.kernels.vectors import apart, lanes
@@ -33,44 +32,46 @@ def tile_start(K, tile):
 
 
 @kernel()
-def _dots(size, Z, t, k, A, ta, B, kb, start, stop):
+def _dots(size, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
     if size == 5:
-        _dots_5(Z, t, k, A, ta, B, kb, start, stop)
+        cursor = _dots_5(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
     elif size == 4:
-        _dots_4(Z, t, k, A, ta, B, kb, start, stop)
+        cursor = _dots_4(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
     elif size == 3:
-        _dots_3(Z, t, k, A, ta, B, kb, start, stop)
+        cursor = _dots_3(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
     elif size == 2:
-        _dots_2(Z, t, k, A, ta, B, kb, start, stop)
+        cursor = _dots_2(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
     else:
-        _dots_1(Z, t, k, A, ta, B, kb, start, stop)
+        cursor = _dots_1(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
+    return cursor
 
 
 @kernel()
-def margins(Z, X, W, k, size, count, ahead, worker):
+def margins(Z, X, W, k, size, count, cursor, last):
     """Set Z[:, k : k + size] = X W[k : k + size]^T, over the row tiles of `count` rows."""
     apart()
     d = X.shape[1]
     for start in range(0, d, PANEL):
         stop = min(start + PANEL, d)
         for t in range(0, count, ROW_TILE):
-            _dots(size, Z, t, k, X, t, W, k, start, stop)
-            ask(ahead, worker)
+            cursor = _dots(size, Z, t, k, X, t, W, k, start, stop, cursor, last)
+    return cursor
 
 
 @kernel()
-def gram(G, X, s, count):
+def gram(G, X, s, count, cursor, last):
     """Set rows s : s + ROW_TILE of the upper triangle of G = X X^T, up to column `count`."""
     apart()
     d = X.shape[1]
     for start in range(0, d, PANEL):
         stop = min(start + PANEL, d)
         for t in range(s, count, ROW_TILE):
-            _dots_4(G, s, t, X, s, X, t, start, stop)
+            cursor = _dots_4(G, s, t, X, s, X, t, start, stop, cursor, last)
+    return cursor
 
 
 @kernel()
-def couple(Z, t, G, R):
+def couple(Z, t, G, R, last):
     """Add sum over s < t of G[s, t + r] R[s] to Z[t + r], r < ROW_TILE: the earlier rows' steps."""
     apart()
     step = lanes(Z)
@@ -78,13 +79,13 @@ def couple(Z, t, G, R):
     one = Z.dtype.type(1)
     wide = width - width % (WIDE * step)
     for k in range(0, wide, WIDE * step):
-        _wide_4(Z, t, k, one, G, t, R, t)
+        _wide_4(Z, t, k, one, G, t, R, t, last, last)
     for k in range(wide, width, step):
-        _slim_4(Z, t, k, one, G, t, R, t)
+        _slim_4(Z, t, k, one, G, t, R, t, last, last)
 
 
 @kernel()
-def update(W, k, size, keep, E, e, X, count, ahead, worker):
+def update(W, k, size, keep, E, e, X, count, cursor, last):
     """Set W[k : k + size] = keep W + E[:count, e : e + size]^T X[:count]."""
     apart()
     step = lanes(W)
@@ -92,31 +93,27 @@ def update(W, k, size, keep, E, e, X, count, ahead, worker):
     wide = d - d % (WIDE * step)
     if size == 5:
         for j in range(0, wide, WIDE * step):
-            _wide_5(W, k, j, keep, E, e, X, count)
-            ask(ahead, worker)
+            cursor = _wide_5(W, k, j, keep, E, e, X, count, cursor, last)
         for j in range(wide, d, step):
-            _slim_5(W, k, j, keep, E, e, X, count)
+            cursor = _slim_5(W, k, j, keep, E, e, X, count, cursor, last)
     elif size == 4:
         for j in range(0, wide, WIDE * step):
-            _wide_4(W, k, j, keep, E, e, X, count)
-            ask(ahead, worker)
+            cursor = _wide_4(W, k, j, keep, E, e, X, count, cursor, last)
         for j in range(wide, d, step):
-            _slim_4(W, k, j, keep, E, e, X, count)
+            cursor = _slim_4(W, k, j, keep, E, e, X, count, cursor, last)
     elif size == 3:
         for j in range(0, wide, WIDE * step):
-            _wide_3(W, k, j, keep, E, e, X, count)
-            ask(ahead, worker)
+            cursor = _wide_3(W, k, j, keep, E, e, X, count, cursor, last)
         for j in range(wide, d, step):
-            _slim_3(W, k, j, keep, E, e, X, count)
+            cursor = _slim_3(W, k, j, keep, E, e, X, count, cursor, last)
     elif size == 2:
         for j in range(0, wide, WIDE * step):
-            _wide_2(W, k, j, keep, E, e, X, count)
-            ask(ahead, worker)
+            cursor = _wide_2(W, k, j, keep, E, e, X, count, cursor, last)
         for j in range(wide, d, step):
-            _slim_2(W, k, j, keep, E, e, X, count)
+            cursor = _slim_2(W, k, j, keep, E, e, X, count, cursor, last)
     else:
         for j in range(0, wide, WIDE * step):
-            _wide_1(W, k, j, keep, E, e, X, count)
-            ask(ahead, worker)
+            cursor = _wide_1(W, k, j, keep, E, e, X, count, cursor, last)
         for j in range(wide, d, step):
-            _slim_1(W, k, j, keep, E, e, X, count)
+            cursor = _slim_1(W, k, j, keep, E, e, X, count, cursor, last)
+    return cursor

@@ -15,6 +15,7 @@ from fastsoftmax.kernels.products import couple
 from fastsoftmax.kernels.softmax import exp
 from fastsoftmax.kernels.tiles import ROW_TILE
 from fastsoftmax.kernels.vectors import (
+    address_of,
     apart,
     first_equal,
     fma,
@@ -192,7 +193,7 @@ def recur_narrow(block, b, average, rows, first, count, bias):
     for t in range(count):
         row = first + t
         if t % ROW_TILE == 0 and t > 0:
-            couple(Z, t, G, R)
+            couple(Z, t, G, R, address_of(block.lines, 0, 0))
         z = load(Z, t, 0) + biases
         for s in range(t - t % ROW_TILE, t):
             z = fma(splat(R, G[s, t]), load(R, s, 0), z)
@@ -222,7 +223,7 @@ def recur_wide(block, b, average, rows, first, count, bias):
     loss, hits = 0.0, 0.0
     for t in range(count):
         if t % ROW_TILE == 0 and t > 0:
-            couple(Z, t, G, R)
+            couple(Z, t, G, R, address_of(block.lines, 0, 0))
         logits(R, Z, b, G, t)
         row = first + t
         row_loss, hit = residual(R, b, t, rows.y[row], R.dtype.type(rows.step[row]), bias)

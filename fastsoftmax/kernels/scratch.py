@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.kernels.ahead import Ahead
 from fastsoftmax.kernels.batches import FACTS, Gradient
 from fastsoftmax.kernels.descent import Average, Block, Weights
 from fastsoftmax.kernels.tiles import CLASS_TILE
@@ -48,6 +47,14 @@ def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
     )
 
 
+def _at_hand(workers: int, count: int) -> np.ndarray:
+    """Return lists of cache lines to ask for that hold none yet but their own first line."""
+    lines = np.zeros((workers, count), dtype=np.int64)
+    for i in range(workers):
+        lines[i, 0] = lines[i:].ctypes.data
+    return lines
+
+
 def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> Block:
     """Return scratch for blocks of `rows` rows, a multiple of four."""
     lines = rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2)
@@ -58,7 +65,7 @@ def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> B
         aligned((rows, width), dtype),
         aligned((rows, rows), dtype),
         aligned((rows,), np.dtype(np.float64)),
-        Ahead(np.zeros((workers, lines), np.int64), np.zeros((workers, 8), np.int64)),
+        _at_hand(workers, lines),
     )
 
 

@@ -107,6 +107,42 @@ def store_at(builder, value, address):
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 4
 
 
+def number(value):
+    """Return an LLVM constant integer."""
+    return ir.Constant(I64, value)
+
+
+class Loop:
+    """A counted loop whose variables stay in registers: `for at in range(0, stop, step)`.
+
+    `variables` enter with their first values; `carry` hands on their next ones and ends the loop.
+    """
+
+    def __init__(self, builder, stop, step, first_values):
+        entry = builder.block
+        self.builder, self.stop, self.step = builder, stop, step
+        self.body = builder.append_basic_block("tile")
+        self.end = builder.append_basic_block("tile.end")
+        builder.branch(self.body)
+        builder.position_at_end(self.body)
+        self.at = self._variable(number(0), entry)
+        self.variables = [self._variable(value, entry) for value in first_values]
+
+    def _variable(self, first, entry):
+        phi = self.builder.phi(first.type)
+        phi.add_incoming(first, entry)
+        return phi
+
+    def carry(self, values):
+        """Go round again with these values, or leave the loop."""
+        builder = self.builder
+        after = builder.add(self.at, number(self.step))
+        for phi, value in zip([self.at, *self.variables], [after, *values], strict=True):
+            phi.add_incoming(value, self.body)
+        builder.cbranch(builder.icmp_signed("<", after, self.stop), self.body, self.end)
+        builder.position_at_end(self.end)
+
+
 def of_array(array_type):
     """Return the Vector of an array type's elements."""
     return Vector(array_type.dtype)
@@ -128,6 +164,24 @@ def apart(typing_context):
         return context.get_dummy_value()
 
     return types.void(), build
+
+
+def prefetch_at(builder, address):
+    """Ask for the cache line at `address`, to be read soon."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], signature)
+    builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])
+
+
+@word(lambda A, i, j: 0)
+def address_of(typing_context, A, i, j):
+    """Return the address of A[i, j]."""
+
+    def build(context, builder, signature, arguments):
+        return element_address(context, builder, A, *arguments)
+
+    return types.int64(A, types.int64, types.int64), build
 
 
 def _lanes(A):
