@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsoftmax.kernels.batches import STEPS, descend_batches
-from fastsoftmax.kernels.descent import Rows, Tally, descend
+from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.plain import descend_plainly
@@ -27,6 +27,14 @@ from fastsoftmax.options import TrainOptions
 # A kernel call is kept below about 50 ms, so that an interrupt is seen and a block end is near.
 CALL_FLOPS = 2e9
 CALL_ROWS = 8192
+
+
+class Tally(NamedTuple):
+    """Facts of some rows: weighted loss (nats), weighted hits, whether all numbers were finite."""
+
+    loss: float
+    hits: float
+    finite: bool
 
 
 class Solver:
@@ -49,7 +57,7 @@ class Solver:
         self._sums = [np.zeros((K, d)), np.zeros(K)]
         self._averaged = 0.0
         self._gradient = new_gradient(K, d, self.dtype) if self.batch_size > 1 else None
-        self._descend: Callable[..., Tally] = self._per_batch if self.batch_size > 1 else (
+        self._descend: Callable[..., Any] = self._per_batch if self.batch_size > 1 else (
             self._row_by_row if plain else self._per_block
         )  # fmt: skip
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
@@ -73,10 +81,13 @@ class Solver:
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
 
-    def warm_up(self, parts: tuple[np.ndarray, ...]) -> None:
-        """Have everything compiled, on no rows at all."""
+    def warm_up(self, parts: tuple[np.ndarray, ...], *, measures: bool) -> None:
+        """Have all that a run needs compiled, on no rows; `measures`: `measure` too."""
         nothing = np.zeros(0)
-        self.step(parts, nothing.astype(np.int64), nothing.astype(np.int32), nothing, nothing)
+        order, labels = nothing.astype(np.int64), nothing.astype(np.int32)
+        self.step(parts, order, labels, nothing, nothing)
+        if measures:
+            self.measure(parts, order, labels, nothing)
 
     def step(
         self,
@@ -89,7 +100,7 @@ class Solver:
         ends: bool = False,
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
-        tally = self._descend(part_table(parts), order, labels, weight, eta, ends)
+        tally = Tally(*self._descend(part_table(parts), order, labels, weight, eta, ends))
         if self._average is not None:
             self._add_up(np.count_nonzero(weight))
         return tally
@@ -99,7 +110,7 @@ class Solver:
     ) -> Tally:
         """Return the weighted loss (nats) and hits of some rows, with the weights as they are."""
         rows = Rows(part_table(parts), order, labels, weight, weight)
-        return measure(self._measured_weights(), self._block, rows)
+        return Tally(*measure(self._measured_weights(), self._block, rows))
 
     def squared_norms(self, parts: tuple[np.ndarray, ...], order: np.ndarray) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows."""

@@ -149,12 +149,12 @@ class Run:
         sums = Sums()
         first_rate = None
         windows = self.feed.epoch(self.options.seed, epoch)
-        for index, (window, is_last) in enumerate(_with_last(windows)):
+        for index, window in enumerate(windows):
             order = row_order(self.plan, window.rows, self.options.seed, epoch, index)
             if self.schedule is None:
                 self._begin(window, order)
             first_rate = first_rate or float(self._schedule(np.array([self.seen]))[0])
-            self._train_window(epoch, window, order, is_last, sums)
+            self._train_window(epoch, window, order, sums)
             if self.out_of_time:
                 break
         if sums.rows == 0:
@@ -176,7 +176,8 @@ class Run:
         kind = o.schedule or ("constant" if self.scan is None else "linear")
         self.schedule = Schedule(kind, rate, planned, o.halflife or planned / o.epochs)
         logger.info("step size %.6g, schedule %s, window %s", rate, kind, self.plan)
-        self.solver.warm_up(window.parts)
+        measures = self.validation is not None or o.holdout is not None
+        self.solver.warm_up(window.parts, measures=measures)
         self.started = time.perf_counter()
 
     def _schedule(self, t: np.ndarray) -> np.ndarray:
@@ -186,49 +187,46 @@ class Run:
     def _mean_squared_norm(self, window: Window, order: np.ndarray) -> float:
         """Return the mean of w ||x||^2 over the first rows; 1 if that is 0."""
         order = order[:NORM_ROWS]
-        weight = self._weight(window, order)
+        weight = self._weight(window, order, self._held_out(window))
         norms = self.solver.squared_norms(window.parts, order)
         self._check_features(window, order[~np.isfinite(norms)])
         mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
         return mean if 0 < mean < math.inf else 1.0
 
-    def _weight(self, window: Window, order: np.ndarray) -> np.ndarray:
-        """Return the weights of rows in units of the mean weight; 0 where held out."""
+    def _weight(self, window: Window, order: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+        """Return the weights of rows in units of the mean weight; 0 where `held` out."""
         if window.weights is None:
             weight = np.ones(len(order))
         else:
             weight = window.weights[order] / self.unit
-        held = self._held_out(window)
         if held is not None:
             weight[held[order]] = 0.0
         return weight
 
     def _held_out(self, window: Window) -> np.ndarray | None:
-        if self.options.holdout is None:
-            return None
-        numbers = window.numbers()
-        low, high = int(numbers.min()), int(numbers.max())
-        mask = held_out(self.options.seed, self.options.holdout, low, high - low + 1)
-        return mask[numbers - low]
+        """Return the mask (rows,) of a window's rows that are not trained on, or None for all."""
+        fraction = self.options.holdout
+        return None if fraction is None else window.held_out(self.options.seed, fraction)
 
     def _train_window(
-        self, epoch: int, window: Window, order: np.ndarray, is_last: bool, sums: Sums
+        self, epoch: int, window: Window, order: np.ndarray, sums: Sums
     ) -> None:
         step = self.solver.call_rows
+        held = self._held_out(window)
         for start in range(0, len(order), step):
             some = order[start : start + step]
-            weight = self._weight(window, some)
+            weight = self._weight(window, some, held)
             counted = weight > 0
             if self.scan is None:
                 self.mass += np.bincount(window.labels[some], weight, len(self.mass))
             t = self.seen + np.cumsum(counted) - counted
-            ends = is_last and start + step >= len(order)
+            ends = window.last and start + step >= len(order)
             tally = self.solver.step(
                 window.parts, some, window.labels[some], weight, self._schedule(t), ends=ends
             )
             self.seen += int(np.count_nonzero(counted))
-            sums.add(tally, weight)
             self._watch(window, some, tally, weight)
+            sums.add(tally, weight)
             self._tell(epoch, sums)
             if self.out_of_time:
                 return
@@ -239,7 +237,8 @@ class Run:
             self._check_features(window, order)
             raise self._diverged("not finite", window, order)
         self._watched.add(tally, weight)
-        if self._watched.rows >= WATCHED_ROWS:
+        last = self.scan is not None and self.seen % self.scan.positive == 0
+        if self._watched.rows >= WATCHED_ROWS or last:
             mean, _ = self._watched.means()
             self._watched = Sums()
             if mean > 100 * math.log(len(self.classes)):
@@ -306,7 +305,7 @@ class Run:
         if progress.log_loss > math.log(len(self.classes)):
             warnings.warn(
                 f"after epoch {epoch + 1} the mean log-loss ({progress.log_loss:.3g}) is worse than"
-                f" guessing ({math.log(len(self.classes)):.3g}): try a smaller learning_rate=.",
+                f" guessing ({math.log(len(self.classes)):.3g}): try a smaller learning_rate",
                 UserWarning,
                 stacklevel=2,
             )
@@ -339,16 +338,6 @@ def _remedy(value: float, dtype: np.dtype) -> str:
     if math.isfinite(value):
         return f", too large for {dtype}: scale it, or train with dtype=float64."
     return ". Drop the row, or fill the value before training."
-
-
-def _with_last(items: Any) -> Any:
-    """Yield each item with whether it is the last."""
-    items = iter(items)
-    for current in items:
-        for following in items:
-            yield current, False
-            current = following
-        yield current, True
 
 
 def _open_validation(validation: Any, model_columns: Any, target: Any, weight: Any, run: Run) -> Feed:

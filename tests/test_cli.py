@@ -458,18 +458,21 @@ def test_a_reader_that_leaves_is_no_failure(here):
     assert done.returncode in (0, 141)
 
 
-def test_a_request_to_terminate_leaves_nothing_behind(here):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_leaves_nothing_behind(tmp_path, number, code):
+    train = ["train", str(ROOT / "examples/data/digits-train.parquet"), "--target", "digit"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastsoftmax", *TRAIN[:-1], "1000000", *FEATURES],
+        [sys.executable, "-m", "fastsoftmax", *train, "-o", "m.safetensors", "--epochs", "1000000"],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr.readline().startswith("epoch 1/")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert out == ""
     assert "Traceback" not in err
-    assert sorted(os.listdir()) == ["test.parquet", "train.parquet"]
+    assert not any(tmp_path.iterdir())

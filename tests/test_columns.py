@@ -21,7 +21,9 @@ SCHEMA = pa.schema(
 
 
 def choose(schema=SCHEMA, peek=lambda name: 3, **wish):
-    return choose_columns(schema, Wish(**{"target": "label", "weight": "w"} | wish), peek, "a table")
+    return choose_columns(
+        schema, Wish(**{"target": "label", "weight": "w"} | wish), peek, "a table"
+    )
 
 
 def test_features_are_all_columns_but_target_and_weight_in_the_data_s_order():
@@ -114,16 +116,20 @@ def test_two_columns_of_one_name_are_refused():
         choose(schema, weight=None)
 
 
-@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.list_(pa.string()), pa.struct({"a": pa.int8()})])
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.list_(pa.string()), pa.struct({"a": pa.int8()})]
+)
 def test_features_of_no_number_are_refused(kind):
-    with pytest.raises(DataError, match='column "a" is of type .*, which is no number'):
+    with pytest.raises(DataError, match=r'column "a" is of type .*, which is no number'):
         choose(pa.schema({"a": kind, "label": pa.int8()}), weight=None)
 
 
 def test_a_further_file_must_have_the_same_types():
     layout = choose()
     other = pa.schema([f.with_type(pa.float64()) if f.name == "age" else f for f in SCHEMA])
-    with pytest.raises(DataError, match='b: column "age" is of type double, but float in the first'):
+    with pytest.raises(
+        DataError, match='b: column "age" is of type double, but float in the first'
+    ):
         check_same(SCHEMA, other, layout, "b")
     with pytest.raises(DataError, match='b: there is no column "age"'):
         check_same(SCHEMA, SCHEMA.remove(0), layout, "b")

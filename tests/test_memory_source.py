@@ -28,14 +28,16 @@ def assert_reads(source, X, y=Y):
     assert_array_equal(labels, y)
 
 
+def read_all(*given, **named):
+    source = open_source(*given, **named)
+    source.scan_labels()
+    list(source.chunks(THREE))
+
+
 def refused(*given, **named):
     """Return the sentence with which data are refused, at once or while they are read."""
     with pytest.raises(DataError) as caught:
-        source = open_source(*given, **named)
-        if source.one_pass:
-            list(source.chunks(THREE))
-        source.scan_labels()
-        list(source.chunks(THREE))
+        read_all(*given, **named)
     return str(caught.value)
 
 
@@ -179,8 +181,13 @@ def test_streams_are_asked_again_at_each_pass(library):
 def test_polars_strings_lists_and_categories_are_read():
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame(
-        {"v": [[1.0, 2.0], [3.0, 4.0]], "w": polars.Series([[5], [6]], dtype=polars.Array(polars.Int8, 1))}
-    ).with_columns(polars.Series("s", ["b", "a"]), polars.Series("c", ["q", "p"], polars.Categorical))
+        {
+            "v": [[1.0, 2.0], [3.0, 4.0]],
+            "w": polars.Series([[5], [6]], dtype=polars.Array(polars.Int8, 1)),
+        }
+    ).with_columns(
+        polars.Series("s", ["b", "a"]), polars.Series("c", ["q", "p"], polars.Categorical)
+    )
     for target in ("s", "c"):
         source = open_source(frame, target, features=["w", "v"])
         assert_reads(source, [[5, 1, 2], [6, 3, 4]], [1, 0])
@@ -361,6 +368,26 @@ def test_a_stream_that_fails_says_so():
     got = refused(lambda: pa.RecordBatchReader.from_batches(schema, batches()), "y")
     assert "the stream failed" in got
     assert "the wire is cut" in got
+
+
+def test_what_exports_one_batch_is_a_table():
+    class Exporter:
+        def __arrow_c_array__(self, requested_schema=None):
+            return table(matrix("int8")).to_batches()[0].__arrow_c_array__(requested_schema)
+
+    assert_reads(open_source(Exporter(), "y"), matrix("int8"))
+
+
+def test_labels_in_arrow_arrays_and_a_column_of_numpy_are_taken():
+    X = matrix("float32")
+    chunked = pa.chunked_array([Y[:9], Y[9:]])
+    for labels in (pa.array(Y), chunked, Y[:, None]):
+        assert_reads(open_source(X, labels), X)
+
+
+def test_data_without_a_target_have_no_labels_to_scan():
+    for given in (matrix("int8"), table(matrix("int8"))):
+        assert "no target was given, so there are no labels" in refused(given)
 
 
 def test_names_are_a_list():

@@ -36,10 +36,15 @@ def plain_values(array: pa.Array) -> pa.Array:
     if types.is_dictionary(array.type):
         values = plain_values(array.dictionary)
         return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
-    is_view = getattr(types, "is_string_view", None)  # pyarrow 16 has the type, not all kernels
-    if is_view is not None and is_view(array.type):
-        return array.cast(pa.string())
-    return array
+    return _joined_strings(array) if str(array.type) == "string_view" else array
+
+
+def _joined_strings(views: pa.Array) -> pa.Array:
+    """Return string views as strings: few of Arrow's functions take views."""
+    try:
+        return views.cast(pa.string())
+    except pa.ArrowNotImplementedError:  # old versions have the type, but not the cast
+        return pa.array(views.to_pylist(), pa.string())
 
 
 def numbers(array: pa.Array) -> np.ndarray:

@@ -169,6 +169,6 @@ def _batches_of(reader: pa.RecordBatchReader, origin: str) -> Iterator[pa.Record
             rows = reader.read_next_batch()
         except StopIteration:
             return
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"{origin}: the stream failed: {error}") from error
         yield rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from itertools import accumulate
 
 import numpy as np
 
+from fastsoftmax.data.ahead import Ahead
 from fastsoftmax.data.shuffle import Plan, held_out, piece_order
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
 LINE = 64  # bytes of a cache line
-WINDOWS = 2  # alive at once: one trained on, one being filled
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Feed:
         self._source, self._classes, self._plan = source, classes, plan
         self._starts = list(accumulate(source.pieces or (), initial=0))
         self._kept: Window | None = None
-        self._reader: _Reader | None = None
+        self._reader: Ahead[Window] | None = None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Window]:
         """Yield the windows of this epoch, each plan.window rows but the last.
@@ -98,9 +97,9 @@ class Feed:
             yield self._kept
             return
         stopped = threading.Event()
-        reader = self._reader = _Reader(self._windows(seed, epoch, stopped), stopped)
+        reader = self._reader = Ahead(self._windows(seed, epoch, stopped), stopped)
         try:
-            yield from reader.windows()
+            yield from reader.items()
         finally:
             reader.stop()
 
@@ -236,54 +235,3 @@ def _until(stopped: threading.Event, chunks: Iterator[Chunk]) -> Iterator[Chunk]
         if stopped.is_set():
             return
         yield chunk
-
-
-class _Reader:
-    """A thread that fills windows ahead, and stops at the next chunk when told to."""
-
-    def __init__(self, windows: Iterator[Window], stopped: threading.Event) -> None:
-        self._filled: queue.SimpleQueue[Window | BaseException | None] = queue.SimpleQueue()
-        self._free = threading.Semaphore(WINDOWS)
-        self._stopped = stopped
-        # A daemon does not hold up the interpreter's end, whatever a file system does.
-        self._thread = threading.Thread(target=self._run, args=(windows,), daemon=True)
-        self._thread.start()
-
-    def windows(self) -> Iterator[Window]:
-        """Yield the windows as they are filled; raise what stopped the thread."""
-        while True:
-            filled = self._filled.get()
-            if filled is None:
-                return
-            if isinstance(filled, BaseException):
-                raise filled
-            yield filled
-            del filled  # its memory is free before the next one is asked for
-            self._free.release()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()
-        self._free.release()
-        self._thread.join(timeout=2.0)
-
-    def _run(self, windows: Iterator[Window]) -> None:
-        try:
-            self._fill(windows)
-        except BaseException as error:
-            self._filled.put(error)
-        else:
-            self._filled.put(None)
-        finally:
-            windows.close()  # type: ignore[attr-defined]
-
-    def _fill(self, windows: Iterator[Window]) -> None:
-        while True:
-            self._free.acquire()
-            if self._stopped.is_set():
-                return
-            window = next(windows, None)
-            if window is None or self._stopped.is_set():
-                return
-            self._filled.put(window)
-            del window

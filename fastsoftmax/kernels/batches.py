@@ -9,7 +9,7 @@ import numpy as np
 from fastsoftmax.kernels.ahead import look_ahead
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Tally, add_scaled, gather_share
+from fastsoftmax.kernels.descent import add_scaled, gather_share
 from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, residual
 from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
@@ -168,4 +168,4 @@ def descend_batches(
         for counter in range(STOP, QUEUE + 2):
             atomic_add(barrier, counter, -look(barrier, counter))
     wait(barrier, team)
-    return Tally(loss, hits, finite)
+    return loss, hits, finite

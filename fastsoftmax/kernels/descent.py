@@ -18,7 +18,7 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
-from fastsoftmax.kernels.tiles import ROW_TILE
+from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
 from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
 
 # W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
@@ -30,8 +30,6 @@ Rows = namedtuple("Rows", "table order y weight step")
 # Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
 # the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead.
 Block = namedtuple("Block", "X Z R G mass lines")
-# Facts of some rows: weighted loss (nats), weighted hits, whether all numbers were finite.
-Tally = namedtuple("Tally", "loss hits finite")
 
 
 @kernel(EXACT)
@@ -95,17 +93,19 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
                 weights, average, block, before, k, size, rows, first - B, B, l2, cursor, last
             )
         cursor = margins(block.Z, after, weights.W, k, size, count, cursor, last)
-    for i in range((count + ROW_TILE - 1) // ROW_TILE):
+    for i in range((count + GRAM_TILE - 1) // GRAM_TILE):
         if (team - 1 - i % team) == worker:
-            cursor = gram(block.G, after, i * ROW_TILE, count, cursor, last)
+            cursor = gram(block.G, after, i * GRAM_TILE, count, cursor, last)
 
 
 @kernel(EXACT, entry=True)
 def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
 
-    Called by every worker of a team at once. bias is 1, or 0 to keep b. Stops early, before the
-    numbers reach W, when a feature or the loss is not finite.
+    Called by every worker of a team at once. bias scales the steps of b: 1, or 0 to keep it. Stops
+    early when a feature or the loss is not finite. Return the weighted loss (nats), the weighted
+    hits, and whether all was finite; a plain tuple, since a named one returned to Python while a
+    signal is pending crashes (numba 0.68).
     """
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     loss, hits = 0.0, 0.0
@@ -154,4 +154,4 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         for counter in range(STOP, QUEUE + 2):
             atomic_add(barrier, counter, -look(barrier, counter))
     wait(barrier, team)
-    return Tally(loss, hits, finite)
+    return loss, hits, finite

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Tally, add_scaled
+from fastsoftmax.kernels.descent import add_scaled
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.recurrence import add_row, residual
 from fastsoftmax.kernels.vectors import fma, lanes, load, splat, store, total
@@ -61,4 +61,4 @@ def descend_plainly(weights, average, block, rows, l2, bias):
             if average is not None and rows.weight[row] > 0:
                 add_scaled(average.W, W, 0, W.shape[0], one)
                 add_row(average.b, b)
-    return Tally(loss, hits, finite and np.isfinite(loss))
+    return loss, hits, finite and np.isfinite(loss)

@@ -7,13 +7,22 @@ computes it, so work may be split between threads at tile borders without a chan
 from __future__ import annotations
 
 from fastsoftmax.kernels.compile import kernel
-from fastsoftmax.kernels.tiles import CLASS_TILE, ROW_TILE, WIDE, dot_tile, update_tile
+from fastsoftmax.kernels.tiles import (
+    CLASS_TILE,
+    GRAM_TILE,
+    ROW_TILE,
+    WIDE,
+    dot_tile,
+    triangle_tile,
+    update_tile,
+)
 from fastsoftmax.kernels.vectors import apart, lanes
 
 # A panel of 4 + 5 rows of this many floats stays in the first-level cache.
 PANEL = 1024
 
 _dots_1, _dots_2, _dots_3, _dots_4, _dots_5 = (dot_tile(ROW_TILE, c) for c in range(1, 6))
+_triangle = triangle_tile()
 _wide_1, _wide_2, _wide_3, _wide_4, _wide_5 = (update_tile(c, WIDE) for c in range(1, 6))
 _slim_1, _slim_2, _slim_3, _slim_4, _slim_5 = (update_tile(c, 1) for c in range(1, 6))
 
@@ -60,13 +69,15 @@ def margins(Z, X, W, k, size, count, cursor, last):
 
 @kernel()
 def gram(G, X, s, count, cursor, last):
-    """Set rows s : s + ROW_TILE of the upper triangle of G = X X^T, up to column `count`."""
+    """Set rows s : s + GRAM_TILE of the upper triangle of G = X X^T, up to column `count`."""
     apart()
     d = X.shape[1]
     for start in range(0, d, PANEL):
         stop = min(start + PANEL, d)
-        for t in range(s, count, ROW_TILE):
-            cursor = _dots_4(G, s, t, X, s, X, t, start, stop, cursor, last)
+        cursor = _triangle(G, s, X, start, stop, cursor, last)
+        for t in range(s + GRAM_TILE, count, ROW_TILE):
+            for r in range(s, s + GRAM_TILE, ROW_TILE):
+                cursor = _dots_4(G, r, t, X, r, X, t, start, stop, cursor, last)
     return cursor
 
 

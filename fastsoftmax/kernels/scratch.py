@@ -27,8 +27,6 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def block_rows(K: int, d: int) -> int:
     """Return B, how many rows are stepped together."""
-    if K <= 16:
-        return 8
     return 16 if K <= 64 else 32
 
 
@@ -56,7 +54,7 @@ def _at_hand(workers: int, count: int) -> np.ndarray:
 
 
 def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> Block:
-    """Return scratch for blocks of `rows` rows, a multiple of four."""
+    """Return scratch for blocks of `rows` rows, a multiple of eight."""
     lines = rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2)
     width = padded(K, dtype)
     return Block(

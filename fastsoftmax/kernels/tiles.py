@@ -39,6 +39,8 @@ from fastsoftmax.kernels.vectors import (
 ROW_TILE = 4
 CLASS_TILE = 5 if REGISTERS == 32 else 3
 WIDE = 4 if REGISTERS == 32 else 2  # vectors of W side by side in an update tile
+# Rows whose products with each other, each pair once, fill the registers.
+GRAM_TILE = 8 if REGISTERS == 32 else 4
 
 
 def _lane_sums(builder, vectors):
@@ -78,6 +80,20 @@ def _addresses(context, builder, array_type, array, row, column, count):
     ]
 
 
+def _store_sums(context, builder, array_type, array, vectors, places, start):
+    """Add the sum of the lanes of each vector to array[place]; set it where `start` is 0."""
+    ty = vectors[0].type
+    fresh = builder.icmp_signed("==", start, number(0))
+    for begin in range(0, len(vectors), ty.count):
+        merged = _lane_sums(builder, vectors[begin : begin + ty.count])
+        for lane, (i, j) in enumerate(places[begin : begin + ty.count]):
+            at = element_address(context, builder, array_type, array, i, j)
+            value = builder.extract_element(merged, ir.Constant(I32, lane))
+            before = builder.load(builder.inttoptr(at, ty.element.as_pointer()))
+            before = builder.select(fresh, ir.Constant(ty.element, 0.0), before)
+            store_at(builder, builder.fadd(before, value), at)
+
+
 def dot_tile(rows, classes):
     """Make `tile(Z, t, k, A, ta, B, kb, start, stop, cursor, last)`, for `rows` x `classes` dot products:
 
@@ -111,23 +127,58 @@ def dot_tile(rows, classes):
                     i = r * classes + c
                     sums[i] = multiply_add(builder, x[r], w, sums[i])
             loop.carry([line, *sums])
-            fresh = builder.icmp_signed("==", first, number(0))
-            for begin in range(0, rows * classes, ty.count):
-                merged = _lane_sums(builder, sums[begin : begin + ty.count])
-                for i in range(begin, min(begin + ty.count, rows * classes)):
-                    at = element_address(
-                        context, builder, Z, z,
-                        builder.add(row, number(i // classes)),
-                        builder.add(column, number(i % classes)),
-                    )  # fmt: skip
-                    value = builder.extract_element(merged, ir.Constant(I32, i - begin))
-                    before = builder.load(builder.inttoptr(at, ty.element.as_pointer()))
-                    before = builder.select(fresh, ir.Constant(ty.element, 0.0), before)
-                    store_at(builder, builder.fadd(before, value), at)
+            places = [
+                (builder.add(row, number(r)), builder.add(column, number(c)))
+                for r in range(rows)
+                for c in range(classes)
+            ]
+            _store_sums(context, builder, Z, z, sums, places, first)
             return line
 
         i64 = types.int64
         return i64(Z, i64, i64, A, i64, B, i64, i64, i64, i64, i64), build
+
+    return tile
+
+
+def triangle_tile():
+    """Make `tile(G, t, X, start, stop, cursor, last)`, for the pairs of GRAM_TILE rows:
+
+    G[t + r, t + c] = sum_j X[t + r, j] X[t + c, j], r < c, over start <= j < stop; added to what is
+    in G unless start is 0.
+    """
+    pairs = [(r, c) for c in range(GRAM_TILE) for r in range(c)]
+
+    def twin(G, t, X, start, stop, cursor, last):
+        block = X[t : t + GRAM_TILE, start:stop]
+        products = block @ block.T
+        for r, c in pairs:
+            G[t + r, t + c] = products[r, c] if start == 0 else G[t + r, t + c] + products[r, c]
+        return cursor
+
+    @word(twin)
+    def tile(typing_context, G, t, X, start, stop, cursor, last):
+        def build(context, builder, signature, arguments):
+            g, row, x, first, beyond, line, last_line = arguments
+            vector = of_array(X)
+            ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
+            x_at = _addresses(context, builder, X, x, row, first, GRAM_TILE)
+            length = builder.mul(builder.sub(beyond, first), number(size))
+            loop = Loop(builder, length, VECTOR_BYTES, [line, *[fill(ty, 0.0)] * len(pairs)])
+            line, *sums = loop.variables
+            line = _ask(builder, line, last_line)
+            values = [load_at(builder, builder.add(at, loop.at), ty) for at in x_at]
+            sums = [
+                multiply_add(builder, values[r], values[c], total)
+                for (r, c), total in zip(pairs, sums, strict=True)
+            ]
+            loop.carry([line, *sums])
+            places = [(builder.add(row, number(r)), builder.add(row, number(c))) for r, c in pairs]
+            _store_sums(context, builder, G, g, sums, places, first)
+            return line
+
+        i64 = types.int64
+        return i64(G, i64, X, i64, i64, i64, i64), build
 
     return tile
 

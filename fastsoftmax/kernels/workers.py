@@ -10,22 +10,25 @@ from fastsoftmax.kernels.barrier import new_barrier
 
 
 class Team:
-    """`size` workers, the caller being the first: `run` calls a kernel once on each.
+    """`size` workers: `run` calls a kernel once on each, at the same time.
 
-    Used as a context manager; the threads end with it. Kernels hold no lock, so the workers run at
-    the same time and meet at `barrier`.
+    Used as a context manager; the threads end with it. Kernels hold no lock and meet at `barrier`.
+    A team of one is the caller itself. A larger one leaves the caller waiting, so that an interrupt
+    is seen at once, though the call still runs to its end: a barrier lets nobody leave alone.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.barrier = new_barrier()
         self._job: Callable[[int], Any] | None = None
+        self._outcomes: list[Any] = [None] * size
         self._failures: list[BaseException] = []
-        self._start = [threading.Semaphore(0) for _ in range(size - 1)]
+        crew = size if size > 1 else 0
+        self._start = [threading.Semaphore(0) for _ in range(crew)]
         self._done = threading.Semaphore(0)
         self._threads = [
             threading.Thread(target=self._work, args=(i,), name=f"fastsoftmax-{i}", daemon=True)
-            for i in range(1, size)
+            for i in range(crew)
         ]
         for thread in self._threads:
             thread.start()
@@ -42,23 +45,32 @@ class Team:
 
     def _work(self, worker: int) -> None:
         while True:
-            self._start[worker - 1].acquire()
+            self._start[worker].acquire()
             if self._job is None:
                 return
             try:
-                self._job(worker)
+                self._outcomes[worker] = self._job(worker)
             except BaseException as failure:
                 self._failures.append(failure)
             self._done.release()
 
     def run(self, job: Callable[[int], Any]) -> Any:
         """Call job(worker) for worker = 0 .. size - 1, all at once; return what worker 0 returned."""
+        if self.size == 1:
+            return job(0)
         self._job = job
+        waiting = self.size
+        interrupt: BaseException | None = None
         for start in self._start:
             start.release()
-        outcome = job(0)
-        for _ in self._start:
-            self._done.acquire()
+        while waiting:
+            try:
+                self._done.acquire()
+                waiting -= 1
+            except KeyboardInterrupt as signal:
+                interrupt = signal
+        if interrupt is not None:
+            raise interrupt
         if self._failures:
             raise self._failures.pop()
-        return outcome
+        return self._outcomes[0]
