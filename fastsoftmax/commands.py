@@ -17,7 +17,7 @@ from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions
 
 if TYPE_CHECKING:
-    from fastsoftmax.training import Progress
+    from fastsoftmax.progress import Progress
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
 

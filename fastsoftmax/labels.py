@@ -32,7 +32,7 @@ class Classes:
         return len(self.values)
 
     def array(self) -> np.ndarray:
-        """Return the classes as an array (K,) of their own dtype (strings as fixed-width unicode)."""
+        """Return the classes (K,) as an array of their own dtype (strings as unicode)."""
         if self.kind == "string":
             return np.array(self.values, dtype=np.str_)
         return np.array(self.values, dtype=self.kind)

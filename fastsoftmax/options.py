@@ -47,7 +47,7 @@ class TrainOptions:
     epochs: int = option(10, "passes over the rows")
     batch_size: int = option(1, "rows per step; 1 is exact per-sample SGD")
     learning_rate: float | None = option(
-        None, "first step size; default 1 / (1 + mean squared norm of the rows)"
+        None, "first step size; default 1 / mean squared norm of the rows"
     )
     schedule: str | None = option(
         None, "constant, inverse, linear or cosine; default linear (constant for a one-pass reader)"
@@ -140,7 +140,9 @@ def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
 
 def _check_ranges(o: TrainOptions) -> None:
     for name in ("epochs", "batch_size"):
-        _require(_is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name))
+        _require(
+            _is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name)
+        )
     for name in ("threads", "shuffle_window"):
         value = getattr(o, name)
         _require(value is None or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
@@ -150,15 +152,15 @@ def _check_ranges(o: TrainOptions) -> None:
     for name in ("learning_rate", "halflife", "max_seconds"):
         value = getattr(o, name)
         _require(
-            value is None or isinstance(value, str) or _is_number(value, 0), f"{name} must be a number > 0", value
+            value is None or isinstance(value, str) or _is_number(value, 0),
+            f"{name} must be a number > 0",
+            value,
         )
     for name in ("l2", "l1"):
         value = getattr(o, name)
         _require(_is_number(value, 0, or_equal=True), f"{name} must be >= 0", value)
     if o.holdout is not None:
-        _require(
-            _is_number(o.holdout, 0) and o.holdout < 1, "holdout must be in (0, 1)", o.holdout
-        )
+        _require(_is_number(o.holdout, 0) and o.holdout < 1, "holdout must be in (0, 1)", o.holdout)
     _require(parse_bytes(o.memory) >= 10**7, "memory must be at least 10MB", o.memory)
 
 
@@ -190,4 +192,6 @@ def _refuse_what_is_not_there(o: TrainOptions) -> None:
     }
     for spelling, asked in missing.items():
         if asked:
-            raise OptionError(f"{spelling} is not there yet in this version; leave it at its default")
+            raise OptionError(
+                f"{spelling} is not there yet in this version; leave it at its default"
+            )

@@ -37,6 +37,17 @@ class Tally(NamedTuple):
     finite: bool
 
 
+class Visit(NamedTuple):
+    """Rows to visit: a part table, and for each row its number, class, weight and step size."""
+
+    table: np.ndarray
+    order: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    eta: np.ndarray
+    ends: bool
+
+
 class Solver:
     """W and b of K classes and d features, and the steps that change them.
 
@@ -100,13 +111,17 @@ class Solver:
         ends: bool = False,
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
-        tally = Tally(*self._descend(part_table(parts), order, labels, weight, eta, ends))
+        tally = Tally(*self._descend(Visit(part_table(parts), order, labels, weight, eta, ends)))
         if self._average is not None:
-            self._add_up(np.count_nonzero(weight))
+            self._add_up(int(np.count_nonzero(weight)))
         return tally
 
     def measure(
-        self, parts: tuple[np.ndarray, ...], order: np.ndarray, labels: np.ndarray, weight: np.ndarray
+        self,
+        parts: tuple[np.ndarray, ...],
+        order: np.ndarray,
+        labels: np.ndarray,
+        weight: np.ndarray,
     ) -> Tally:
         """Return the weighted loss (nats) and hits of some rows, with the weights as they are."""
         rows = Rows(part_table(parts), order, labels, weight, weight)
@@ -125,8 +140,8 @@ class Solver:
         shown.W[:, : self.d], shown.b[0, : self.K] = self.weights()
         return shown
 
-    def _per_block(self, table, order, labels, weight, eta, ends):
-        rows = Rows(table, order, labels, weight, eta * weight)
+    def _per_block(self, visit: Visit) -> Any:
+        rows = Rows(*visit[:4], visit.eta * visit.weight)
         team = self._team
         return team.run(
             lambda worker: descend(
@@ -135,19 +150,17 @@ class Solver:
             )
         )  # fmt: skip
 
-    def _row_by_row(self, table, order, labels, weight, eta, ends):
-        rows = Rows(table, order, labels, weight, eta * weight)
-        return descend_plainly(
-            self._weights, self._average, self._block, rows, self.l2, self.bias
-        )
+    def _row_by_row(self, visit: Visit) -> Any:
+        rows = Rows(*visit[:4], visit.eta * visit.weight)
+        return descend_plainly(self._weights, self._average, self._block, rows, self.l2, self.bias)
 
-    def _per_batch(self, table, order, labels, weight, eta, ends):
-        rows = Rows(table, order, labels, weight, eta)
+    def _per_batch(self, visit: Visit) -> Any:
+        rows = Rows(*visit[:5])
         team = self._team
         return team.run(
             lambda worker: descend_batches(
                 self._weights, self._gradient, self._average, self._block, rows,
-                self.batch_size, ends, self.l2, self.bias, team.barrier, worker, team.size,
+                self.batch_size, visit.ends, self.l2, self.bias, team.barrier, worker, team.size,
             )
         )  # fmt: skip
 

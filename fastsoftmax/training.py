@@ -1,14 +1,11 @@
-"""The one loop: epochs over windows of rows, from a Source to a Model."""
+"""The only place where a run is put together: data, options, and the Model that comes out."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,331 +13,22 @@ import numpy as np
 
 from fastsoftmax import __version__
 from fastsoftmax.data.open import open_source
-from fastsoftmax.data.shuffle import held_out, make_plan, row_order
-from fastsoftmax.data.source import LabelScan, Source
-from fastsoftmax.data.windows import Feed, Window
+from fastsoftmax.data.shuffle import held_out, make_plan
+from fastsoftmax.data.source import Source
+from fastsoftmax.data.windows import Feed
 from fastsoftmax.errors import DataError, DivergedError, OptionError
-from fastsoftmax.labels import Classes, given_classes
+from fastsoftmax.labels import given_classes
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.schedules import Schedule
-from fastsoftmax.solver import Solver
+from fastsoftmax.progress import Progress
+from fastsoftmax.run import Run
 
 logger = logging.getLogger("fastsoftmax")
 
-NORM_ROWS = 4096  # rows that the default step size is measured on
-WATCHED_ROWS = 8192  # rows whose mean loss tells whether training diverges
-REPORT_SECONDS = 0.2
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands; losses in nats, each taken before the row's own step."""
-
-    epoch: int  # from 1
-    epochs: int
-    rows: int  # trained on in this epoch
-    rows_per_epoch: int | None  # None for a one-pass reader
-    rows_seen: int  # in the whole run
-    seconds: float  # since training began, compiling excluded
-    log_loss: float
-    accuracy: float
-    learning_rate: float  # of the next row
-    validation_log_loss: float | None = None
-    validation_accuracy: float | None = None
-    finished: bool = False  # the epoch is done
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the model's history keeps of an epoch: rows and losses, no clock."""
-        facts = {
-            "epoch": self.epoch,
-            "rows": self.rows,
-            "log_loss": self.log_loss,
-            "accuracy": self.accuracy,
-            "learning_rate": self.learning_rate,
-        }
-        if self.validation_log_loss is not None:
-            facts["validation_log_loss"] = self.validation_log_loss
-            facts["validation_accuracy"] = self.validation_accuracy
-        return facts
-
-    def __str__(self) -> str:
-        line = f"epoch {self.epoch}/{self.epochs}: log-loss {self.log_loss:.4f}, accuracy "
-        line += f"{self.accuracy:.4f}"
-        if self.validation_log_loss is not None:
-            line += f"; validation {self.validation_log_loss:.4f}, {self.validation_accuracy:.4f}"
-        return line
-
-
-@dataclass
-class Sums:
-    """Weighted loss, hits and weight of some rows."""
-
-    loss: float = 0.0
-    hits: float = 0.0
-    weight: float = 0.0
-    rows: int = 0
-
-    def add(self, tally: Any, weight: np.ndarray) -> None:
-        """Add the facts of rows of these weights."""
-        self.loss += tally.loss
-        self.hits += tally.hits
-        self.weight += float(weight.sum())
-        self.rows += int(np.count_nonzero(weight))
-
-    def means(self) -> tuple[float, float]:
-        """Return the mean loss and the accuracy."""
-        weight = self.weight or 1.0
-        return self.loss / weight, self.hits / weight
-
-
-class Run:
-    """One training run: what it reads, the solver it drives, and how far it has come."""
-
-    def __init__(
-        self,
-        source: Source,
-        classes: Classes,
-        scan: LabelScan | None,
-        options: TrainOptions,
-        report: Callable[[Progress], None] | None,
-    ) -> None:
-        self.source, self.classes, self.scan, self.options = source, classes, scan, options
-        self.report = report or (lambda progress: None)
-        self.plan = make_plan(source, options)
-        self.feed = Feed(source, classes, self.plan)
-        self.solver = Solver(len(classes), source.n_features, options)
-        self.schedule: Schedule | None = None
-        self.validation: Feed | None = None
-        self.history: list[dict[str, Any]] = []
-        self.mass = np.zeros(len(classes)) if scan is None else scan.mass
-        self.unit = 1.0 if scan is None else scan.mean_weight
-        self.seen = 0
-        self.started = time.perf_counter()
-        self._reported = 0.0
-        self._watched = Sums()
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.feed.close()
-        if self.validation is not None:
-            self.validation.close()
-        self.solver.__exit__(*error)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    @property
-    def out_of_time(self) -> bool:
-        limit = self.options.max_seconds
-        return limit is not None and self.seconds >= limit
-
-    def train(self) -> None:
-        """Train all epochs, or until the time is up."""
-        for epoch in range(self.options.epochs):
-            self._train_epoch(epoch)
-            if self.out_of_time:
-                break
-
-    def _train_epoch(self, epoch: int) -> None:
-        sums = Sums()
-        first_rate = None
-        windows = self.feed.epoch(self.options.seed, epoch)
-        for index, window in enumerate(windows):
-            order = row_order(self.plan, window.rows, self.options.seed, epoch, index)
-            if self.schedule is None:
-                self._begin(window, order)
-            first_rate = first_rate or float(self._schedule(np.array([self.seen]))[0])
-            self._train_window(epoch, window, order, sums)
-            if self.out_of_time:
-                break
-        if sums.rows == 0:
-            raise DataError("no row is left to train on: give other data, or a smaller holdout=.")
-        self._finish_epoch(epoch, sums, first_rate or 0.0)
-
-    def _begin(self, window: Window, order: np.ndarray) -> None:
-        """Settle the step size on the first rows to come, and start the clock."""
-        o = self.options
-        rate = o.learning_rate
-        if rate is None:
-            norm = self._mean_squared_norm(window, order)
-            # The bias is the weight of a constant feature. Here it has the root mean square of the
-            # others, so that a common factor of all features changes nothing.
-            feature = norm / self.source.n_features
-            rate = 1.0 / (norm + feature)
-            self.solver.bias *= feature
-        planned = math.inf if self.scan is None else float(o.epochs * self.scan.positive)
-        kind = o.schedule or ("constant" if self.scan is None else "linear")
-        self.schedule = Schedule(kind, rate, planned, o.halflife or planned / o.epochs)
-        logger.info("step size %.6g, schedule %s, window %s", rate, kind, self.plan)
-        measures = self.validation is not None or o.holdout is not None
-        self.solver.warm_up(window.parts, measures=measures)
-        self.started = time.perf_counter()
-
-    def _schedule(self, t: np.ndarray) -> np.ndarray:
-        assert self.schedule is not None
-        return self.schedule(t)
-
-    def _mean_squared_norm(self, window: Window, order: np.ndarray) -> float:
-        """Return the mean of w ||x||^2 over the first rows; 1 if that is 0."""
-        order = order[:NORM_ROWS]
-        weight = self._weight(window, order, self._held_out(window))
-        norms = self.solver.squared_norms(window.parts, order)
-        self._check_features(window, order[~np.isfinite(norms)])
-        mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
-        return mean if 0 < mean < math.inf else 1.0
-
-    def _weight(self, window: Window, order: np.ndarray, held: np.ndarray | None) -> np.ndarray:
-        """Return the weights of rows in units of the mean weight; 0 where `held` out."""
-        if window.weights is None:
-            weight = np.ones(len(order))
-        else:
-            weight = window.weights[order] / self.unit
-        if held is not None:
-            weight[held[order]] = 0.0
-        return weight
-
-    def _held_out(self, window: Window) -> np.ndarray | None:
-        """Return the mask (rows,) of a window's rows that are not trained on, or None for all."""
-        fraction = self.options.holdout
-        return None if fraction is None else window.held_out(self.options.seed, fraction)
-
-    def _train_window(
-        self, epoch: int, window: Window, order: np.ndarray, sums: Sums
-    ) -> None:
-        step = self.solver.call_rows
-        held = self._held_out(window)
-        for start in range(0, len(order), step):
-            some = order[start : start + step]
-            weight = self._weight(window, some, held)
-            counted = weight > 0
-            if self.scan is None:
-                self.mass += np.bincount(window.labels[some], weight, len(self.mass))
-            t = self.seen + np.cumsum(counted) - counted
-            ends = window.last and start + step >= len(order)
-            tally = self.solver.step(
-                window.parts, some, window.labels[some], weight, self._schedule(t), ends=ends
-            )
-            self.seen += int(np.count_nonzero(counted))
-            self._watch(window, some, tally, weight)
-            sums.add(tally, weight)
-            self._tell(epoch, sums)
-            if self.out_of_time:
-                return
-
-    def _watch(self, window: Window, order: np.ndarray, tally: Any, weight: np.ndarray) -> None:
-        """Stop where numbers are not finite, or the mean loss is far above that of guessing."""
-        if not tally.finite:
-            self._check_features(window, order)
-            raise self._diverged("not finite", window, order)
-        self._watched.add(tally, weight)
-        last = self.scan is not None and self.seen % self.scan.positive == 0
-        if self._watched.rows >= WATCHED_ROWS or last:
-            mean, _ = self._watched.means()
-            self._watched = Sums()
-            if mean > 100 * math.log(len(self.classes)):
-                raise self._diverged(f"{mean:.3g}", window, order)
-
-    def _check_features(self, window: Window, order: np.ndarray) -> None:
-        """Raise DataError naming the first feature among rows that is not finite once cast."""
-        names = self.source.feature_names
-        for row in order:
-            column = 0
-            for part in window.parts:
-                with np.errstate(over="ignore"):
-                    cast = part[row].astype(self.solver.dtype)
-                odd = np.flatnonzero(~np.isfinite(cast))
-                if len(odd):
-                    j = column + int(odd[0])
-                    name = f'column "{names[j]}"' if names else f"feature {j}"
-                    raise DataError(
-                        f"{window.place(int(row))}: {name} is {part[row][odd[0]]}"
-                        + _remedy(float(part[row][odd[0]]), self.solver.dtype)
-                    )
-                column += part.shape[1]
-
-    def _diverged(self, loss: str, window: Window, order: np.ndarray) -> DivergedError:
-        assert self.schedule is not None
-        rate = self.schedule.eta0
-        safe = min(0.5 / (1.0 + self._mean_squared_norm(window, order)), rate / 10)
-        return DivergedError(
-            f"the loss is {loss} after {self.seen:,} rows. The learning rate ({rate:.3g}) is too high"
-            f" for these features: try learning_rate={safe:.2g}, or scale the features."
-        )
-
-    def _tell(self, epoch: int, sums: Sums) -> None:
-        now = time.perf_counter()
-        if now - self._reported >= REPORT_SECONDS:
-            self._reported = now
-            self.report(self._progress(epoch, sums))
-
-    def _progress(self, epoch: int, sums: Sums) -> Progress:
-        log_loss, accuracy = sums.means()
-        return Progress(
-            epoch=epoch + 1,
-            epochs=self.options.epochs,
-            rows=sums.rows,
-            rows_per_epoch=None if self.scan is None else self.scan.positive,
-            rows_seen=self.seen,
-            seconds=self.seconds,
-            log_loss=log_loss,
-            accuracy=accuracy,
-            learning_rate=float(self._schedule(np.array([self.seen]))[0]),
-        )
-
-    def _finish_epoch(self, epoch: int, sums: Sums, rate: float) -> None:
-        progress = replace(self._progress(epoch, sums), learning_rate=rate, finished=True)
-        checked = self._validate()
-        if checked is not None:
-            log_loss, accuracy = checked.means()
-            progress = replace(
-                progress, validation_log_loss=log_loss, validation_accuracy=accuracy
-            )
-        self.history.append(progress.facts())
-        logger.info("%s", progress)
-        self.report(progress)
-        if progress.log_loss > math.log(len(self.classes)):
-            warnings.warn(
-                f"after epoch {epoch + 1} the mean log-loss ({progress.log_loss:.3g}) is worse than"
-                f" guessing ({math.log(len(self.classes)):.3g}): try a smaller learning_rate",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def _validate(self) -> Sums | None:
-        """Return the loss on the validation data or the held-out rows, if there are any."""
-        if self.validation is not None:
-            return self._measure(self.validation, held=False)
-        if self.options.holdout is not None:
-            return self._measure(self.feed, held=True)
-        return None
-
-    def _measure(self, feed: Feed, held: bool) -> Sums:
-        sums = Sums()
-        for window in feed.epoch(self.options.seed, 0):
-            mask = self._held_out(window) if held else None
-            order = np.arange(window.rows) if mask is None else np.flatnonzero(mask)
-            weight = np.ones(len(order)) if window.weights is None else window.weights[order]
-            step = self.solver.call_rows
-            for start in range(0, len(order), step):
-                some, share = order[start : start + step], weight[start : start + step]
-                tally = self.solver.measure(window.parts, some, window.labels[some], share)
-                if not tally.finite:
-                    self._check_features(window, some)
-                sums.add(tally, share)
-        return sums
-
-
-def _remedy(value: float, dtype: np.dtype) -> str:
-    if math.isfinite(value):
-        return f", too large for {dtype}: scale it, or train with dtype=float64."
-    return ". Drop the row, or fill the value before training."
-
-
-def _open_validation(validation: Any, model_columns: Any, target: Any, weight: Any, run: Run) -> Feed:
+def _open_validation(
+    validation: Any, model_columns: Any, target: Any, weight: Any, run: Run
+) -> Feed:
     """Open validation data like the training data: (X, y) or (X, y, weight), or named columns."""
     if isinstance(validation, tuple):
         data, target, *rest = validation
@@ -384,8 +72,8 @@ def _check_one_pass(source: Source, classes: Any, options: TrainOptions) -> None
         )
     if options.epochs != 1:
         raise DataError(
-            f"a reader can be read once, but epochs is {options.epochs}: give epochs=1, or a callable"
-            " that returns a fresh reader."
+            f"a reader can be read once, but epochs is {options.epochs}: give epochs=1, or a"
+            " callable that returns a fresh reader."
         )
     if options.schedule in ("linear", "cosine") or options.holdout is not None:
         raise OptionError(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastsoftmax.training import Progress
+    from fastsoftmax.progress import Progress
 
 MANY = 10  # more names than this are cut short
 

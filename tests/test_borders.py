@@ -16,10 +16,10 @@ INNER = [module for module in MODULES if module != PACKAGE / "__init__.py"]
 ROOMS = [
     {"errors"},
     {"kernels"},
-    {"files", "labels", "options", "schedules"},
+    {"files", "labels", "options", "progress", "schedules"},
     {"data"},
     {"model", "model_file", "tensors"},
-    {"checkpoint", "evaluation", "prediction", "solver", "training"},
+    {"checkpoint", "evaluation", "prediction", "run", "solver", "training"},
     {"estimator"},
     {"commands", "inspection", "wording"},
     {"cli", "__main__"},

@@ -81,11 +81,12 @@ def wanted(rule, problem, K, start=None, **settings):
 def check(rule, K, d, n, dtype, **settings):
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
-    oracle_settings = {"l2": settings.get("l2", 0.0), "fit_intercept": settings.get("bias", 1.0) > 0}
+    fits = settings.get("bias", 1.0) > 0
+    oracle_settings = {"l2": settings.get("l2", 0.0), "fit_intercept": fits}
     # From zero weights, classes not met yet tie exactly, and which of them is first is rounding.
     rng = np.random.default_rng(d)
     start = rng.normal(size=(K, d)).astype(dtype), rng.normal(size=K).astype(dtype)
-    if not oracle_settings["fit_intercept"]:
+    if not fits:
         start[1][:] = 0
     want = wanted(rule, problem, K, start, **oracle_settings)
     got = Trained(rule, problem, dtype, K=K, start=start, **settings)
@@ -118,7 +119,7 @@ def test_shrinking_and_averaging_are_exact_at_every_step(rule, l2, dtype):
 
 
 def test_a_shrink_to_nothing_is_no_division_by_zero():
-    X, y, w, eta = oracle.problem(3, 8, 30)
+    X, y, w, _ = oracle.problem(3, 8, 30)
     problem = (X, y, w, np.full(30, 1.0))
     want = wanted("blocked", problem, 3, l2=2.0)
     got = Trained("blocked", problem, np.float64, l2=2.0, average=True)

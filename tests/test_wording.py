@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastsoftmax.training import Progress
+from fastsoftmax.progress import Progress
 from fastsoftmax.wording import (
     aligned,
     duration,

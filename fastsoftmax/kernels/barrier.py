@@ -38,10 +38,10 @@ def atomic_add(typing_context, barrier, i, value):
     """Add `value` to barrier[i, 0] at once; return what it was before."""
 
     def build(context, builder, signature, arguments):
-        zero = ir.Constant(I64, 0)
-        address = element_address(context, builder, barrier, *arguments[:2], zero)
+        array, row, addend = arguments
+        address = element_address(context, builder, barrier, array, row, ir.Constant(I64, 0))
         pointer = builder.inttoptr(address, I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, arguments[2], "seq_cst")
+        return builder.atomic_rmw("add", pointer, addend, "seq_cst")
 
     return types.int64(barrier, types.int64, types.int64), build
 
@@ -51,8 +51,8 @@ def look(typing_context, barrier, i):
     """Return barrier[i, 0] as it is now."""
 
     def build(context, builder, signature, arguments):
-        zero = ir.Constant(I64, 0)
-        address = element_address(context, builder, barrier, *arguments, zero)
+        array, row = arguments
+        address = element_address(context, builder, barrier, array, row, ir.Constant(I64, 0))
         pointer = builder.inttoptr(address, I64.as_pointer())
         return builder.load_atomic(pointer, "acquire", 8)
 

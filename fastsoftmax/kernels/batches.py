@@ -6,10 +6,10 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.ahead import look_ahead
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import add_scaled, gather_share
+from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, residual
 from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
@@ -90,9 +90,7 @@ def batch_residuals(weights, gradient, block, rows, first, stop):
         weight = rows.weight[first + t]
         for k in range(0, R.shape[1], lanes(R)):
             store(R, t, k, load(Z, t, k) + load(b, 0, k))
-        row_loss, hit = residual(
-            R, gradient.b, t, rows.y[first + t], R.dtype.type(weight), 1.0
-        )
+        row_loss, hit = residual(R, gradient.b, t, rows.y[first + t], R.dtype.type(weight), 1.0)
         loss += weight * row_loss
         hits += weight * hit
         if weight > 0:

@@ -41,7 +41,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def code_folder() -> Path | None:
-    """Return the private folder for this version's machine code, or None where there can be none."""
+    """Return the private folder for these sources' machine code, or None if there can be none."""
     chosen = os.environ.get("FASTSOFTMAX_CACHE")
     if chosen == "off" or config.DISABLE_JIT:
         return None

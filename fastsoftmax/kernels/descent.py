@@ -12,10 +12,10 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.ahead import look_ahead
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
@@ -123,9 +123,7 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         wait(barrier, team)
         count = min(B, n - first)
         if worker == 0:
-            block_loss, block_hits = recur(
-                block, weights.b, average, rows, first, count, l2, bias
-            )
+            block_loss, block_hits = recur(block, weights.b, average, rows, first, count, l2, bias)
             loss += block_loss
             hits += block_hits
             if not np.isfinite(loss):

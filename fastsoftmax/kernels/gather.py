@@ -99,11 +99,6 @@ def _load_cast(builder, address, kind, ty):
     return _cast(builder, loaded, kind, ty)
 
 
-def _memory(address, kind, count):
-    memory = (ctypes.c_char * (count * kind.itemsize)).from_address(int(address))
-    return np.frombuffer(memory, kind)
-
-
 def _arms(builder, kind, build_arm, types_out):
     """Build a switch on `kind`, one arm for each of KINDS; return the merged values of the arms."""
     end = builder.append_basic_block("read.end")

@@ -1,4 +1,4 @@
-"""Per-sample SGD row after row: the reference for the blocked kernel, and faster where K d is tiny."""
+"""Per-sample SGD row after row: the blocked kernel's reference, and faster where K d is tiny."""
 
 from __future__ import annotations
 

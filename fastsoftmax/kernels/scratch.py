@@ -41,7 +41,9 @@ def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
     """Return zero sums of weights and biases, and coefficients for blocks of `rows` rows."""
     width = padded(K, dtype)
     return Average(
-        aligned((K, padded(d, dtype)), dtype), aligned((1, width), dtype), aligned((rows, width), dtype)
+        aligned((K, padded(d, dtype)), dtype),
+        aligned((1, width), dtype),
+        aligned((rows, width), dtype),
     )
 
 

@@ -11,8 +11,8 @@ from numba.extending import overload
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.vectors import (
     fma,
-    largest,
     lanes,
+    largest,
     load,
     maximum,
     scale,

@@ -4,7 +4,7 @@ A tile keeps its sums in registers while one loop runs: over the features for do
 rows of a block for updates. The loops are built instruction by instruction because LLVM, left to
 vectorise plain loops, does not keep a tile of W in registers across the rows of a block.
 
-Each round of a loop also asks for one cache line of the rows to come (see `ahead`): `cursor` is
+Each round of a loop also asks for one cache line of the rows to come (see `prefetch`): `cursor` is
 the address of an entry in a list of line addresses, `last` that of its last entry, which is asked
 for again and again once the list is done. A tile returns its cursor.
 """
@@ -95,7 +95,7 @@ def _store_sums(context, builder, array_type, array, vectors, places, start):
 
 
 def dot_tile(rows, classes):
-    """Make `tile(Z, t, k, A, ta, B, kb, start, stop, cursor, last)`, for `rows` x `classes` dot products:
+    """Make `tile(Z, t, k, A, ta, B, kb, start, stop, cursor, last)`, `rows` x `classes` products:
 
     Z[t + r, k + c] = sum_j A[ta + r, j] B[kb + c, j], over start <= j < stop (a whole number of
     vectors); added to what is in Z unless start is 0.
@@ -184,7 +184,7 @@ def triangle_tile():
 
 
 def update_tile(classes, wide):
-    """Make `tile(W, k, j, keep, E, e, X, count, cursor, last)`, for `classes` rows of W, `wide` vectors each:
+    """Make `tile(W, k, j, keep, E, e, X, count, cursor, last)`, `classes` rows by `wide` vectors:
 
     W[k + c, j:] = keep W[k + c, j:] + sum_s E[s, e + c] X[s, j:], over s < count, count >= 1.
     """

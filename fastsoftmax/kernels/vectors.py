@@ -383,9 +383,7 @@ def largest(typing_context, x):
     """Return the largest lane; NaN if any is."""
 
     def build(context, builder, signature, arguments):
-        return fold(
-            builder, arguments[0], lambda low, high: call(builder, "maximum", low, high)
-        )
+        return fold(builder, arguments[0], lambda low, high: call(builder, "maximum", low, high))
 
     return x.dtype(x), build
 

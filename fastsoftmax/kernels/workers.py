@@ -55,7 +55,7 @@ class Team:
             self._done.release()
 
     def run(self, job: Callable[[int], Any]) -> Any:
-        """Call job(worker) for worker = 0 .. size - 1, all at once; return what worker 0 returned."""
+        """Call job(worker) on each worker at once; return what worker 0 returned."""
         if self.size == 1:
             return job(0)
         self._job = job

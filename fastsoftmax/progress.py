@@ -1,0 +1,69 @@
+"""The only place for what a run tells of itself: sums over rows, and where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; losses in nats, each taken before the row's own step."""
+
+    epoch: int  # from 1
+    epochs: int
+    rows: int  # trained on in this epoch
+    rows_per_epoch: int | None  # None for a one-pass reader
+    rows_seen: int  # in the whole run
+    seconds: float  # since training began, compiling excluded
+    log_loss: float
+    accuracy: float
+    learning_rate: float  # of the next row
+    validation_log_loss: float | None = None
+    validation_accuracy: float | None = None
+    finished: bool = False  # the epoch is done
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the model's history keeps of an epoch: rows and losses, no clock."""
+        facts: dict[str, Any] = {
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "log_loss": self.log_loss,
+            "accuracy": self.accuracy,
+            "learning_rate": self.learning_rate,
+        }
+        if self.validation_log_loss is not None:
+            facts["validation_log_loss"] = self.validation_log_loss
+            facts["validation_accuracy"] = self.validation_accuracy
+        return facts
+
+    def __str__(self) -> str:
+        line = f"epoch {self.epoch}/{self.epochs}: log-loss {self.log_loss:.4f}, accuracy "
+        line += f"{self.accuracy:.4f}"
+        if self.validation_log_loss is not None:
+            line += f"; validation {self.validation_log_loss:.4f}, {self.validation_accuracy:.4f}"
+        return line
+
+
+@dataclass
+class Sums:
+    """Weighted loss, hits and weight of some rows."""
+
+    loss: float = 0.0
+    hits: float = 0.0
+    weight: float = 0.0
+    rows: int = 0
+
+    def add(self, tally: Any, weight: np.ndarray) -> None:
+        """Add the facts of rows of these weights."""
+        self.loss += tally.loss
+        self.hits += tally.hits
+        self.weight += float(weight.sum())
+        self.rows += int(np.count_nonzero(weight))
+
+    def means(self) -> tuple[float, float]:
+        """Return the mean loss and the accuracy."""
+        weight = self.weight or 1.0
+        return self.loss / weight, self.hits / weight
