@@ -38,10 +38,12 @@ class Run:
         classes: Classes,
         scan: LabelScan | None,
         options: TrainOptions,
-        report: Callable[[Progress], None] | None,
+        report: Callable[[Progress], bool | None] | None,
+        weights_as_given: bool,
     ) -> None:
         self.source, self.classes, self.scan, self.options = source, classes, scan, options
-        self.report = report or (lambda progress: None)
+        self.report = report
+        self.told_to_stop = False
         self.plan = make_plan(source, options)
         self.feed = Feed(source, classes, self.plan)
         self.solver = Solver(len(classes), source.n_features, options)
@@ -49,7 +51,7 @@ class Run:
         self.validation: Feed | None = None
         self.history: list[dict[str, Any]] = []
         self.mass = np.zeros(len(classes)) if scan is None else scan.mass
-        self.unit = 1.0 if scan is None else scan.mean_weight
+        self.unit = 1.0 if scan is None or weights_as_given else scan.mean_weight
         self.seen = 0
         self.started = time.perf_counter()
         self._reported = 0.0
@@ -69,15 +71,16 @@ class Run:
         return time.perf_counter() - self.started
 
     @property
-    def out_of_time(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether the run ends before its last epoch: time is up, or `report` said so."""
         limit = self.options.max_seconds
-        return limit is not None and self.seconds >= limit
+        return self.told_to_stop or (limit is not None and self.seconds >= limit)
 
     def train(self) -> None:
-        """Train all epochs, or until the time is up."""
+        """Train all epochs, or until the run is over."""
         for epoch in range(self.options.epochs):
             self._train_epoch(epoch)
-            if self.out_of_time:
+            if self.is_over:
                 break
 
     def _train_epoch(self, epoch: int) -> None:
@@ -90,7 +93,7 @@ class Run:
                 self._begin(window, order)
             first_rate = first_rate or float(self._schedule(np.array([self.seen]))[0])
             self._train_window(epoch, window, order, sums)
-            if self.out_of_time:
+            if self.is_over:
                 break
         if sums.rows == 0:
             raise DataError("no row is left to train on: give other data, or a smaller holdout=.")
@@ -161,7 +164,7 @@ class Run:
             self._watch(window, some, tally, weight)
             sums.add(tally, weight)
             self._tell(epoch, sums)
-            if self.out_of_time:
+            if self.is_over:
                 return
 
     def _watch(self, window: Window, order: np.ndarray, tally: Any, weight: np.ndarray) -> None:
@@ -208,7 +211,11 @@ class Run:
         now = time.perf_counter()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            self.report(self._progress(epoch, sums))
+            self._report(self._progress(epoch, sums))
+
+    def _report(self, progress: Progress) -> None:
+        if self.report is not None and self.report(progress):
+            self.told_to_stop = True
 
     def _progress(self, epoch: int, sums: Sums) -> Progress:
         log_loss, accuracy = sums.means()
@@ -232,7 +239,7 @@ class Run:
             progress = replace(progress, validation_log_loss=log_loss, validation_accuracy=accuracy)
         self.history.append(progress.facts())
         logger.info("%s", progress)
-        self.report(progress)
+        self._report(progress)
         if progress.log_loss > math.log(len(self.classes)):
             warnings.warn(
                 f"after epoch {epoch + 1} the mean log-loss ({progress.log_loss:.3g}) is worse than"

@@ -103,7 +103,8 @@ def train(
     classes: Sequence[Any] | None = None,
     validation: Any = None,
     init: Model | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[Progress], bool | None] | None = None,
+    weights_as_given: bool = False,
     **options: Any,
 ) -> Model:
     """Train softmax regression on `data` and return the Model.
@@ -117,7 +118,9 @@ def train(
     classes: the labels to expect; default those found by reading the label column first.
     validation: data like `data`, or (X, y): its loss is taken after each epoch.
     init: a model to start from, with the same features and classes.
-    report: called with a Progress about five times a second and after each epoch.
+    report: called with a Progress about five times a second and after each epoch; the run ends
+        there if it returns True.
+    weights_as_given: do not divide weights by their mean.
     options: see docs/options.md and TrainOptions.
 
     Raises OptionError, DataError (naming file, row and column) and DivergedError.
@@ -142,7 +145,7 @@ def train(
             scan = source.scan_labels(known, _holdout_mask(chosen))
         found = known if scan is None else scan.classes
         assert found is not None
-        run = stack.enter_context(Run(source, found, scan, chosen, report))
+        run = stack.enter_context(Run(source, found, scan, chosen, report, weights_as_given))
         if init is not None:
             _begin_from(run, init)
         if validation is not None:
