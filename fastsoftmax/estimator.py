@@ -35,7 +35,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
     `fastsoftmax.train`; a step size of None is measured on the data.
 
     After fit: classes_, coef_ (K, d) and intercept_ (K,), or (1, d) and (1,) for two classes,
-    n_iter_, loss_curve_ (progressive log-loss of each epoch, nats), n_features_in_, feature_names_in_,
+    n_iter_, loss_curve_ (progressive log-loss of each epoch), n_features_in_, feature_names_in_,
     and model_, the `fastsoftmax.Model`, to be saved and used without scikit-learn.
     """
 

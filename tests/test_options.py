@@ -1,0 +1,129 @@
+"""Options, schedules and classes: each value is checked, each formula computed."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fastsoftmax.errors import DataError, OptionError, UnknownOptionError
+from fastsoftmax.labels import given_classes, sort_classes
+from fastsoftmax.options import TrainOptions, parse_bytes
+from fastsoftmax.schedules import Schedule
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("1000", 1000),
+        (5, 5),
+        ("512MB", 512 * 10**6),
+        ("1GiB", 2**30),
+        ("1.5 kb", 1500),
+        ("2TB", 2e12),
+    ],
+)
+def test_memory_is_bytes_with_or_without_a_unit(text, want):
+    assert parse_bytes(text) == want
+
+
+@pytest.mark.parametrize("text", ["", "GB", "1 parsec", "-1MB", "1e9"])
+def test_memory_that_means_nothing_is_refused(text):
+    with pytest.raises(OptionError, match="memory must be bytes"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
+        ({"epochs": 2.0}, "epochs must be"),
+        ({"batch_size": True}, "batch_size must be"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number > 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"halflife": -1}, "halflife must be"),
+        ({"l2": -1e-3}, "l2 must be >= 0, got -0.001"),
+        ({"holdout": 1.0}, "holdout must be in"),
+        ({"holdout": 0}, "holdout must be in"),
+        ({"seed": -1}, "seed must be"),
+        ({"threads": 0}, "threads must be"),
+        ({"memory": "1MB"}, "memory must be at least 10MB"),
+        ({"schedule": "step"}, "schedule must be one of constant, inverse, linear, cosine"),
+        ({"dtype": "float16"}, "dtype must be one of float32, float64"),
+        ({"shuffle": "yes"}, "shuffle must be one of"),
+        ({"average": "no"}, "average must be one of"),
+        ({"max_seconds": 0}, "max_seconds must be"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
+    with pytest.raises(OptionError, match=rule) as caught:
+        TrainOptions.of(**given)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"learning_rate": "auto"},
+        {"l1": 0.1},
+        {"shuffle": "full"},
+        {"cache": "disk"},
+        {"nulls": "mean"},
+        {"solver": "lbfgs"},
+    ],
+)
+def test_what_is_not_there_yet_says_so(given):
+    with pytest.raises(OptionError, match="not there yet"):
+        TrainOptions.of(**given)
+
+
+def test_an_unknown_option_names_the_nearest():
+    with pytest.raises(UnknownOptionError, match="did you mean batch_size"):
+        TrainOptions.of(batchsize=3)
+    with pytest.raises(TypeError, match=r"there is no option 'zzz'$"):
+        TrainOptions.of(zzz=3)
+
+
+def test_options_print_as_the_line_that_repeats_the_run():
+    options = TrainOptions.of(epochs=3, fit_intercept=False, average=True, learning_rate=0.5)
+    want = "--epochs 3 --learning-rate 0.5 --average --no-fit-intercept"
+    assert options.command_line() == want
+    assert TrainOptions.of().command_line() == ""
+
+
+def test_only_what_shapes_the_model_is_recorded():
+    kept = TrainOptions.of(threads=3, memory="2GB", verbose=True).shaping()
+    assert not {"threads", "memory", "verbose", "max_seconds", "cache"} & set(kept)
+    assert kept == TrainOptions.of().shaping()
+
+
+@pytest.mark.parametrize(
+    ("kind", "want"),
+    [
+        ("constant", [2, 2, 2]),
+        ("inverse", [2, 2 / 1.5, 1]),
+        ("linear", [2, 1.5, 1]),
+        ("cosine", [2, 1 + np.cos(np.pi / 4), 1]),
+    ],
+)
+def test_schedules_are_their_formulas(kind, want):
+    schedule = Schedule(kind, 2.0, planned=200, halflife=100)
+    assert_allclose(schedule(np.array([0, 50, 100])), want)
+
+
+def test_classes_are_sorted_by_value_and_strings_by_their_bytes():
+    assert given_classes([3, 1, 2.0]).values == (1, 2, 3)
+    assert given_classes(["b", "é", "a", "Z"]).values == ("Z", "a", "b", "é")
+    assert given_classes([True, False]).values == (False, True)
+    assert sort_classes("uint8", [5, 5, 2]).array().dtype == np.uint8
+    assert given_classes(["a", "b"]).array().tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("values", [[1], [], [1, 1.0]])
+def test_one_class_leaves_nothing_to_learn(values):
+    with pytest.raises(DataError, match="two classes"):
+        given_classes(values)
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [0.5, 1], [None, 1]])
+def test_classes_of_mixed_or_broken_kinds_are_refused(values):
+    with pytest.raises(DataError, match="all integers, all strings or all booleans"):
+        given_classes(values)
