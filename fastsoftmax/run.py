@@ -55,6 +55,7 @@ class Run:
         self.seen = 0
         self.started = time.perf_counter()
         self._reported = 0.0
+        self._warned = False
         self._watched = Sums()
 
     def __enter__(self) -> Run:
@@ -240,7 +241,8 @@ class Run:
         self.history.append(progress.facts())
         logger.info("%s", progress)
         self._report(progress)
-        if progress.log_loss > math.log(len(self.classes)):
+        if progress.log_loss > math.log(len(self.classes)) and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"after epoch {epoch + 1} the mean log-loss ({progress.log_loss:.3g}) is worse than"
                 f" guessing ({math.log(len(self.classes)):.3g}): try a smaller learning_rate",

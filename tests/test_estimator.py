@@ -41,6 +41,7 @@ def iris():
     return StandardScaler().fit_transform(X), y
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
 def test_it_is_as_accurate_as_logistic_regression(iris):
     for X, y in (iris, (load_digits().data / 16, load_digits().target)):
         ours = cross_val_score(SoftmaxClassifier(max_iter=30), X, y, cv=5).mean()
