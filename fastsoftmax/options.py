@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -91,7 +92,7 @@ class TrainOptions:
                 nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
                 raise UnknownOptionError(f"there is no option {name!r}{hint}")
-        return cls(**given)
+        return cls(**{name: _plain(value) for name, value in given.items()})
 
     @property
     def memory_bytes(self) -> int:
@@ -115,6 +116,15 @@ class TrainOptions:
             if getattr(self, f.name) != f.default
         ]
         return " ".join(_flag(name, value) for name, value in changed)
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers as Python's, which print and are stored the same everywhere."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _flag(name: str, value: object) -> str:

@@ -75,6 +75,12 @@ def test_what_is_not_there_yet_says_so(given):
         TrainOptions.of(**given)
 
 
+def test_numbers_of_numpy_are_numbers():
+    options = TrainOptions.of(learning_rate=np.float32(0.5), epochs=np.int64(3))
+    assert options == TrainOptions.of(learning_rate=0.5, epochs=3)
+    assert type(options.epochs) is int
+
+
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(UnknownOptionError, match="did you mean batch_size"):
         TrainOptions.of(batchsize=3)
