@@ -56,6 +56,36 @@ def _dots(size, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
 
 
 @kernel()
+def _wide(size, W, k, j, keep, E, e, X, count, cursor, last):
+    if size == 5:
+        cursor = _wide_5(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 4:
+        cursor = _wide_4(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 3:
+        cursor = _wide_3(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 2:
+        cursor = _wide_2(W, k, j, keep, E, e, X, count, cursor, last)
+    else:
+        cursor = _wide_1(W, k, j, keep, E, e, X, count, cursor, last)
+    return cursor
+
+
+@kernel()
+def _slim(size, W, k, j, keep, E, e, X, count, cursor, last):
+    if size == 5:
+        cursor = _slim_5(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 4:
+        cursor = _slim_4(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 3:
+        cursor = _slim_3(W, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 2:
+        cursor = _slim_2(W, k, j, keep, E, e, X, count, cursor, last)
+    else:
+        cursor = _slim_1(W, k, j, keep, E, e, X, count, cursor, last)
+    return cursor
+
+
+@kernel()
 def margins(Z, X, W, k, size, count, cursor, last):
     """Set Z[:, k : k + size] = X W[k : k + size]^T, over the row tiles of `count` rows."""
     apart()
@@ -102,29 +132,8 @@ def update(W, k, size, keep, E, e, X, count, cursor, last):
     step = lanes(W)
     d = W.shape[1]
     wide = d - d % (WIDE * step)
-    if size == 5:
-        for j in range(0, wide, WIDE * step):
-            cursor = _wide_5(W, k, j, keep, E, e, X, count, cursor, last)
-        for j in range(wide, d, step):
-            cursor = _slim_5(W, k, j, keep, E, e, X, count, cursor, last)
-    elif size == 4:
-        for j in range(0, wide, WIDE * step):
-            cursor = _wide_4(W, k, j, keep, E, e, X, count, cursor, last)
-        for j in range(wide, d, step):
-            cursor = _slim_4(W, k, j, keep, E, e, X, count, cursor, last)
-    elif size == 3:
-        for j in range(0, wide, WIDE * step):
-            cursor = _wide_3(W, k, j, keep, E, e, X, count, cursor, last)
-        for j in range(wide, d, step):
-            cursor = _slim_3(W, k, j, keep, E, e, X, count, cursor, last)
-    elif size == 2:
-        for j in range(0, wide, WIDE * step):
-            cursor = _wide_2(W, k, j, keep, E, e, X, count, cursor, last)
-        for j in range(wide, d, step):
-            cursor = _slim_2(W, k, j, keep, E, e, X, count, cursor, last)
-    else:
-        for j in range(0, wide, WIDE * step):
-            cursor = _wide_1(W, k, j, keep, E, e, X, count, cursor, last)
-        for j in range(wide, d, step):
-            cursor = _slim_1(W, k, j, keep, E, e, X, count, cursor, last)
+    for j in range(0, wide, WIDE * step):
+        cursor = _wide(size, W, k, j, keep, E, e, X, count, cursor, last)
+    for j in range(wide, d, step):
+        cursor = _slim(size, W, k, j, keep, E, e, X, count, cursor, last)
     return cursor

@@ -11,14 +11,8 @@ from numba.extending import overload
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.vectors import (
     fma,
-    lanes,
-    largest,
-    load,
-    maximum,
     scale,
     splat,
-    store,
-    total,
     zero_below,
 )
 
@@ -91,23 +85,3 @@ def _typed_exp(x):
     if x.dtype == types.float32:
         return lambda x: exp_32(x)
     return lambda x: exp_64(x)
-
-
-@kernel(EXACT)
-def softmax_row(Z, t, width):
-    """Set row t of Z to e = exp(z - max z); return max z and the sum of e.
-
-    Z (rows, width): width a multiple of the lanes; logits that are not classes are -inf.
-    """
-    step = lanes(Z)
-    top = load(Z, t, 0)
-    for k in range(step, width, step):
-        top = maximum(top, load(Z, t, k))
-    highest = largest(top)
-    shift = splat(Z, highest)
-    sums = splat(Z, 0.0)
-    for k in range(0, width, step):
-        e = exp(load(Z, t, k) - shift)
-        store(Z, t, k, e)
-        sums = sums + e
-    return highest, total(sums)
