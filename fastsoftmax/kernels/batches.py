@@ -115,9 +115,9 @@ def descend_batches(
     tiles = class_tiles(K)
     mine = range(tiles * worker // team, tiles * (worker + 1) // team)
     loss, hits = 0.0, 0.0
-    first = before = 0
+    # Literal numbers as arguments would have every kernel below compiled once more.
+    first = before = turn = np.int64(0)
     wait(barrier, team)
-    turn = 0
     while first < n and look(barrier, STOP) == 0:
         stop = block_stop(rows, first, B, batch_size - facts[FILLED])
         if worker == 0:

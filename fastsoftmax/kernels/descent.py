@@ -41,7 +41,7 @@ def gather_share(X, rows, first, stop, worker, team, barrier, queue):
     apart()
     count = stop - first
     if team == 1:
-        return gather(X, 0, count, rows.order, first, rows.table)
+        return gather(X, np.int64(0), count, rows.order, first, rows.table)
     finite = True
     while True:
         start = atomic_add(barrier, queue, 1) * ROW_TILE
@@ -109,12 +109,12 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     """
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     loss, hits = 0.0, 0.0
-    finite = gather_share(block.X[0], rows, 0, min(B, n), worker, team, barrier, QUEUE)
+    # Literal numbers as arguments would have every kernel below compiled once more.
+    first, turn, queue = np.int64(0), np.int64(0), np.int64(QUEUE)
+    finite = gather_share(block.X[0], rows, first, min(B, n), worker, team, barrier, queue)
     if not finite:
         atomic_add(barrier, STOP, 1)
     wait(barrier, team)
-    turn = 0
-    first = 0
     while first < n and look(barrier, STOP) == 0:
         after, before = block.X[turn], block.X[1 - turn]
         if worker == 0:

@@ -1,4 +1,4 @@
-"""The only place for exp: vectors of it, and the softmax of one row of logits."""
+"""The only place for exp: of a vector of non-positive numbers, as softmax needs it."""
 
 from __future__ import annotations
 
