@@ -119,7 +119,7 @@ def digest(model, folder):
     "options", [{}, {"batch_size": 16}, {"average": True, "l2": 0.01}], ids=str
 )
 def test_any_threads_and_any_repetition_give_the_same_file(options, tmp_path):
-    X, y, w = problem(23, 40, 900)
+    X, y, w = problem(100, 800, 300)  # large enough for four workers
     digests = {
         digest(fastsoftmax.train(X, y, weight=w, threads=threads, epochs=2, **options), tmp_path)
         for threads in (1, 1, 2, 3, 4)
