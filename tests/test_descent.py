@@ -112,6 +112,15 @@ def test_every_rule_takes_the_steps_of_the_formula(rule, K, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rule", RULES)
+def test_any_sizes_up_to_seventy_will_do(rule, dtype):
+    rng = np.random.default_rng(70)
+    for _ in range(40):
+        K, d, n = int(rng.integers(2, 71)), int(rng.integers(1, 71)), int(rng.integers(1, 71))
+        check(rule, K, d, n, dtype, B=int(rng.choice([8, 16, 64])))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("l2", [0.0, 0.01, 1.0])
 def test_shrinking_and_averaging_are_exact_at_every_step(rule, l2, dtype):
     for K, d, n in ((2, 5, 40), (10, 33, 61), (23, 64, 50)):
