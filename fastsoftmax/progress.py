@@ -49,19 +49,24 @@ class Progress:
 
 @dataclass
 class Sums:
-    """Weighted loss, hits and weight of some rows."""
+    """Weighted loss, hits and weight of some rows; rows of weight 0 are not counted."""
 
     loss: float = 0.0
     hits: float = 0.0
     weight: float = 0.0
     rows: int = 0
 
-    def add(self, tally: Any, weight: np.ndarray) -> None:
-        """Add the facts of rows of these weights."""
-        self.loss += tally.loss
-        self.hits += tally.hits
-        self.weight += float(weight.sum())
-        self.rows += int(np.count_nonzero(weight))
+    @classmethod
+    def of(cls, tally: Any, weight: np.ndarray) -> Sums:
+        """Return the facts of rows of these weights."""
+        return cls(tally.loss, tally.hits, float(weight.sum()), int(np.count_nonzero(weight)))
+
+    def add(self, other: Sums) -> None:
+        """Add the facts of other rows."""
+        self.loss += other.loss
+        self.hits += other.hits
+        self.weight += other.weight
+        self.rows += other.rows
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and the accuracy."""

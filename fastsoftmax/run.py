@@ -57,6 +57,7 @@ class Run:
         self._reported = 0.0
         self._warned = False
         self._watched = Sums()
+        self._ones = np.ones(0)
 
     def __enter__(self) -> Run:
         return self
@@ -135,12 +136,23 @@ class Run:
     def _weight(self, window: Window, order: np.ndarray, held: np.ndarray | None) -> np.ndarray:
         """Return the weights of rows in units of the mean weight; 0 where `held` out."""
         if window.weights is None:
+            if len(self._ones) != len(order):
+                self._ones = np.ones(len(order))
+            if held is None:
+                return self._ones
             weight = np.ones(len(order))
         else:
             weight = window.weights[order] / self.unit
         if held is not None:
             weight[held[order]] = 0.0
         return weight
+
+    def _times(self, weight: np.ndarray) -> np.ndarray:
+        """Return how many rows will have been seen before each row of these weights (n,)."""
+        if weight is self._ones:
+            return np.arange(self.seen, self.seen + len(weight))
+        counted = weight > 0
+        return self.seen + np.cumsum(counted) - counted
 
     def _held_out(self, window: Window) -> np.ndarray | None:
         """Return the mask (rows,) of a window's rows that are not trained on, or None for all."""
@@ -153,27 +165,28 @@ class Run:
         for start in range(0, len(order), step):
             some = order[start : start + step]
             weight = self._weight(window, some, held)
-            counted = weight > 0
+            labels = window.labels.take(some)
             if self.scan is None:
-                self.mass += np.bincount(window.labels[some], weight, len(self.mass))
-            t = self.seen + np.cumsum(counted) - counted
+                self.mass += np.bincount(labels, weight, len(self.mass))
+            t = self._times(weight)
             ends = window.last and start + step >= len(order)
             tally = self.solver.step(
-                window.parts, some, window.labels[some], weight, self._schedule(t), ends=ends
+                window.parts, some, labels, weight, self._schedule(t), ends=ends
             )
-            self.seen += int(np.count_nonzero(counted))
-            self._watch(window, some, tally, weight)
-            sums.add(tally, weight)
+            facts = Sums.of(tally, weight)
+            self.seen += facts.rows
+            self._watch(window, some, tally.finite, facts)
+            sums.add(facts)
             self._tell(epoch, sums)
             if self.is_over:
                 return
 
-    def _watch(self, window: Window, order: np.ndarray, tally: Any, weight: np.ndarray) -> None:
+    def _watch(self, window: Window, order: np.ndarray, finite: bool, facts: Sums) -> None:
         """Stop where numbers are not finite, or the mean loss is far above that of guessing."""
-        if not tally.finite:
+        if not finite:
             self._check_features(window, order)
             raise self._diverged("not finite", window, order)
-        self._watched.add(tally, weight)
+        self._watched.add(facts)
         last = self.scan is not None and self.seen % self.scan.positive == 0
         if self._watched.rows >= WATCHED_ROWS or last:
             mean, _ = self._watched.means()
@@ -270,7 +283,7 @@ class Run:
                 tally = self.solver.measure(window.parts, some, window.labels[some], share)
                 if not tally.finite:
                     self._check_features(window, some)
-                sums.add(tally, share)
+                sums.add(Sums.of(tally, share))
         return sums
 
 

@@ -11,6 +11,7 @@ from fastsoftmax.kernels.batches import STEPS, descend_batches
 from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
+from fastsoftmax.kernels.pair import descend_pairwise
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import (
     block_rows,
@@ -61,12 +62,15 @@ class Solver:
         self.bias = 1.0 if options.fit_intercept else 0.0
         rows = block_rows(K, d)
         plain = self.batch_size == 1 and is_tiny(K, d)
+        self._in_turn = descend_pairwise if K == 2 else descend_plainly
         self._team = Team(1 if plain else useful_workers(K, d, options.thread_count))
         self._weights = new_weights(K, d, self.dtype)
         self._block = new_block(K, d, self.dtype, rows, self._team.size)
         self._average = new_average(K, d, self.dtype, rows) if options.average else None
         self._sums = [np.zeros((K, d)), np.zeros(K)]
         self._averaged = 0.0
+        self._parts: tuple[np.ndarray, ...] = ()
+        self._part_table = part_table(())
         self._gradient = new_gradient(K, d, self.dtype) if self.batch_size > 1 else None
         self._descend: Callable[..., Any] = self._per_batch if self.batch_size > 1 else (
             self._row_by_row if plain else self._per_block
@@ -111,7 +115,8 @@ class Solver:
         ends: bool = False,
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
-        tally = Tally(*self._descend(Visit(part_table(parts), order, labels, weight, eta, ends)))
+        visit = Visit(self._table(parts), order, labels, weight, eta, ends)
+        tally = Tally(*self._descend(visit))
         if self._average is not None:
             self._add_up(int(np.count_nonzero(weight)))
         return tally
@@ -133,6 +138,12 @@ class Solver:
         squared_norms(norms, self._block.X[0], order, part_table(parts))
         return norms
 
+    def _table(self, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Return the part table of these arrays, made anew only when they are others."""
+        if self._parts is not parts:
+            self._parts, self._part_table = parts, part_table(parts)
+        return self._part_table
+
     def _measured_weights(self) -> Any:
         if self._average is None:
             return self._weights
@@ -152,7 +163,7 @@ class Solver:
 
     def _row_by_row(self, visit: Visit) -> Any:
         rows = Rows(*visit[:4], visit.eta * visit.weight)
-        return descend_plainly(self._weights, self._average, self._block, rows, self.l2, self.bias)
+        return self._in_turn(self._weights, self._average, self._block, rows, self.l2, self.bias)
 
     def _per_batch(self, visit: Visit) -> Any:
         rows = Rows(*visit[:5])

@@ -8,6 +8,7 @@ from fastsoftmax.kernels.batches import STEPS, descend_batches
 from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
+from fastsoftmax.kernels.pair import descend_pairwise
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import new_average, new_block, new_gradient, new_weights
 from fastsoftmax.kernels.workers import Team
@@ -15,7 +16,7 @@ from fastsoftmax.solver import Tally
 from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
-RULES = ("blocked", "plain", "batches")
+RULES = ("blocked", "plain", "batches", "pairwise")
 
 
 def relative(got, want):
@@ -49,6 +50,8 @@ class Trained:
                 )
             elif rule == "plain":
                 facts = descend_plainly(self.weights, self.average, block, rows, l2, bias)
+            elif rule == "pairwise":
+                facts = descend_pairwise(self.weights, self.average, block, rows, l2, bias)
             else:
                 facts = team.run(
                     lambda i: descend_batches(
@@ -79,6 +82,7 @@ def wanted(rule, problem, K, start=None, **settings):
 
 
 def check(rule, K, d, n, dtype, **settings):
+    K = 2 if rule == "pairwise" else K
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
     fits = settings.get("bias", 1.0) > 0
@@ -102,12 +106,19 @@ def check(rule, K, d, n, dtype, **settings):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES[:3])
 @pytest.mark.parametrize("K", [2, 3, 4, 5, 6, 7, 10, 11, 16, 17, 33, 70])
 def test_every_rule_takes_the_steps_of_the_formula(rule, K, dtype):
     for d in (1, 15, 16, 70):
         for B in (8, 16, 32):
             check(rule, K, d, 70, dtype, B=B)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_two_classes_take_the_steps_of_the_formula(dtype):
+    for d in (1, 15, 16, 70):
+        for B in (8, 16, 32):
+            check("pairwise", 2, d, 70, dtype, B=B)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

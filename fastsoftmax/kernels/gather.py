@@ -24,9 +24,11 @@ from fastsoftmax.kernels.vectors import (
     fill,
     lanes,
     llvm_type,
+    load_masked,
     multiply_add,
     of_array,
     splat,
+    spread,
     store_at,
     total,
     word,
@@ -49,7 +51,7 @@ def part_table(parts: tuple[np.ndarray, ...]) -> np.ndarray:
         address = part.__array_interface__["data"][0]
         table.append((address, *part.strides, kind, part.shape[1], column, dtype.itemsize))
         column += part.shape[1]
-    return np.array(table, dtype=np.int64)
+    return np.array(table, dtype=np.int64).reshape(-1, ITEM + 1)
 
 
 def _stored_type(kind, count):
@@ -163,6 +165,36 @@ def copy_vectors(typing_context, X, t, column, address, kind, count):
     return of_array(X)(X, i64, i64, i64, i64, i64), build
 
 
+def _copy_last_twin(X, t, column, address, kind, count):
+    values = np.zeros(lanes(X), X.dtype)
+    values[:count] = _memory(X, address, kind, count)
+    X[t, column : column + len(values)] = values
+    with np.errstate(invalid="ignore"):
+        return values * 0
+
+
+@word(_copy_last_twin)
+def copy_last(typing_context, X, t, column, address, kind, count):
+    """Copy `count` numbers, fewer than a vector holds, as `copy_vectors` does; zeros after them."""
+
+    def build(context, builder, signature, arguments):
+        array, row, first, source, code, beyond = arguments
+        ty = llvm_type(of_array(X))
+        numbers = ir.Constant(ir.VectorType(I64, ty.count), list(range(ty.count)))
+        mask = builder.icmp_signed("<", numbers, spread(builder, beyond, numbers.type))
+
+        def arm(stored):
+            loaded = load_masked(builder, source, _stored_type(stored, ty.count), mask)
+            return _cast(builder, loaded, stored, ty)
+
+        value = _arms(builder, code, arm, ty)
+        store_at(builder, value, element_address(context, builder, X, array, row, first))
+        return builder.fmul(value, fill(ty, 0.0))
+
+    i64 = types.int64
+    return of_array(X)(X, i64, i64, i64, i64, i64), build
+
+
 @word(lambda X, address, kind: _memory(X, address, kind, 1)[0])
 def read_one(typing_context, X, address, kind):
     """Return one number of X's dtype from a number of KINDS[kind] at `address`."""
@@ -200,14 +232,21 @@ def _gather_rows(X, start, stop, rows, first, at):
     odd, odds = zero, zeros
     vectors = width // lanes(X)
     whole = vectors * lanes(X)
+    rest = width - whole
+    # The zeros after the last numbers of a part must not fall on another row.
+    alone = column + whole + lanes(X) <= X.shape[1]
     for t in range(start, stop):
         address = at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]
         if vectors > 0:
             odds = odds + copy_vectors(X, t, column, address, kind, vectors)
-        for j in range(whole, width):
-            last = read_one(X, address + j * item, kind)
-            X[t, column + j] = last
-            odd += last * zero
+        if rest > 0 and alone:
+            end = address + whole * item
+            odds = odds + copy_last(X, t, column + whole, end, kind, rest)
+        elif rest > 0:
+            for j in range(whole, width):
+                x = read_one(X, address + j * item, kind)
+                X[t, column + j] = x
+                odd += x * zero
     return odd + total(odds)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import add_scaled
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
-from fastsoftmax.kernels.vectors import fma, lanes, load, splat, store, total
+from fastsoftmax.kernels.vectors import borrowed, fma, lanes, load, splat, store, total
 
 
 @kernel(EXACT)
@@ -41,12 +42,14 @@ def descend_plainly(weights, average, block, rows, l2, bias):
 
     The same steps as `descend`, one row of W's traffic after the other, on one thread.
     """
+    weights, block, rows = borrowed(weights), borrowed(block), borrowed(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     one = W.dtype.type(1)
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
+        ask_for_rows(rows, first + B, min(first + 2 * B, n))
         finite = gather(X, 0, count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
             break

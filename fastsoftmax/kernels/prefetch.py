@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ITEM, ROW_STRIDE, WIDTH
-from fastsoftmax.kernels.vectors import address_of, apart
+from fastsoftmax.kernels.vectors import address_of, apart, ask
 
 LINE = 64  # bytes
 
@@ -36,3 +36,17 @@ def look_ahead(lines, rows, first, stop, worker, team):
     last = address_of(lines, worker, count)
     lines[worker, count] = last
     return address_of(lines, worker, 0), last
+
+
+@kernel(EXACT)
+def ask_for_rows(rows, first, stop):
+    """Ask for the cache lines of rows first : stop."""
+    for p in range(rows.table.shape[0]):
+        at = rows.table[p]
+        start, stride, length = at[ADDRESS], at[ROW_STRIDE], at[WIDTH] * at[ITEM]
+        if at[COLUMN_STRIDE] == at[ITEM]:
+            for t in range(first, stop):
+                address = start + rows.order[t] * stride
+                for line in range(0, length, LINE):
+                    ask(address + line)
+                ask(address + length - 1)
