@@ -12,14 +12,19 @@ from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.pair import descend_pairwise
+from fastsoftmax.kernels.panels import descend_panels
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import (
     block_rows,
+    has_panels,
     is_tiny,
     new_average,
     new_block,
     new_gradient,
+    new_panels,
     new_weights,
+    panel_columns,
+    panel_count,
     useful_workers,
 )
 from fastsoftmax.kernels.workers import Team
@@ -39,9 +44,9 @@ class Tally(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Rows to visit: a part table, and for each row its number, class, weight and step size."""
+    """Rows to visit: part tables, and for each row its number, class, weight and step size."""
 
-    table: np.ndarray
+    tables: list[np.ndarray]
     order: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
@@ -61,20 +66,32 @@ class Solver:
         self.l2, self.batch_size = float(options.l2), options.batch_size
         self.bias = 1.0 if options.fit_intercept else 0.0
         rows = block_rows(K, d)
-        plain = self.batch_size == 1 and is_tiny(K, d)
         self._in_turn = descend_pairwise if K == 2 else descend_plainly
-        self._team = Team(1 if plain else useful_workers(K, d, options.thread_count))
+        self._columns = [(0, d)]  # of each worker's part table
+        workers = useful_workers(K, d, options.thread_count)
+        self._gradient, self._panels = None, None
+        self._descend: Callable[[Visit], Any] = self._per_block
+        if self.batch_size > 1:
+            self._gradient = new_gradient(K, d, self.dtype)
+            self._descend = self._per_batch
+        elif is_tiny(K, d):
+            workers = 1
+            self._descend = self._row_by_row
+        elif has_panels(K, d):
+            workers = min(options.thread_count, panel_count(d))
+            self._columns = [panel_columns(d, i, workers) for i in range(workers)]
+            self._panels = new_panels(K, d, self.dtype, workers)
+            self._descend = self._per_panel
+        self._team = Team(workers)
         self._weights = new_weights(K, d, self.dtype)
-        self._block = new_block(K, d, self.dtype, rows, self._team.size)
-        self._average = new_average(K, d, self.dtype, rows) if options.average else None
+        self._block = new_block(K, d, self.dtype, rows, workers)
+        self._averages: list[Any] = [
+            new_average(K, d, self.dtype, rows) if options.average else None for _ in self._columns
+        ]
         self._sums = [np.zeros((K, d)), np.zeros(K)]
         self._averaged = 0.0
         self._parts: tuple[np.ndarray, ...] = ()
-        self._part_table = part_table(())
-        self._gradient = new_gradient(K, d, self.dtype) if self.batch_size > 1 else None
-        self._descend: Callable[..., Any] = self._per_batch if self.batch_size > 1 else (
-            self._row_by_row if plain else self._per_block
-        )  # fmt: skip
+        self._part_tables: list[np.ndarray] = []
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
         self.call_rows = max(rows, min(CALL_ROWS, whole))
 
@@ -91,7 +108,7 @@ class Solver:
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps."""
-        if self._average is None or self._averaged == 0:
+        if self._averaged == 0:
             return self._weights.W[:, : self.d].copy(), self._weights.b[0, : self.K].copy()
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
@@ -115,9 +132,9 @@ class Solver:
         ends: bool = False,
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
-        visit = Visit(self._table(parts), order, labels, weight, eta, ends)
+        visit = Visit(self._tables(parts), order, labels, weight, eta, ends)
         tally = Tally(*self._descend(visit))
-        if self._average is not None:
+        if self._averages[0] is not None:
             self._add_up(int(np.count_nonzero(weight)))
         return tally
 
@@ -138,51 +155,63 @@ class Solver:
         squared_norms(norms, self._block.X[0], order, part_table(parts))
         return norms
 
-    def _table(self, parts: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Return the part table of these arrays, made anew only when they are others."""
-        if self._parts is not parts:
-            self._parts, self._part_table = parts, part_table(parts)
-        return self._part_table
+    def _tables(self, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        """Return the part tables of these arrays, made anew only when they are others."""
+        if self._parts is not parts or not self._part_tables:
+            self._parts = parts
+            self._part_tables = [part_table(parts, *columns) for columns in self._columns]
+        return self._part_tables
 
     def _measured_weights(self) -> Any:
-        if self._average is None:
+        if self._averaged == 0:
             return self._weights
         shown = new_weights(self.K, self.d, self.dtype)
         shown.W[:, : self.d], shown.b[0, : self.K] = self.weights()
         return shown
 
     def _per_block(self, visit: Visit) -> Any:
-        rows = Rows(*visit[:4], visit.eta * visit.weight)
+        rows = Rows(visit.tables[0], *visit[1:4], visit.eta * visit.weight)
         team = self._team
         return team.run(
             lambda worker: descend(
-                self._weights, self._average, self._block, rows,
+                self._weights, self._averages[0], self._block, rows,
+                self.l2, self.bias, team.barrier, worker, team.size,
+            )
+        )  # fmt: skip
+
+    def _per_panel(self, visit: Visit) -> Any:
+        step = visit.eta * visit.weight
+        rows = [Rows(table, *visit[1:4], step) for table in visit.tables]
+        team = self._team
+        return team.run(
+            lambda worker: descend_panels(
+                self._weights, self._averages[worker], self._panels, rows[worker],
                 self.l2, self.bias, team.barrier, worker, team.size,
             )
         )  # fmt: skip
 
     def _row_by_row(self, visit: Visit) -> Any:
-        rows = Rows(*visit[:4], visit.eta * visit.weight)
-        return self._in_turn(self._weights, self._average, self._block, rows, self.l2, self.bias)
+        rows = Rows(visit.tables[0], *visit[1:4], visit.eta * visit.weight)
+        average = self._averages[0]
+        return self._in_turn(self._weights, average, self._block, rows, self.l2, self.bias)
 
     def _per_batch(self, visit: Visit) -> Any:
-        rows = Rows(*visit[:5])
+        rows = Rows(visit.tables[0], *visit[1:5])
         team = self._team
         return team.run(
             lambda worker: descend_batches(
-                self._weights, self._gradient, self._average, self._block, rows,
+                self._weights, self._gradient, self._averages[0], self._block, rows,
                 self.batch_size, visit.ends, self.l2, self.bias, team.barrier, worker, team.size,
             )
         )  # fmt: skip
 
     def _add_up(self, rows: int) -> None:
         """Move the kernel's short sums of W and b into float64 ones, before they lose digits."""
-        average = self._average
-        assert average is not None
-        self._sums[0] += average.W[:, : self.d]
-        self._sums[1] += average.b[0, : self.K]
-        average.W[:] = 0
-        average.b[0, : self.K] = 0
+        self._sums[1] += self._averages[0].b[0, : self.K]
+        for average, (first, stop) in zip(self._averages, self._columns, strict=True):
+            self._sums[0][:, first:stop] += average.W[:, first:stop]
+            average.W[:] = 0
+            average.b[0, : self.K] = 0
         if self._gradient is None:
             self._averaged += rows
         else:

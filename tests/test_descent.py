@@ -9,14 +9,22 @@ from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.pair import descend_pairwise
+from fastsoftmax.kernels.panels import descend_panels
 from fastsoftmax.kernels.plain import descend_plainly
-from fastsoftmax.kernels.scratch import new_average, new_block, new_gradient, new_weights
+from fastsoftmax.kernels.scratch import (
+    new_average,
+    new_block,
+    new_gradient,
+    new_panels,
+    new_weights,
+    panel_columns,
+)
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.solver import Tally
 from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
-RULES = ("blocked", "plain", "batches", "pairwise")
+RULES = ("blocked", "plain", "batches", "panels", "pairwise")
 
 
 def relative(got, want):
@@ -28,7 +36,7 @@ class Trained:
 
     def __init__(
         self, rule, problem, dtype, *, B=8, l2=0.0, average=False, bias=1.0, threads=1, batch=5,
-        K=None, start=None,
+        K=None, start=None, given=None,
     ):  # fmt: skip
         X, y, w, eta = problem
         self.K, self.d = K or int(y.max()) + 1, X.shape[1]
@@ -38,7 +46,7 @@ class Trained:
         self.average = new_average(self.K, self.d, np.dtype(dtype), B) if average else None
         self.gradient = new_gradient(self.K, self.d, np.dtype(dtype))
         block = new_block(self.K, self.d, np.dtype(dtype), B, threads)
-        X = np.ascontiguousarray(X, dtype)
+        X = np.ascontiguousarray(X, dtype) if given is None else given
         step = eta if rule == "batches" else eta * w
         rows = Rows(part_table((X,)), np.arange(len(y)), y, w, step)
         with Team(threads) as team:
@@ -48,6 +56,8 @@ class Trained:
                         self.weights, self.average, block, rows, l2, bias, team.barrier, i, threads
                     )
                 )
+            elif rule == "panels":
+                facts = self._by_panels(X, rows, l2, bias, team)
             elif rule == "plain":
                 facts = descend_plainly(self.weights, self.average, block, rows, l2, bias)
             elif rule == "pairwise":
@@ -61,6 +71,27 @@ class Trained:
                 )  # fmt: skip
 
         self.tally = Tally(*facts)
+
+    def _by_panels(self, X, rows, l2, bias, team):
+        size = team.size
+        dtype = self.weights.W.dtype
+        panels = new_panels(self.K, self.d, dtype, size)
+        columns = [panel_columns(self.d, i, size) for i in range(size)]
+        shares = [rows._replace(table=part_table((X,), *part)) for part in columns]
+        averages = [None] * size
+        if self.average is not None:
+            averages = [new_average(self.K, self.d, dtype, 8) for _ in columns]
+        facts = team.run(
+            lambda i: descend_panels(
+                self.weights, averages[i], panels, shares[i], l2, bias, team.barrier, i, size
+            )
+        )
+        if self.average is not None:
+            self.average.b[:] = averages[0].b
+            for own, (first, stop) in zip(averages, columns, strict=True):
+                assert_array_equal(own.b, averages[0].b)
+                self.average.W[:, first:stop] = own.W[:, first:stop]
+        return facts
 
     @property
     def W(self):
@@ -106,7 +137,7 @@ def check(rule, K, d, n, dtype, **settings):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", RULES[:3])
+@pytest.mark.parametrize("rule", RULES[:4])
 @pytest.mark.parametrize("K", [2, 3, 4, 5, 6, 7, 10, 11, 16, 17, 33, 70])
 def test_every_rule_takes_the_steps_of_the_formula(rule, K, dtype):
     for d in (1, 15, 16, 70):
@@ -156,6 +187,10 @@ def test_without_intercept_the_bias_stays_zero(rule):
 def test_features_beyond_one_panel_add_up():
     check("blocked", 6, 1100, 20, np.float64)
     check("batches", 6, 2050, 20, np.float64)
+    for d in (770, 1024, 1100, 1600):
+        for dtype in (np.float32, np.float64):
+            for l2 in (0.0, 0.1):
+                check("panels", 6, d, 20, dtype, average=True, l2=l2)
 
 
 @pytest.mark.parametrize("rule", ["blocked", "batches"])
@@ -169,6 +204,30 @@ def test_any_number_of_threads_gives_the_same_bits(rule, dtype):
         assert_array_equal(again.b, first.b)
         assert_array_equal(again.average.W, first.average.W)
         assert again.tally == first.tally
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_panels_give_the_same_bits_for_any_number_of_threads(l2, dtype):
+    X, y, w, eta = oracle.problem(10, 1700, 100)
+    first = Trained("panels", (X, y, w, eta), dtype, average=True, l2=l2)
+    for threads in (2, 3, 4):
+        again = Trained("panels", (X, y, w, eta), dtype, average=True, l2=l2, threads=threads)
+        assert_array_equal(again.W, first.W)
+        assert_array_equal(again.b, first.b)
+        assert_array_equal(again.average.W, first.average.W)
+        assert again.tally == first.tally
+
+
+def test_panels_use_rows_where_they_lie_as_they_use_gathered_ones():
+    X, y, w, eta = oracle.problem(5, 64, 50)
+    in_place = Trained("panels", (X, y, w, eta), np.float64)
+    for other in (np.asfortranarray(X), X[:, ::-1]):
+        rows = Trained("panels", (X, y, w, eta), np.float64, given=other)
+        if other.flags.f_contiguous:
+            assert_array_equal(rows.W, in_place.W)
+        else:
+            assert_allclose(rows.W, in_place.W[:, ::-1], rtol=1e-9, atol=1e-12)
 
 
 def test_a_batch_of_one_is_a_per_sample_step():

@@ -118,8 +118,9 @@ def digest(model, folder):
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 16}, {"average": True, "l2": 0.01}], ids=str
 )
-def test_any_threads_and_any_repetition_give_the_same_file(options, tmp_path):
-    X, y, w = problem(100, 800, 300)  # large enough for four workers
+@pytest.mark.parametrize(("K", "d"), [(100, 800), (10, 1600)])  # large enough for four workers
+def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_path):
+    X, y, w = problem(K, d, 300)
     digests = {
         digest(fastsoftmax.train(X, y, weight=w, threads=threads, epochs=2, **options), tmp_path)
         for threads in (1, 1, 2, 3, 4)

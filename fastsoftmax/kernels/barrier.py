@@ -60,17 +60,26 @@ def look(typing_context, barrier, i):
 
 
 @kernel(EXACT)
-def wait(barrier, team):
-    """Return when all `team` workers have come here."""
-    if team == 1:
-        return
+def arrive(barrier, team):
+    """Say that this worker has come here; return what `leave` needs to know."""
     round_number = look(barrier, ROUND)
-    if atomic_add(barrier, ARRIVED, 1) == team - 1:
+    if team > 1 and atomic_add(barrier, ARRIVED, 1) == team - 1:
         atomic_add(barrier, ARRIVED, -team)
         atomic_add(barrier, ROUND, 1)
-        return
+    return round_number
+
+
+@kernel(EXACT)
+def leave(barrier, round_number, team):
+    """Return when all `team` workers have arrived."""
     spins = 0
-    while look(barrier, ROUND) == round_number:
+    while team > 1 and look(barrier, ROUND) == round_number:
         spins += 1
         if spins > SPINS:
             yield_core()
+
+
+@kernel(EXACT)
+def wait(barrier, team):
+    """Return when all `team` workers have come here."""
+    leave(barrier, arrive(barrier, team), team)

@@ -42,7 +42,7 @@ def take_step(W, G, S, k, size, facts):
             store(W, i, j, fma(share, load(G, i, j), keep * load(W, i, j)))
             store(G, i, j, zero)
     if S is not None:
-        add_scaled(S, W, k, size, W.dtype.type(1))
+        add_scaled(S, W, k, size, np.int64(0), W.shape[1], W.dtype.type(1))
 
 
 @kernel(EXACT)
@@ -52,7 +52,8 @@ def settle(weights, gradient, average, block, X, k, size, count, cursor, last):
     R = block.R
     if count > 0:
         one = R.dtype.type(1)
-        cursor = update(gradient.W, k, size, one, R, k, X, count, cursor, last)
+        start, stop = np.int64(0), X.shape[1]
+        cursor = update(gradient.W, None, k, size, start, stop, one, R, X, count, cursor, last)
     if gradient.facts[CLOSED] > 0:
         if average is not None:
             take_step(weights.W, gradient.W, average.W, k, size, gradient.facts)
@@ -126,7 +127,7 @@ def descend_batches(
         if not gather_share(X, rows, first, stop, worker, team, barrier, QUEUE + turn):
             atomic_add(barrier, STOP, 1)
         wait(barrier, team)
-        cursor, last = look_ahead(block.lines, rows, stop, min(stop + B, n), worker, team)
+        cursor, last = look_ahead(block.lines, worker, rows, stop + worker, min(stop + B, n), team)
         for tile in mine:
             k = tile_start(K, tile)
             size = tile_start(K, tile + 1) - k

@@ -17,7 +17,7 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
-from fastsoftmax.kernels.recurrence import kept, kept_sum, recur
+from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
 from fastsoftmax.kernels.vectors import address_of, apart, borrowed, fma, lanes, load, splat, store
 
@@ -52,28 +52,38 @@ def gather_share(X, rows, first, stop, worker, team, barrier, queue):
 
 
 @kernel(EXACT)
-def add_scaled(S, W, k, size, factor):
-    """Add factor W[k : k + size] to S."""
+def add_scaled(S, W, k, size, start, stop, factor):
+    """Add factor W[k : k + size] to S, over the features start : stop."""
     scale = splat(W, factor)
     for i in range(k, k + size):
-        for j in range(0, W.shape[1], lanes(W)):
+        for j in range(start, stop, lanes(W)):
             store(S, i, j, fma(scale, load(W, i, j), load(S, i, j)))
+
+
+@kernel(EXACT)
+def add_block(S, H, W, X, k, size, start, stop, rows, first, count, l2, cursor, last):
+    """Add to S[k : k + size] the sum of W over the steps of a block, from W before them."""
+    share = W.dtype.type(kept_sum(rows, l2, first, count))
+    add_scaled(S, W, k, size, start, stop, share)
+    one = W.dtype.type(1)
+    return update(S, None, k, size, start, stop, one, H, X, count, cursor, last)
 
 
 @kernel(EXACT)
 def bring_in(weights, average, block, X, k, size, rows, first, count, l2, cursor, last):
     """Bring the steps of a block into rows k : k + size of W, and into the sum of W."""
     apart()
-    R = block.R
-    one = R.dtype.type(1)
+    W, R = weights.W, block.R
+    keep = R.dtype.type(kept(rows.step, l2, first, count) if l2 > 0 else 1.0)
+    # Literal numbers as arguments would have `update` compiled once more.
+    start, stop = np.int64(0), W.shape[1]
     if average is not None:
-        share = R.dtype.type(kept_sum(rows, l2, first, count))
-        add_scaled(average.W, weights.W, k, size, share)
-        cursor = update(average.W, k, size, one, average.H, k, X, count, cursor, last)
-    keep = one
-    if l2 > 0:
-        keep = R.dtype.type(kept(rows.step, l2, first, count))
-    return update(weights.W, k, size, keep, R, k, X, count, cursor, last)
+        if sums_simply(rows, l2, first, R.shape[0]):
+            return update(W, average.W, k, size, start, stop, keep, R, X, count, cursor, last)
+        cursor = add_block(
+            average.W, average.H, W, X, k, size, start, stop, rows, first, count, l2, cursor, last
+        )
+    return update(W, None, k, size, start, stop, keep, R, X, count, cursor, last)
 
 
 @kernel(EXACT)
@@ -84,7 +94,9 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     tiles = class_tiles(K)
     n = rows.order.shape[0]
     count = min(B, n - first)
-    cursor, last = look_ahead(block.lines, rows, first + B, min(first + 2 * B, n), worker, team)
+    cursor, last = look_ahead(
+        block.lines, worker, rows, first + B + worker, min(first + 2 * B, n), team
+    )
     for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
         k = tile_start(K, tile)
         size = tile_start(K, tile + 1) - k

@@ -42,16 +42,29 @@ WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(FEATURES)
 ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM = range(7)
 
 
-def part_table(parts: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Describe arrays (rows, width), side by side, as a table (parts, 7) int64 for `gather`."""
+def part_table(
+    parts: tuple[np.ndarray, ...], first: int = 0, stop: int | None = None
+) -> np.ndarray:
+    """Describe arrays (rows, width), side by side, as a table (parts, 7) int64 for `gather`.
+
+    first, stop: only these of the columns.
+    """
     table, column = [], 0
     for part in parts:
-        dtype = np.dtype("u1") if part.dtype == np.bool_ else part.dtype
-        kind = KINDS.index(dtype.newbyteorder("="))
-        address = part.__array_interface__["data"][0]
-        table.append((address, *part.strides, kind, part.shape[1], column, dtype.itemsize))
+        low, high = max(first - column, 0), part.shape[1]
+        if stop is not None:
+            high = min(high, stop - column)
+        if low < high:
+            table.append(_part(part, low, high, column))
         column += part.shape[1]
     return np.array(table, dtype=np.int64).reshape(-1, ITEM + 1)
+
+
+def _part(part: np.ndarray, low: int, high: int, column: int) -> tuple[int, ...]:
+    dtype = np.dtype("u1") if part.dtype == np.bool_ else part.dtype
+    kind = KINDS.index(dtype.newbyteorder("="))
+    address = part.__array_interface__["data"][0] + low * part.strides[1]
+    return (address, *part.strides, kind, high - low, column + low, dtype.itemsize)
 
 
 def _stored_type(kind, count):
@@ -120,6 +133,16 @@ def _arms(builder, kind, build_arm, types_out):
     for value, block in values:
         merged.add_incoming(value, block)
     return merged
+
+
+@word(lambda X: KINDS.index(X.dtype))
+def own_kind(typing_context, X):
+    """Return the number of X's own dtype among KINDS."""
+
+    def build(context, builder, signature, arguments):
+        return ir.Constant(I64, KINDS.index(np.dtype(f"f{X.dtype.bitwidth // 8}")))
+
+    return types.int64(X), build
 
 
 def _memory(X, address, kind, count):

@@ -62,6 +62,6 @@ def descend_plainly(weights, average, block, rows, l2, bias):
             loss += rows.weight[row] * row_loss
             hits += rows.weight[row] * hit
             if average is not None and rows.weight[row] > 0:
-                add_scaled(average.W, W, 0, W.shape[0], one)
+                add_scaled(average.W, W, 0, W.shape[0], 0, W.shape[1], one)
                 add_row(average.b, b)
     return loss, hits, finite and np.isfinite(loss)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ITEM, ROW_STRIDE, WIDTH
-from fastsoftmax.kernels.vectors import address_of, apart, ask
+from fastsoftmax.kernels.vectors import address_of, apart, ask, list_lines
 
 LINE = 64  # bytes
 
 
 @kernel(EXACT)
-def look_ahead(lines, rows, first, stop, worker, team):
-    """List in lines[worker] the cache lines of this worker's share of rows first : stop.
+def look_ahead(lines, worker, rows, first, stop, every):
+    """List in lines[worker] the cache lines of rows first : stop : every.
 
     Return the addresses of the list's first and last entries. The last is a line at hand, the
     list's own, for tiles to ask for when the list is done.
@@ -26,12 +26,12 @@ def look_ahead(lines, rows, first, stop, worker, team):
     for p in range(rows.table.shape[0]):
         at = rows.table[p]
         if at[COLUMN_STRIDE] == at[ITEM]:
-            length = (at[WIDTH] * at[ITEM] + LINE - 1) // LINE
-            for t in range(first + worker, stop, team):
+            for t in range(first, stop, every):
+                address = at[ADDRESS] + rows.order[t] * at[ROW_STRIDE]
+                line = address // LINE * LINE
+                length = (address + at[WIDTH] * at[ITEM] - line + LINE - 1) // LINE
                 if count + length <= room:
-                    address = at[ADDRESS] + rows.order[t] * at[ROW_STRIDE]
-                    for line in range(length):
-                        lines[worker, count + line] = address + line * LINE
+                    list_lines(lines, worker, count, line, length)
                     count += length
     last = address_of(lines, worker, count)
     lines[worker, count] = last
@@ -50,3 +50,13 @@ def ask_for_rows(rows, first, stop):
                 for line in range(0, length, LINE):
                     ask(address + line)
                 ask(address + length - 1)
+
+
+@kernel(EXACT)
+def ask_for_ends(rows, first, stop):
+    """Ask for the last cache line of rows first : stop."""
+    for p in range(rows.table.shape[0]):
+        at = rows.table[p]
+        end = at[ADDRESS] + at[WIDTH] * at[ITEM] - 1
+        for t in range(first, stop):
+            ask(end + rows.order[t] * at[ROW_STRIDE])

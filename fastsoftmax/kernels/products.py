@@ -12,17 +12,18 @@ from fastsoftmax.kernels.tiles import (
     GRAM_TILE,
     ROW_TILE,
     WIDE,
+    copying_tile,
     dot_tile,
     triangle_tile,
     update_tile,
 )
-from fastsoftmax.kernels.vectors import apart, lanes
+from fastsoftmax.kernels.vectors import address_of, apart, lanes
 
 # A panel of 4 + 5 rows of this many floats stays in the first-level cache.
 PANEL = 1024
 
 _dots_1, _dots_2, _dots_3, _dots_4, _dots_5 = (dot_tile(ROW_TILE, c) for c in range(1, 6))
-_triangle = triangle_tile()
+_triangle, _copying = triangle_tile(), copying_tile()
 _wide_1, _wide_2, _wide_3, _wide_4, _wide_5 = (update_tile(c, WIDE) for c in range(1, 6))
 _slim_1, _slim_2, _slim_3, _slim_4, _slim_5 = (update_tile(c, 1) for c in range(1, 6))
 
@@ -56,32 +57,32 @@ def _dots(size, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
 
 
 @kernel()
-def _wide(size, W, k, j, keep, E, e, X, count, cursor, last):
+def _wide(size, W, S, k, j, keep, E, e, X, count, cursor, last):
     if size == 5:
-        cursor = _wide_5(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _wide_5(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 4:
-        cursor = _wide_4(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _wide_4(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 3:
-        cursor = _wide_3(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _wide_3(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 2:
-        cursor = _wide_2(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _wide_2(W, S, k, j, keep, E, e, X, count, cursor, last)
     else:
-        cursor = _wide_1(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _wide_1(W, S, k, j, keep, E, e, X, count, cursor, last)
     return cursor
 
 
 @kernel()
-def _slim(size, W, k, j, keep, E, e, X, count, cursor, last):
+def _slim(size, W, S, k, j, keep, E, e, X, count, cursor, last):
     if size == 5:
-        cursor = _slim_5(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _slim_5(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 4:
-        cursor = _slim_4(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _slim_4(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 3:
-        cursor = _slim_3(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _slim_3(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 2:
-        cursor = _slim_2(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _slim_2(W, S, k, j, keep, E, e, X, count, cursor, last)
     else:
-        cursor = _slim_1(W, k, j, keep, E, e, X, count, cursor, last)
+        cursor = _slim_1(W, S, k, j, keep, E, e, X, count, cursor, last)
     return cursor
 
 
@@ -95,6 +96,27 @@ def margins(Z, X, W, k, size, count, cursor, last):
         for t in range(0, count, ROW_TILE):
             cursor = _dots(size, Z, t, k, X, t, W, k, start, stop, cursor, last)
     return cursor
+
+
+@kernel()
+def copy_gram(G, X, at, start, stop):
+    """Copy rows that begin in memory at `at` (B, 1) to X, and set the upper triangle of X X^T.
+
+    Both over the features start : stop.
+    """
+    apart()
+    B = X.shape[0]
+    here = address_of(at, 0, 0)
+    for s in range(0, B, GRAM_TILE):
+        _copying(G, X, at, s, start, stop)
+    if B > GRAM_TILE:
+        for s in range(B):
+            for t in range(s + GRAM_TILE - s % GRAM_TILE, B):
+                G[s, t] = 0
+        for s in range(0, B, GRAM_TILE):
+            for t in range(s + GRAM_TILE, B, ROW_TILE):
+                for r in range(s, s + GRAM_TILE, ROW_TILE):
+                    _dots_4(G, r, t, X, r, X, t, start, stop, here, here)
 
 
 @kernel()
@@ -120,20 +142,26 @@ def couple(Z, t, G, R, last):
     one = Z.dtype.type(1)
     wide = width - width % (WIDE * step)
     for k in range(0, wide, WIDE * step):
-        _wide_4(Z, t, k, one, G, t, R, t, last, last)
+        _wide_4(Z, None, t, k, one, G, t, R, t, last, last)
     for k in range(wide, width, step):
-        _slim_4(Z, t, k, one, G, t, R, t, last, last)
+        _slim_4(Z, None, t, k, one, G, t, R, t, last, last)
 
 
 @kernel()
-def update(W, k, size, keep, E, e, X, count, cursor, last):
-    """Set W[k : k + size] = keep W + E[:count, e : e + size]^T X[:count]."""
+def update(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
+    """Set W[k : k + size] = keep W + E[:count, k : k + size]^T X[:count], features start : stop.
+
+    Add to S, where it is not None, what W is after each of the rows.
+    """
     apart()
     step = lanes(W)
-    d = W.shape[1]
-    wide = d - d % (WIDE * step)
-    for j in range(0, wide, WIDE * step):
-        cursor = _wide(size, W, k, j, keep, E, e, X, count, cursor, last)
-    for j in range(wide, d, step):
-        cursor = _slim(size, W, k, j, keep, E, e, X, count, cursor, last)
+    wide = start
+    if S is None:
+        # With S a single vector across is fastest: 1.27 times the time without, two side by side
+        # 1.33, three 1.8, and a product with coefficients of its own 1.5.
+        wide = stop - (stop - start) % (WIDE * step)
+        for j in range(start, wide, WIDE * step):
+            cursor = _wide(size, W, S, k, j, keep, E, k, X, count, cursor, last)
+    for j in range(wide, stop, step):
+        cursor = _slim(size, W, S, k, j, keep, E, k, X, count, cursor, last)
     return cursor

@@ -122,6 +122,21 @@ def kept(step, l2, first, count):
 
 
 @kernel(EXACT)
+def sums_simply(rows, l2, first, B):
+    """Return whether the sum of W over a block is that of W after each of its B additions.
+
+    It is where no step shrinks W, no row has weight 0 and none is missing; else it takes
+    `average_coefficients`.
+    """
+    if l2 > 0 or first + B > rows.order.shape[0]:
+        return False
+    light = 0
+    for t in range(first, first + B):
+        light += rows.weight[t] <= 0
+    return light == 0
+
+
+@kernel(EXACT)
 def kept_sum(rows, l2, first, count):
     """Return the sum of c_{t+1} over the rows t of the block that count."""
     share, shares = 1.0, 0.0
@@ -183,27 +198,29 @@ def weighted_logs(mass, weight, first, count):
 
 @kernel(EXACT)
 def recur_narrow(block, b, average, rows, first, count, bias):
-    """Do as `recur_wide` where all classes fit one vector: logits and biases stay in registers."""
+    """Do as `recur_wide` where all classes fit one vector: residuals and biases in registers."""
     apart()
     R, Z, G, mass = block.R, block.Z, block.G, block.mass
-    one = R.dtype.type(1)
     loss, hits = 0.0, 0.0
     biases = load(b, 0, 0)
     share = splat(R, R.dtype.type(bias))
+    r = splat(R, R.dtype.type(0))
     for t in range(count):
         row = first + t
-        if t % ROW_TILE == 0 and t > 0:
-            couple(Z, t, G, R, address_of(block.lines, 0, 0))
-        z = load(Z, t, 0) + biases
-        for s in range(t - t % ROW_TILE, t):
+        # What does not wait for the row before comes first: only r does.
+        z = load(Z, t, 0)
+        for s in range(t - 1):
             z = fma(splat(R, G[s, t]), load(R, s, 0), z)
+        if t > 0:
+            z = fma(splat(R, G[t - 1, t]), r, z)
+        z = z + biases
         store(R, t, 0, z)
         z_y = R[t, rows.y[row]]
         highest = largest(z)
         e = exp(z - splat(R, highest))
         sum_e = total(e)
-        p = e * splat(R, one / sum_e)
-        r = splat(R, R.dtype.type(-rows.step[row])) * (p - one_hot(R, 0, rows.y[row]))
+        step = R.dtype.type(rows.step[row])
+        r = fma(e, splat(R, -step / sum_e), splat(R, step) * one_hot(R, 0, rows.y[row]))
         store(R, t, 0, r)
         biases = fma(share, r, biases)
         mass[t] = sum_e
@@ -238,7 +255,8 @@ def recur_wide(block, b, average, rows, first, count, bias):
 def recur(block, b, average, rows, first, count, l2, bias):
     """Take the steps of a block's rows; return their weighted loss (nats) and hits.
 
-    Leave in R what `update` adds to W, and in average.H what it adds to the sum of W.
+    Leave in R what `update` adds to W, and in average.H what it adds to the sum of W where that is
+    not `sums_simply`.
     """
     apart()
     R = block.R
@@ -248,7 +266,7 @@ def recur(block, b, average, rows, first, count, l2, bias):
         loss, hits = recur_narrow(block, b, average, rows, first, count, bias)
     else:
         loss, hits = recur_wide(block, b, average, rows, first, count, bias)
-    if average is not None:
+    if average is not None and not sums_simply(rows, l2, first, R.shape[0]):
         average_coefficients(average.H, R, rows, l2, first, count)
     if l2 > 0:
         shrink_residuals(R, rows.step, l2, first, count)

@@ -227,7 +227,32 @@ def ask(typing_context, address):
     return types.void(types.int64), build
 
 
-@word(lambda A, i, j: 0)
+def _list_lines(A, i, j, address, count):
+    A[i, j : j + count] = address + 64 * np.arange(count)
+
+
+@word(_list_lines)
+def list_lines(typing_context, A, i, j, address, count):
+    """Set A[i, j + c] = address + 64 c, c < count, count >= 1: addresses of cache lines."""
+
+    def build(context, builder, signature, arguments):
+        array, row, column, start, lines = arguments
+        at = element_address(context, builder, A, array, row, column)
+        loop = Loop(builder, lines, 1, [at, start])
+        place, line = loop.variables
+        builder.store(line, builder.inttoptr(place, I64.as_pointer()))
+        loop.carry([builder.add(place, number(8)), builder.add(line, number(64))])
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(A, i64, i64, i64, i64), build
+
+
+def _address_of(A, i, j):
+    return A.__array_interface__["data"][0] + int(np.dot((i, j), A.strides))
+
+
+@word(_address_of)
 def address_of(typing_context, A, i, j):
     """Return the address of A[i, j]."""
 

@@ -1,0 +1,274 @@
+"""Exact per-sample SGD in blocks, for few classes: workers share the features, not the classes.
+
+The features are cut into panels, from (K, d) alone. A worker brings the last block's steps into its
+panels of W and computes their part of the next block's margins and Gram matrix; the parts are added
+in the order of the panels. The steps of the block every worker then takes for itself, on K numbers
+a row: that is cheaper than to wait for another to do it. So workers meet once a block.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, leave, look, wait
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.descent import Block, add_block
+from fastsoftmax.kernels.gather import (
+    ADDRESS,
+    COLUMN,
+    COLUMN_STRIDE,
+    ITEM,
+    KIND,
+    ROW_STRIDE,
+    WIDTH,
+    gather,
+    own_kind,
+)
+from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows
+from fastsoftmax.kernels.products import class_tiles, copy_gram, tile_start
+from fastsoftmax.kernels.recurrence import kept, recur, sums_simply
+from fastsoftmax.kernels.tiles import SWEEP_CLASSES, sweep_tile
+from fastsoftmax.kernels.vectors import address_of, apart, borrowed, lanes, load, splat, store
+
+# For three blocks in turn the panels' parts of margins and Gram matrix, Z (3, panels, B, width) and
+# G (3, panels, B, B padded). One of each for every worker: three blocks of rows X (workers, 3, B,
+# d), where a block's rows begin in memory at (workers, B, 1), weights W (workers, K, d), biases b
+# (workers, 1, width), and a block's margins, residuals, Gram matrix and masses. Rows of X and W may
+# be longer than d. A worker uses its panels of them alone; with one array for all, the processor's
+# own prefetching would fetch lines that the next worker is writing.
+Panels = namedtuple("Panels", "Z G X at W b own_Z own_R own_G own_mass")
+TURNS = 3  # blocks at hand: before, now, next
+LINE = 16  # numbers: panels begin on a cache line for every dtype
+
+_sweep_most = sweep_tile(SWEEP_CLASSES)
+_sweep_less = sweep_tile(max(1, SWEEP_CLASSES - 1))
+
+
+@kernel()
+def panel_start(d, panel, panels):
+    """Return the first feature of a panel of d features, padded."""
+    return min(d, (d + LINE - 1) // LINE * panel // panels * LINE)
+
+
+@kernel(EXACT)
+def add_parts(out, parts):
+    """Set out = parts[0] + parts[1] + ..., in this order."""
+    for i in range(out.shape[0]):
+        for j in range(0, out.shape[1], lanes(out)):
+            sums = load(parts[0], i, j)
+            for p in range(1, parts.shape[0]):
+                sums = sums + load(parts[p], i, j)
+            store(out, i, j, sums)
+
+
+@kernel(EXACT)
+def clear(A, start):
+    """Set rows start: of A to 0."""
+    for i in range(start, A.shape[0]):
+        for j in range(0, A.shape[1], lanes(A)):
+            store(A, i, j, splat(A, A.dtype.type(0)))
+
+
+@kernel(EXACT)
+def copy_panels(A, B, panels, worker, team):
+    """Copy this worker's panels of B to A."""
+    d = min(A.shape[1], B.shape[1])
+    start = panel_start(d, panels * worker // team, panels)
+    stop = panel_start(d, panels * (worker + 1) // team, panels)
+    for i in range(A.shape[0]):
+        for j in range(start, stop, lanes(A)):
+            store(A, i, j, load(B, i, j))
+
+
+@kernel()
+def sweep_tiles(K):
+    """Return how many tiles of a sweep K classes are cut into, of as many classes or one less."""
+    return (K + SWEEP_CLASSES - 1) // SWEEP_CLASSES
+
+
+@kernel(EXACT)
+def in_lines(rows):
+    """Return whether a row's features lie together in one part, so that tiles can ask for them."""
+    return rows.table.shape[0] == 1 and rows.table[0, COLUMN_STRIDE] == rows.table[0, ITEM]
+
+
+@kernel(EXACT)
+def lies_ready(X, rows, start, stop):
+    """Return whether rows need no gather: floats of X's dtype, features start : stop together.
+
+    Their finite check is the loss: a feature that is not finite makes no logit finite, since no
+    weight times it is.
+    """
+    at = rows.table[0]
+    width = at[WIDTH] if at[COLUMN] == start else 0
+    return in_lines(rows) and at[KIND] == own_kind(X) and width == stop - start
+
+
+@kernel(EXACT)
+def point(at, rows, first, count):
+    """Set at[t] to where row first + t begins in memory, t < count; the last ones repeat."""
+    part = rows.table[0]
+    start = part[ADDRESS] - part[COLUMN] * part[ITEM]
+    for t in range(at.shape[0]):
+        at[t, 0] = start + rows.order[first + min(t, count - 1)] * part[ROW_STRIDE]
+
+
+@kernel(EXACT)
+def sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, first, count):
+    """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
+
+    Add to S, where it is not None, what W is after each step. Meanwhile ask for the panel of rows
+    first : first + count, two to a tile.
+    """
+    apart()
+    K = W.shape[0]
+    tiles = sweep_tiles(K)
+    part = rows.table[0]
+    base = part[ADDRESS] + (start - part[COLUMN]) * part[ITEM]
+    one = two = address_of(R, 0, 0)
+    item = part[ITEM] if in_lines(rows) and count > 0 else 0
+    for tile in range(tiles):
+        if item > 0:
+            one = base + rows.order[first + min(2 * tile, count - 1)] * part[ROW_STRIDE]
+            two = base + rows.order[first + min(2 * tile + 1, count - 1)] * part[ROW_STRIDE]
+        k = tile * (K // tiles) + min(tile, K % tiles)
+        if K // tiles + (tile < K % tiles) == SWEEP_CLASSES:
+            _sweep_most(Z, W, S, k, keep, R, before, after, start, stop, one, two, item)
+        else:
+            _sweep_less(Z, W, S, k, keep, R, before, after, start, stop, one, two, item)
+
+
+@kernel(EXACT)
+def add_panel(average, W, X, start, stop, rows, first, l2, at_hand):
+    """Do as `add_block` for all classes of a panel."""
+    apart()
+    for tile in range(class_tiles(W.shape[0])):
+        k = tile_start(W.shape[0], tile)
+        size = tile_start(W.shape[0], tile + 1) - k
+        count = min(X.shape[0], rows.order.shape[0] - first)
+        add_block(
+            average.W, average.H, W, X,
+            k, size, start, stop, rows, first, count, l2, at_hand, at_hand,
+        )  # fmt: skip
+
+
+@kernel(EXACT)
+def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, team):
+    """Do `sweep_panel` for this worker's panels, to the block of this turn that begins at `first`.
+
+    Ask for the rows of the block after it.
+    """
+    apart()
+    W, before, after = panels.W[worker], panels.X[worker, turn - 1], panels.X[worker, turn]
+    n, B, parts = rows.order.shape[0], after.shape[0], panels.Z.shape[1]
+    coming, last = first + B, min(first + 2 * B, n)
+    asked = min(last, coming + 2 * sweep_tiles(W.shape[0])) if in_lines(rows) else coming
+    ask_for_ends(rows, coming, asked)
+    ask_for_rows(rows, asked, last)
+    for p in range(parts * worker // team, parts * (worker + 1) // team):
+        start = panel_start(d, p, parts)
+        stop = panel_start(d, p + 1, parts)
+        Z, ahead = panels.Z[turn, p], last - coming
+        if average is None:
+            sweep_panel(Z, W, None, keep, R, before, after, start, stop, rows, coming, ahead)
+        elif first > 0 and sums_simply(rows, l2, first - B, B):
+            S = average.W
+            sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, coming, ahead)
+        else:
+            if first > 0:
+                at_hand = address_of(panels.at[worker], 0, 0)
+                add_panel(average, W, before, start, stop, rows, first - B, l2, at_hand)
+            sweep_panel(Z, W, None, keep, R, before, after, start, stop, rows, coming, ahead)
+
+
+@kernel(EXACT)
+def fetch_block(panels, d, rows, first, turn, worker, team):
+    """Bring in the block that begins at row `first`, with this worker's parts of its Gram matrix.
+
+    Return whether all of it is finite, as far as that is known before the loss is.
+    """
+    apart()
+    X, at = panels.X[worker, turn], panels.at[worker]
+    count = panels.Z.shape[1]
+    low, high = count * worker // team, count * (worker + 1) // team
+    here = min(X.shape[0], rows.order.shape[0] - first)
+    finite = True
+    if here <= 0:
+        return finite
+    if lies_ready(X, rows, panel_start(d, low, count), panel_start(d, high, count)):
+        point(at, rows, first, here)
+    else:
+        finite = gather(X, np.int64(0), here, rows.order, first, rows.table)
+        for t in range(X.shape[0]):
+            at[t, 0] = address_of(X, t, 0)
+    for p in range(low, high):
+        start, stop = panel_start(d, p, count), panel_start(d, p + 1, count)
+        copy_gram(panels.G[turn, p], X, at, start, stop)
+    return finite
+
+
+@kernel(EXACT, entry=True)
+def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, team):
+    """Take one step per row, as `descend` does; rows.table lists this worker's panels alone.
+
+    So does average.W: each worker has an average of its own.
+    """
+    weights, average, panels = borrowed(weights), borrowed(average), borrowed(panels)
+    rows, barrier = borrowed(rows), borrowed(barrier)
+    W, b = panels.W[worker], panels.b[worker]
+    n, d = rows.order.shape[0], weights.W.shape[1]
+    B, count = panels.X.shape[2], panels.Z.shape[1]
+    block = Block(
+        panels.X[worker],
+        panels.own_Z[worker],
+        panels.own_R[worker],
+        panels.own_G[worker],
+        panels.own_mass[worker],
+        panels.at[worker],
+    )
+    loss, hits = 0.0, 0.0
+    # Literal numbers as arguments would have every kernel below compiled once more.
+    first, turn = np.int64(0), np.int64(0)
+    keep = W.dtype.type(1)
+    b[:] = weights.b
+    copy_panels(W, weights.W, count, worker, team)
+    clear(block.R, first)
+    if not fetch_block(panels, d, rows, first, turn, worker, team):
+        atomic_add(barrier, STOP + turn, 1)
+    while first < n:
+        sweep_panels(panels, d, average, block.R, turn, keep, rows, first, l2, worker, team)
+        # While the others finish: the next block, which does not depend on them.
+        met = arrive(barrier, team)
+        following = (turn + 1) % TURNS
+        if not fetch_block(panels, d, rows, first + B, following, worker, team):
+            atomic_add(barrier, STOP + following, 1)
+        leave(barrier, met, team)
+        # Whoever is ahead sets another turn's counter: all workers see the same here.
+        if look(barrier, STOP + turn) > 0:
+            loss = np.nan
+            break
+        here = min(B, n - first)
+        add_parts(block.Z, panels.Z[turn])
+        add_parts(block.G, panels.G[turn])
+        block_loss, block_hits = recur(block, b, average, rows, first, here, l2, bias)
+        loss += block_loss
+        hits += block_hits
+        if not np.isfinite(loss):
+            break
+        keep = W.dtype.type(kept(rows.step, l2, first, here) if l2 > 0 else 1.0)
+        clear(block.R, here)
+        turn = following
+        first += B
+    finite = np.isfinite(loss)
+    if finite and n > 0:
+        sweep_panels(panels, d, average, block.R, turn, keep, rows, first, l2, worker, team)
+    copy_panels(weights.W, W, count, worker, team)
+    wait(barrier, team)
+    if worker == 0:
+        weights.b[:] = b
+        for counter in range(STOP, STOP + TURNS):
+            atomic_add(barrier, counter, -look(barrier, counter))
+    wait(barrier, team)
+    return loss, hits, finite
