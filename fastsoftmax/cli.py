@@ -37,6 +37,7 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
   fastsoftmax evaluate  measure a model on rows whose classes are known
   fastsoftmax predict   write a class and its probability for each row
   fastsoftmax inspect   say what is in a model or a data set
+  fastsoftmax warmup    compile everything now, so that later runs start at once
 
 Each has its own --help with an example. `fastsoftmax --version` prints the version.
 """
@@ -246,6 +247,16 @@ def _inspect_parser() -> _Parser:
     return parser
 
 
+def _warmup_parser() -> _Parser:
+    parser = _parser(
+        "warmup",
+        "Compile everything now, so that later runs start at once; what is kept stays.",
+        "fastsoftmax warmup --quiet",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return parser
+
+
 def _add_columns(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
     parser.add_argument(flag, type=_names, metavar="A,B", help=f"{text}; separated by commas")
 
@@ -307,4 +318,5 @@ COMMANDS = {
     "evaluate": (_evaluate_parser, commands.evaluate),
     "predict": (_predict_parser, commands.predict),
     "inspect": (_inspect_parser, commands.inspect),
+    "warmup": (_warmup_parser, commands.warmup),
 }

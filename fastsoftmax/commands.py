@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsoftmax import wording
-from fastsoftmax.errors import OptionError
+from fastsoftmax.errors import FastsoftmaxError, OptionError
 from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions
 
@@ -116,6 +116,23 @@ def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
         raise OptionError("target counts the classes of data; a model has its own")
     found = inspection.describe_model(paths[0])
     return _as_json(found) if args["json"] else wording.aligned(wording.model_facts(found))
+
+
+def warmup(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Compile all kernels, so that later processes need not."""
+    from fastsoftmax.warmup import kept_in, warm_up
+
+    folder = kept_in()
+    if folder is None:
+        raise FastsoftmaxError(
+            "machine code cannot be kept: set FASTSOFTMAX_CACHE to a folder that only you can write"
+        )
+    started = time.perf_counter()
+    for name, seconds in warm_up():
+        if not args["quiet"]:
+            talk.say(f"{name}: {seconds:.1f} s")
+    seconds = time.perf_counter() - started
+    return wording.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
 
 
 class _Told:

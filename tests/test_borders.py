@@ -19,7 +19,7 @@ ROOMS = [
     {"files", "labels", "options", "progress", "schedules"},
     {"data"},
     {"model", "model_file", "tensors"},
-    {"checkpoint", "evaluation", "prediction", "run", "solver", "training"},
+    {"checkpoint", "evaluation", "prediction", "run", "solver", "training", "warmup"},
     {"estimator"},
     {"commands", "inspection", "wording"},
     {"cli", "__main__"},

@@ -72,6 +72,13 @@ def clear(A, start):
 
 
 @kernel(EXACT)
+def copy_biases(b, c):
+    """Copy the biases c to b: an assignment of slices would bring in a check that can raise."""
+    for k in range(0, b.shape[1], lanes(b)):
+        store(b, 0, k, load(c, 0, k))
+
+
+@kernel(EXACT)
 def copy_panels(A, B, panels, worker, team):
     """Copy this worker's panels of B to A."""
     d = min(A.shape[1], B.shape[1])
@@ -232,7 +239,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     # Literal numbers as arguments would have every kernel below compiled once more.
     first, turn = np.int64(0), np.int64(0)
     keep = W.dtype.type(1)
-    b[:] = weights.b
+    copy_biases(b, weights.b)
     copy_panels(W, weights.W, count, worker, team)
     clear(block.R, first)
     if not fetch_block(panels, d, rows, first, turn, worker, team):
@@ -267,7 +274,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     copy_panels(weights.W, W, count, worker, team)
     wait(barrier, team)
     if worker == 0:
-        weights.b[:] = b
+        copy_biases(weights.b, b)
         for counter in range(STOP, STOP + TURNS):
             atomic_add(barrier, counter, -look(barrier, counter))
     wait(barrier, team)

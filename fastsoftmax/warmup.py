@@ -1,0 +1,50 @@
+"""The only place that compiles kernels ahead of need, for the processes that come after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastsoftmax.data.shuffle import Plan, row_order
+from fastsoftmax.kernels.compile import code_folder
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.solver import Solver
+
+# One problem for each update rule: its name, K, d and batch size.
+RULES = (
+    ("two classes, few features", 2, 16, 1),
+    ("few classes and features", 4, 16, 1),
+    ("few classes, many features", 10, 784, 1),
+    ("many classes", 100, 64, 1),
+    ("mini-batches", 10, 16, 64),
+)
+
+
+def warm_up() -> Iterator[tuple[str, float]]:
+    """Compile all that a training run may need; yield what was compiled and its seconds.
+
+    What is kept from before is not compiled again, and takes no time.
+    """
+    parts = (np.zeros((0, 1), np.float32),)
+    started = time.perf_counter()
+    row_order(Plan("all", 2, row_major=True), 2, 0, 0, 0)
+    for average in (False, True):
+        for dtype in ("float32", "float64"):
+            for name, K, d, batch_size in RULES:
+                options = TrainOptions.of(
+                    dtype=dtype, average=average, batch_size=batch_size, threads=1
+                )
+                with Solver(K, d, options) as solver:
+                    solver.warm_up(parts, measures=True)
+                    solver.squared_norms(parts, np.zeros(0, np.int64))
+                now = time.perf_counter()
+                yield f"{name}, {dtype}{', averaged' if average else ''}", now - started
+                started = now
+
+
+def kept_in() -> str | None:
+    """Return the folder where machine code is kept, or None where none can be."""
+    folder = code_folder()
+    return None if folder is None else str(folder)

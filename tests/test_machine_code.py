@@ -1,0 +1,57 @@
+"""The machine code of the hot kernels: fused multiply-adds on the widest vectors, no slow calls."""
+
+import re
+
+import numpy as np
+import pytest
+from numba import config
+
+from fastsoftmax import solver
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.vectors import FEATURES, VECTOR_BYTES
+from fastsoftmax.options import TrainOptions
+
+pytestmark = [
+    pytest.mark.skipif(config.DISABLE_JIT, reason="there is no machine code"),
+    pytest.mark.skipif("fma" not in FEATURES, reason="not an x86 CPU with fused multiply-adds"),
+]
+REGISTER = {64: "zmm", 32: "ymm"}.get(VECTOR_BYTES, "xmm")
+
+
+def machine_code(monkeypatch, name, K, d, dtype):
+    """Compile a kernel anew, for kept code cannot be read; return the assembly of its functions.
+
+    What Python itself calls around them is left out.
+    """
+    fresh = kernel(EXACT)(getattr(solver, name).py_func)
+    monkeypatch.setattr(solver, name, fresh)
+    with solver.Solver(K, d, TrainOptions.of(dtype=dtype, threads=1)) as own:
+        own.warm_up((np.zeros((0, d), dtype),), measures=False)
+    (assembly,) = fresh.inspect_asm().values()
+    pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
+    named = zip(pieces[1::2], pieces[2::2], strict=True)
+    return "\n".join(code for name, code in named if re.match(r"_ZN\d+fastsoftmax", name))
+
+
+@pytest.mark.parametrize(
+    ("name", "K", "d", "dtype"),
+    [
+        ("descend", 100, 64, "float32"),
+        ("descend_panels", 10, 784, "float32"),
+        ("descend_panels", 10, 784, "float64"),
+        ("descend_pairwise", 2, 28, "float32"),
+        ("descend_plainly", 7, 54, "float32"),
+    ],
+)
+def test_hot_kernels_fuse_on_the_widest_vectors_and_call_nothing_slow(
+    monkeypatch, name, K, d, dtype
+):
+    code = machine_code(monkeypatch, name, K, d, dtype)
+    kind = "ps" if dtype == "float32" else "pd"
+    fused = re.findall(rf"\bvfn?madd\d+{kind}\s.*", code)
+    assert len([line for line in fused if REGISTER in line]) > 8
+    assert not [line for line in fused if REGISTER not in line]
+    called = re.findall(r"(?:movabsq\s+\$|callq?\s+)([A-Za-z_]\w*)", code)
+    assert "log" in called  # once a block, and seen here: so would others be
+    slow = re.compile(r"^(exp\d*|ldexp|pow|fma)f?$|raise|PyErr|unpickle|gil_ensure")
+    assert not [symbol for symbol in called if slow.search(symbol)]
