@@ -1,11 +1,16 @@
-"""The only place for what all benchmarks share: the problem they time and how large it is."""
+"""The only place for what all benchmarks share: problems, the machine's limits, and RESULTS.md."""
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from bench import machine
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,57 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             speed = facts["rows"] / timed.stats.median
             line = f"{timed.name:<40} {speed:>12,.0f} rows/s   log-loss {facts['log_loss']:.4f}"
             terminalreporter.write_line(line)
+
+
+class Report:
+    """Tables that grow while the benchmarks run, and become bench/RESULTS.md."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, title: str, **row: Any) -> None:
+        """Add a row to the table of this title."""
+        self.tables.setdefault(title, []).append(row)
+
+    def markdown(self) -> str:
+        """Return all tables."""
+        lines = []
+        for title, rows in self.tables.items():
+            lines += [f"## {title}", "", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
+            lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
+            lines.append("")
+        return "\n".join(lines)
+
+
+@pytest.fixture(scope="session")
+def quick(request: pytest.FixtureRequest) -> bool:
+    """Whether a look is wanted rather than a measurement."""
+    return request.config.getoption("--quick")
+
+
+@pytest.fixture(scope="session")
+def limits() -> machine.Limits:
+    """What this machine can do, measured in this run."""
+    return machine.limits()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest, limits: machine.Limits, quick: bool) -> Any:
+    """The tables of this run; a full one ends by writing them to bench/RESULTS.md."""
+    tables = Report()
+    yield tables
+    head = (
+        f"# Results of `make bench`\n\n{datetime.date.today():%Y-%m-%d}, {machine.fingerprint()}.\n"
+        "Cases of a table took turns within one run; medians. A share of the peak counts the\n"
+        "useful 4 K d flops a row and everything else as time.\n\n"
+        f"## Limits of the machine\n\n{machine.table(limits)}\n\n"
+    )
+    text = head + tables.markdown()
+    where = Path(__file__).parent / "RESULTS.md"
+    if quick:
+        where = Path(request.config.rootpath) / "demo-out" / "RESULTS-quick.md"
+        where.parent.mkdir(exist_ok=True)
+    where.write_text(text)
 
 
 def draw_problem(n: int, d: int, K: int, seed: int = 0) -> Problem:
