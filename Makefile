@@ -8,6 +8,8 @@ PIP := -m pip --disable-pip-version-check --quiet
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
+# Peers get one thread, as what they are compared with.
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_descent.py
 
 .DEFAULT_GOAL := help
@@ -42,11 +44,11 @@ lint: $(VENV)/.with-lint ## check style, format and types
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
 
-bench: $(VENV)/.with-bench ## measure speed (minutes)
-	$(IN_VENV) python -m pytest -q bench/bench_*.py
+bench: $(VENV)/.with-bench ## measure speed and write bench/RESULTS.md (minutes)
+	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default bench/bench_*.py
 
-bench-quick: $(VENV)/.with-bench ## measure speed on a tenth of the rows (seconds)
-	$(IN_VENV) python -m pytest -q bench/bench_*.py --quick
+bench-quick: $(VENV)/.with-bench ## look at speed, on fewer rows (seconds)
+	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default bench/bench_*.py --quick
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) $(OLDEST) $(OUT) build dist .coverage .benchmarks .hypothesis \

@@ -27,22 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="time a tenth of the rows")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what a user asks: rows a second (median round), and the loss they led to."""
-    session = getattr(terminalreporter.config, "_benchmarksession", None)
-    for timed in session.benchmarks if session else ():
-        facts = timed.extra_info
-        if "rows" in facts:
-            speed = facts["rows"] / timed.stats.median
-            line = f"{timed.name:<40} {speed:>12,.0f} rows/s   log-loss {facts['log_loss']:.4f}"
-            terminalreporter.write_line(line)
-
-
 class Report:
     """Tables that grow while the benchmarks run, and become bench/RESULTS.md."""
 
     def __init__(self) -> None:
         self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.pictures: dict[str, str] = {}  # title to file
 
     def add(self, title: str, **row: Any) -> None:
         """Add a row to the table of this title."""
@@ -55,6 +45,8 @@ class Report:
             lines += [f"## {title}", "", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
             lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
             lines.append("")
+            if title in self.pictures:
+                lines += [f"![{title}]({self.pictures[title]})", ""]
         return "\n".join(lines)
 
 
@@ -98,9 +90,3 @@ def draw_problem(n: int, d: int, K: int, seed: int = 0) -> Problem:
     y = (z + random.gumbel(size=z.shape)).argmax(axis=1)
     shares = np.bincount(y, minlength=K) / n
     return Problem(X, y, float(-(shares * np.log(shares)).sum()))
-
-
-@pytest.fixture(scope="session")
-def images(request: pytest.FixtureRequest) -> Problem:
-    """The shape of Fashion-MNIST: 60,000 x 784 in 10 classes."""
-    return draw_problem(6_000 if request.config.getoption("--quick") else 60_000, 784, 10)
