@@ -1,7 +1,7 @@
 """How many rows a second one pass takes, beside other trainers of softmax regression.
 
-All get the same rows: pixels of images where there are any (`make demo-fashion` fetches them), drawn
-ones else. Each has its own search for a step size, over powers of ten and three times those, on the
+All get the same rows: pixels of images where there are any (`make demo-fashion` fetches them), or
+drawn ones. Each has its own search for a step size, over powers of ten and thrice those, on the
 first rows. Slow ones see fewer rows. What each pass learnt stands beside its speed: the log-loss of
 rows it never saw. Peers that are not installed are left out.
 """
