@@ -468,6 +468,8 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(tmp_path, number, code):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background, SIGINT is ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr.readline().startswith("epoch 1/")
     process.send_signal(number)
