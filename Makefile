@@ -10,7 +10,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
 # Peers get one thread, as what they are compared with.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
-PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_descent.py
+PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_transpose.py tests/test_descent.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fashion test test-oldest lint bench bench-quick clean

@@ -13,6 +13,7 @@ from typing import Any
 from fastsoftmax.errors import OptionError, UnknownOptionError
 
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
+MOST_READERS = 8  # unless asked for
 UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -61,7 +62,7 @@ class TrainOptions:
     l1: float = option(0.0, "penalty l1 ||W||_1")
     fit_intercept: bool = option(True, "learn a bias for each class")
     seed: int = option(0, "seed of the row order and of held-out rows")
-    shuffle: str = option("auto", "auto, window or off")
+    shuffle: str = option("auto", "auto, full, window or off")
     shuffle_window: int | None = option(None, "rows shuffled together; default from memory")
     dtype: str = option("float32", "float32 or float64 weights")
     holdout: float | None = option(None, "fraction of the rows kept for validation")
@@ -74,7 +75,15 @@ class TrainOptions:
     memory: str | int = option(
         "1GB", "bytes the run may hold beyond the interpreter", shapes_model=False
     )
-    cache: str = option("auto", "where decoded rows are kept: auto", shapes_model=False)
+    cache: str = option(
+        "auto", "where decoded rows are kept: auto, memory, disk or off", shapes_model=False
+    )
+    cache_folder: str | None = option(
+        None, "folder where the cache file stays for further runs", shapes_model=False
+    )
+    readers: int | None = option(
+        None, "threads that decode; default as many as threads, at most 8", shapes_model=False
+    )
     verbose: bool = option(False, "log one line an epoch to stderr", shapes_model=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +112,11 @@ class TrainOptions:
     def thread_count(self) -> int:
         """The threads to use."""
         return available_threads() if self.threads is None else self.threads
+
+    @property
+    def reader_count(self) -> int:
+        """The threads that decode: as many as train, for the first epoch waits for them."""
+        return min(self.thread_count, MOST_READERS) if self.readers is None else self.readers
 
     def shaping(self) -> dict[str, Any]:
         """Return the options that the model's bits depend on, for its record."""
@@ -153,7 +167,7 @@ def _check_ranges(o: TrainOptions) -> None:
         _require(
             _is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name)
         )
-    for name in ("threads", "shuffle_window"):
+    for name in ("threads", "readers", "shuffle_window"):
         value = getattr(o, name)
         _require(value is None or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
     _require(
@@ -195,8 +209,6 @@ def _refuse_what_is_not_there(o: TrainOptions) -> None:
     missing = {
         'learning_rate="auto"': isinstance(o.learning_rate, str),
         "l1 > 0": o.l1 > 0,
-        'shuffle="full"': o.shuffle == "full",
-        f'cache="{o.cache}"': o.cache != "auto",
         f'nulls="{o.nulls}"': o.nulls != "error",
         f'solver="{o.solver}"': o.solver != "sgd",
     }

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.data.feed import Feed, choose_reading
+from fastsoftmax.data.mixing import POOR, Mixing
 from fastsoftmax.data.shuffle import make_plan, row_order
 from fastsoftmax.data.source import LabelScan, Source
-from fastsoftmax.data.windows import Feed, Window
+from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
 from fastsoftmax.labels import Classes
 from fastsoftmax.options import TrainOptions
@@ -44,9 +46,10 @@ class Run:
         self.source, self.classes, self.scan, self.options = source, classes, scan, options
         self.report = report
         self.told_to_stop = False
-        self.plan = make_plan(source, options)
-        self.feed = Feed(source, classes, self.plan)
+        self.plan = make_plan(source, options, None if scan is None else scan.segments)
         self.solver = Solver(len(classes), source.n_features, options)
+        reading = choose_reading(source, self.plan, options)
+        self.feed = Feed(source, classes, self.plan, reading)
         self.schedule: Schedule | None = None
         self.validation: Feed | None = None
         self.history: list[dict[str, Any]] = []
@@ -55,7 +58,7 @@ class Run:
         self.seen = 0
         self.started = time.perf_counter()
         self._reported = 0.0
-        self._warned = False
+        self._warned = self._warned_of_mixing = False
         self._watched = Sums()
         self._ones = np.ones(0)
 
@@ -88,18 +91,23 @@ class Run:
     def _train_epoch(self, epoch: int) -> None:
         sums = Sums()
         first_rate = None
+        mixing = self._mixing()
         windows = self.feed.epoch(self.options.seed, epoch)
-        for index, window in enumerate(windows):
-            order = row_order(self.plan, window.rows, self.options.seed, epoch, index)
+        for window in windows:
+            order = row_order(self.plan, window.rows, self.options.seed, epoch, window.index)
             if self.schedule is None:
                 self._begin(window, order)
             first_rate = first_rate or float(self._schedule(np.array([self.seen]))[0])
             self._train_window(epoch, window, order, sums)
+            if mixing is not None:
+                trained = window.labels if window.held is None else window.labels[~window.held]
+                mixing.add(np.bincount(trained, minlength=len(self.classes)))
             if self.is_over:
                 break
+            del window  # its memory is free before the next one is asked for
         if sums.rows == 0:
             raise DataError("no row is left to train on: give other data, or a smaller holdout=.")
-        self._finish_epoch(epoch, sums, first_rate or 0.0)
+        self._finish_epoch(epoch, sums, first_rate or 0.0, mixing)
 
     def _begin(self, window: Window, order: np.ndarray) -> None:
         """Settle the step size on the first rows to come, and start the clock."""
@@ -127,14 +135,15 @@ class Run:
     def _mean_squared_norm(self, window: Window, order: np.ndarray) -> float:
         """Return the mean of w ||x||^2 over the first rows; 1 if that is 0."""
         order = order[:NORM_ROWS]
-        weight = self._weight(window, order, self._held_out(window))
+        weight = self._weight(window, order)
         norms = self.solver.squared_norms(window.parts, order)
         self._check_features(window, order[~np.isfinite(norms)])
         mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
         return mean if 0 < mean < math.inf else 1.0
 
-    def _weight(self, window: Window, order: np.ndarray, held: np.ndarray | None) -> np.ndarray:
-        """Return the weights of rows in units of the mean weight; 0 where `held` out."""
+    def _weight(self, window: Window, order: np.ndarray) -> np.ndarray:
+        """Return the weights of rows in units of the mean weight; 0 where held out."""
+        held = window.held
         if window.weights is None:
             if len(self._ones) != len(order):
                 self._ones = np.ones(len(order))
@@ -154,17 +163,11 @@ class Run:
         counted = weight > 0
         return self.seen + np.cumsum(counted) - counted
 
-    def _held_out(self, window: Window) -> np.ndarray | None:
-        """Return the mask (rows,) of a window's rows that are not trained on, or None for all."""
-        fraction = self.options.holdout
-        return None if fraction is None else window.held_out(self.options.seed, fraction)
-
     def _train_window(self, epoch: int, window: Window, order: np.ndarray, sums: Sums) -> None:
         step = self.solver.call_rows
-        held = self._held_out(window)
         for start in range(0, len(order), step):
             some = order[start : start + step]
-            weight = self._weight(window, some, held)
+            weight = self._weight(window, some)
             labels = window.labels.take(some)
             if self.scan is None:
                 self.mass += np.bincount(labels, weight, len(self.mass))
@@ -245,13 +248,33 @@ class Run:
             learning_rate=float(self._schedule(np.array([self.seen]))[0]),
         )
 
-    def _finish_epoch(self, epoch: int, sums: Sums, rate: float) -> None:
+    def _mixing(self) -> Mixing | None:
+        """Return what measures how well windows mix the rows, where they do not hold all."""
+        if self.scan is None or self.plan.kind not in ("window", "full"):
+            return None
+        return Mixing(self.scan.counts)
+
+    def _warn_of_mixing(self, mixing: Mixing) -> None:
+        if mixing.value >= POOR or self.plan.kind == "full" or self._warned_of_mixing:
+            return
+        self._warned_of_mixing = True
+        warnings.warn(
+            f"rows are shuffled within windows whose labels are unlike the whole (mixing"
+            f" {mixing.value:.2f}): use shuffle=full, or more memory",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _finish_epoch(self, epoch: int, sums: Sums, rate: float, mixing: Mixing | None) -> None:
         progress = replace(self._progress(epoch, sums), learning_rate=rate, finished=True)
         checked = self._validate()
         if checked is not None:
             log_loss, accuracy = checked.means()
             progress = replace(progress, validation_log_loss=log_loss, validation_accuracy=accuracy)
         self.history.append(progress.facts())
+        if mixing is not None:
+            self.history[-1]["mixing"] = mixing.value
+            self._warn_of_mixing(mixing)
         logger.info("%s", progress)
         self._report(progress)
         if progress.log_loss > math.log(len(self.classes)) and not self._warned:
@@ -266,16 +289,15 @@ class Run:
     def _validate(self) -> Sums | None:
         """Return the loss on the validation data or the held-out rows, if there are any."""
         if self.validation is not None:
-            return self._measure(self.validation, held=False)
+            return self._measure(self.validation)
         if self.options.holdout is not None:
-            return self._measure(self.feed, held=True)
+            return self._measure(self.feed)
         return None
 
-    def _measure(self, feed: Feed, held: bool) -> Sums:
+    def _measure(self, feed: Feed) -> Sums:
         sums = Sums()
         for window in feed.epoch(self.options.seed, 0):
-            mask = self._held_out(window) if held else None
-            order = np.arange(window.rows) if mask is None else np.flatnonzero(mask)
+            order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
             weight = np.ones(len(order)) if window.weights is None else window.weights[order]
             step = self.solver.call_rows
             for start in range(0, len(order), step):

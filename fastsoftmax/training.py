@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import __version__
+from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
 from fastsoftmax.data.source import Source
-from fastsoftmax.data.windows import Feed
 from fastsoftmax.errors import DataError, DivergedError, OptionError
 from fastsoftmax.labels import given_classes
 from fastsoftmax.model import Model
@@ -37,11 +37,18 @@ def _open_validation(
         data = validation
     source = open_source(
         data, target, weight=weight, like=model_columns, like_width=run.source.n_features,
-        memory=run.options.memory_bytes // 4,
+        memory=run.options.memory_bytes // 4 // run.options.reader_count,
     )  # fmt: skip
     source.scan_labels(run.classes)
-    options = replace(run.options, shuffle="off", memory=max(run.options.memory_bytes // 4, 10**7))
-    return Feed(source, run.classes, make_plan(source, options))
+    options = replace(
+        run.options,
+        shuffle="off",
+        shuffle_window=None,
+        holdout=None,
+        memory=max(run.options.memory_bytes // 4, 10**7),
+    )
+    plan = make_plan(source, options)
+    return Feed(source, run.classes, plan, choose_reading(source, plan, options))
 
 
 def _record(run: Run, target: Any, weight: Any) -> dict[str, Any]:
@@ -53,7 +60,8 @@ def _record(run: Run, target: Any, weight: Any) -> dict[str, Any]:
     total = float(run.mass.sum())
     return {
         "options": options,
-        "window": run.plan.window if run.plan.kind == "window" else None,
+        "window": run.plan.window if run.plan.kind in ("window", "full") else None,
+        "buckets": run.plan.buckets or None,
         "target": target if isinstance(target, str) else None,
         "weight": weight if isinstance(weight, str) else None,
         "rows": run.history[-1]["rows"],
@@ -134,7 +142,11 @@ def train(
         if chosen.verbose:
             stack.enter_context(_talk())
         source = open_source(
-            data, target, weight=weight, features=features, memory=chosen.memory_bytes
+            data,
+            target,
+            weight=weight,
+            features=features,
+            memory=chosen.memory_bytes // chosen.reader_count,
         )
         stack.callback(source.close)
         known = None if classes is None else given_classes(classes)

@@ -29,7 +29,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
     """
     parts = (np.zeros((0, 1), np.float32),)
     started = time.perf_counter()
-    row_order(Plan("all", 2, row_major=True), 2, 0, 0, 0)
+    row_order(Plan("all", 2), 2, 0, 0, 0)
     for average in (False, True):
         for dtype in ("float32", "float64"):
             for name, K, d, batch_size in RULES:

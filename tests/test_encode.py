@@ -37,7 +37,7 @@ def scan(labels, weights=None, classes=None, held_out=None, cut=2):
         )
         for start in range(0, n, cut)
     ]
-    return scan_rows(rows, target, weight, classes, held_out)(-(-n // cut))
+    return scan_rows(rows, target, weight, classes, held_out)
 
 
 @pytest.mark.parametrize("kind", [*INTEGERS, "float16", "float32", "float64"])
@@ -85,7 +85,9 @@ def test_strings_are_ordered_by_their_bytes():
 
 def test_the_scan_counts_rows_and_weights_in_each_piece():
     found = scan(NUMBERS, [1.0, 0.0, 2.0, 0.5, 1.0])
-    assert_array_equal(found.counts, [[1, 1, 0], [0, 1, 1], [1, 0, 0]])
+    assert_array_equal(found.counts, [2, 2, 1])
+    assert_array_equal(found.segments.pieces, [0, 1, 2])
+    assert_array_equal(found.segments.counts.sum(axis=1), [2, 2, 1])
     assert_array_equal(found.mass, [1.0, 3.0, 0.5])
     assert found.positive == 4
     assert found.mean_weight == 4.5 / 4
@@ -95,13 +97,14 @@ def test_the_scan_leaves_held_out_rows_out_of_its_numbers_but_checks_them():
     mask = np.array([True, False, False, True, False])
     found = scan(NUMBERS, held_out=lambda start, count: mask[start : start + count])
     assert found.classes.values == (1, 3, 7)
-    assert_array_equal(found.counts, [[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    assert_array_equal(found.counts, [2, 1, 0])
+    assert_array_equal(found.segments.counts.sum(axis=1), [1, 1, 1])
     assert found.positive == 3
 
 
 def test_the_scan_of_given_classes_counts_those_without_rows():
     found = scan(NUMBERS, classes=given_classes([0, 7, 3, 1]))
-    assert_array_equal(found.counts.sum(axis=0), [0, 2, 2, 1])
+    assert_array_equal(found.counts, [0, 2, 2, 1])
 
 
 def test_labels_narrower_than_the_classes_are_compared_by_value():

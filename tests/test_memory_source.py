@@ -59,7 +59,10 @@ def test_a_matrix_of_any_dtype_and_layout_is_used_as_it_lies(dtype, shape):
         given.flags.writeable = False
     source = open_source(given, Y)
     assert_reads(source, X)
-    assert source.resident
+    assert source.in_memory
+    (part,) = next(source.chunks(None)).parts
+    assert source.resident == (part.strides[1] == part.itemsize)
+    assert source.resident == (shape != "F") or shape == "reversed"
     assert (source.columns, source.n_features, source.pieces) == (None, WIDTH, (ROWS,))
     assert source.place(0, 17) == "row 17"
     assert source.fingerprint() == []
@@ -116,6 +119,7 @@ def test_lists_of_plain_numbers_are_not_copied():
     (chunk,) = source.chunks(None)
     memory = whole["v"].chunk(0).values.to_numpy()
     assert np.shares_memory(chunk.parts[0], memory)
+    assert source.in_memory
     assert source.resident
     assert not open_source(table(matrix("float32")), "y").resident
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
+from fastsoftmax.data.feed import Feed, Reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import Plan, held_out, piece_order
-from fastsoftmax.data.windows import Feed
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 from tests.tables import matrix, mixed_order, table
@@ -59,7 +59,7 @@ def assert_holds(windows, X, order):
     assert_array_equal(np.concatenate(joined), X[order])
     assert_array_equal(np.concatenate([w.labels for w in windows]), order % 3)
     assert_array_equal(np.concatenate([w.weights for w in windows]), order / 2.0)
-    assert_array_equal(np.concatenate([w.numbers() for w in windows]), order)
+    assert_array_equal([w.number(i) for w in windows for i in range(w.rows)], order)
     assert [w.index for w in windows] == list(range(len(windows)))
     assert [w.last for w in windows] == [False] * (len(windows) - 1) + [True]
 
@@ -108,9 +108,9 @@ def test_parts_keep_their_dtype_and_are_row_major(tmp_path, layout, dtype):
 def test_places_and_held_out_rows_follow_the_rows(tmp_path):
     source = sources(tmp_path / "x")["parquet"]
     mask = held_out(9, 0.3, 0, ROWS)
-    for window in Feed(source, THREE, Plan("window", 20)).epoch(1, 1):
-        numbers = window.numbers()
-        assert_array_equal(window.held_out(9, 0.3), mask[numbers])
+    for window in Feed(source, THREE, Plan("window", 20, held=(9, 0.3))).epoch(1, 1):
+        numbers = [window.number(row) for row in range(window.rows)]
+        assert_array_equal(window.held, mask[numbers])
         for row in range(window.rows):
             group, within = divmod(int(numbers[row]), 13)
             assert window.place(row).endswith(f"x, row group {group}, row {within}")
@@ -125,17 +125,17 @@ def test_a_matrix_is_used_where_it_lies():
     assert window.weights is None
 
 
-def test_a_column_major_matrix_is_copied_where_it_fits():
+def test_a_column_major_matrix_is_copied_row_by_row():
     X, y = np.asfortranarray(rows_of(200)), np.arange(ROWS) % 3
-    for row_major in (True, False):
-        feed = Feed(open_source(X, y), THREE, Plan("all", ROWS, row_major))
-        (window,) = feed.epoch(0, 0)
-        assert np.shares_memory(window.parts[0], X) != row_major
-        assert_array_equal(window.parts[0], X)
+    for size in (ROWS, 30):
+        windows = list(Feed(open_source(X, y), THREE, Plan("off", size)).epoch(0, 0))
+        assert all(window.parts[0].flags.c_contiguous for window in windows)
+        assert_array_equal(np.concatenate([window.parts[0] for window in windows]), X)
 
 
 def test_a_window_of_all_rows_is_kept_for_every_epoch(tmp_path):
-    feed = Feed(sources(tmp_path / "x")["parquet"], THREE, Plan("all", ROWS))
+    source = sources(tmp_path / "x")["parquet"]
+    feed = Feed(source, THREE, Plan("all", ROWS), Reading(keep="memory"))
     (first,) = feed.epoch(0, 0)
     (second,) = feed.epoch(0, 1)
     assert first is second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -27,11 +27,12 @@ class Batches(ABC):
     schema: pa.Schema
     pieces: tuple[int, ...] | None  # rows of each piece; None before a stream was read to its end
     in_memory: bool
+    column_bytes = 0  # held of each column by a thread that reads
     one_pass: bool = False  # it can be read once
 
     @abstractmethod
     def read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the columns `names` of the pieces in `order` (default: all).
 

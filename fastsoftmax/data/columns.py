@@ -60,6 +60,10 @@ class Feature:
         return self.width * decoded_dtype(item_type(self.kind)).itemsize
 
 
+# Held beside each number while it is decoded: wide integers, and levels and room to grow in lists.
+NUMBER_BYTES, ITEM_BYTES = 4, 14
+
+
 @dataclass(frozen=True)
 class Layout:
     """The columns in use: features in their order, label, weight, and those handed on."""
@@ -78,6 +82,13 @@ class Layout:
     def row_bytes(self) -> int:
         """Bytes of one row's features as decoded."""
         return sum(feature.row_bytes for feature in self.features)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that one row's features take while they are decoded."""
+        vectors = [f for f in self.features if f.column.width is not None]
+        numbers = sum(feature.width for feature in vectors)
+        return self.row_bytes + NUMBER_BYTES * (self.n_features - numbers) + ITEM_BYTES * numbers
 
     @property
     def copies_nothing(self) -> bool:

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class OpenFile(ABC):
 
     schema: pa.Schema
     pieces: tuple[int, ...]
+    column_bytes = 0  # held of each column while a piece is read
 
     @abstractmethod
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -116,12 +117,14 @@ class FileBatches(Batches):
         """Open each file once, to learn its schema and its pieces."""
         self._files = files
         self.origin = files[0].path
+        self.column_bytes = 0
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
         for file in files:
             with closing(file.open()) as opened:
                 rows.extend(opened.pieces)
+                self.column_bytes = max(self.column_bytes, opened.column_bytes)
                 self._firsts.append(len(rows))
                 if all(not opened.schema.equals(schema) for _, schema in self._schemas):
                     self._schemas.append((file.path, opened.schema))
@@ -134,7 +137,7 @@ class FileBatches(Batches):
             check_same(self.schema, schema, layout, path)
 
     def read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the pieces in `order`, at most `batch_rows` rows at a time."""
         for file in self._files:
@@ -146,6 +149,11 @@ class FileBatches(Batches):
                 for rows in self._decoded(pool.get(number), int(piece), names, batch_rows):
                     yield Batch(rows, int(piece), start)
                     start += rows.num_rows
+                if start != self.pieces[piece]:
+                    raise DataError(
+                        f"{self._piece(piece)}: it has {start} rows, and {self.pieces[piece]} by "
+                        "the file's own account. Write the file again."
+                    )
 
     def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
         """Return the first row of the columns `names`, or None where there are no rows."""

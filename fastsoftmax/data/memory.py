@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.source import Chunk, LabelScan, Source
 from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.transpose import is_row_major
 from fastsoftmax.labels import Classes
 
 
@@ -19,11 +20,12 @@ class MatrixSource(Source):
     """A matrix in memory: one piece, one chunk, no names."""
 
     columns = None
-    resident = True
+    in_memory = True
 
     def __init__(self, matrix: np.ndarray, target: Given | None, weight: Given | None) -> None:
         """Use `matrix`, as `feature_matrix` returned it."""
         self._matrix, self._target, self._weight = matrix, target, weight
+        self.resident = is_row_major(matrix)
         self.n_features = matrix.shape[1]
         self.pieces = (len(matrix),)
         self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
@@ -41,11 +43,11 @@ class MatrixSource(Source):
             raise DataError("the matrix: no target was given, so there are no labels.")
         weights = None if self._weight is None else self._weight.array
         rows = [Labelled(0, 0, self._target.array, weights, self._where)]
-        return scan_rows(rows, self._target, self._weight, classes, held_out)(1)
+        return scan_rows(rows, self._target, self._weight, classes, held_out)
 
     def chunks(
-        self, classes: Classes | None, order: Sequence[int] | None = None
-    ) -> Iterator[Chunk]:
+        self, classes: Classes | None, order: Iterable[int] | None = None
+    ) -> Generator[Chunk, None, None]:
         """Yield the whole matrix; see Source."""
         labels = weights = None
         if classes is not None and self._target is not None:

@@ -36,7 +36,7 @@ def open_source(
     target, weight: the name of a column, or an array beside data in memory; None for none.
     features: names of columns; None for all others. like: the columns of the model that the rows
     are for, or None; like_width: how many features it has, where its columns have no names.
-    keep: columns handed on untouched. memory: bytes, of which decoding takes a small part.
+    keep: columns handed on untouched. memory: bytes, of which each reading thread takes a part.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
     wish = Wish(

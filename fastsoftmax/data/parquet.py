@@ -11,9 +11,9 @@ from fastsoftmax.data.files import DataFile, OpenFile, first_line, tail
 from fastsoftmax.errors import DataError
 
 MAGIC = b"PAR1"
-# A row group whose bytes are more than this is read page by page instead of column by column.
-LARGE_GROUP = 2**28
-PAGE_BUFFER = 2**16  # bytes of each column
+# Bytes read at a time, over all columns: a row group is read page by page, not column by column.
+READ_AHEAD, LEAST_READ = 2**20, 2**12
+PAGE_BYTES = 2**20  # of a page, as most writers cut them; one of each column is held while reading
 
 
 class ParquetPath(DataFile):
@@ -42,12 +42,15 @@ class _OpenParquet(OpenFile):
         metadata = pq.read_metadata(path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
-        large = any(group.total_byte_size > LARGE_GROUP for group in groups)
+        columns = max(metadata.num_columns, 1)
+        largest = max((group.total_byte_size for group in groups), default=0)
+        self.column_bytes = min(largest // columns, PAGE_BYTES)
         self._file = pq.ParquetFile(
             path,
             metadata=metadata,
             memory_map=False,  # a mapped file that is truncated meanwhile kills the process
-            buffer_size=PAGE_BUFFER if large else 0,
+            buffer_size=max(READ_AHEAD // columns, LEAST_READ),
+            pre_buffer=False,  # nor at once
             page_checksum_verification=True,
         )
         self.schema = self._file.schema_arrow

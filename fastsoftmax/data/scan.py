@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.decode import Where
 from fastsoftmax.data.encode import Encoder, Given, kind_of, plain_labels, weights_of
+from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
 from fastsoftmax.data.source import LabelScan
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sort_classes
@@ -58,30 +59,51 @@ class _Discovery:
 
 
 class _Tally:
-    """Rows and weights of each class so far, in a piece and in all."""
+    """Rows and weights of each class so far, in a segment and in all."""
 
     def __init__(self) -> None:
-        self._pieces: list[np.ndarray] = []
+        self._segments: dict[tuple[int, int], np.ndarray] = {}
+        self._counts = np.zeros(0, np.int64)
         self._mass = np.zeros(0)
         self._positive = 0
 
-    def add(self, piece: int, at: np.ndarray, weights: np.ndarray | None) -> None:
-        """Count rows of class indices `at`, which are of `piece`."""
-        while len(self._pieces) <= piece:
-            self._pieces.append(np.zeros(0, np.int64))
-        self._pieces[piece] = _sum(self._pieces[piece], np.bincount(at))
-        self._mass = _sum(self._mass, np.bincount(at, weights).astype(np.float64))
+    def add(
+        self,
+        piece: int,
+        number: int,
+        at: np.ndarray,
+        weights: np.ndarray | None,
+        held: np.ndarray | None,
+    ) -> None:
+        """Count rows of class indices `at`, of `piece`, from `number` on, but those `held` out."""
+        for first in range(-(number % SEGMENT), at.size, SEGMENT):
+            rows = slice(max(first, 0), first + SEGMENT)
+            here = at[rows] if held is None else at[rows][~held[rows]]
+            self._count((piece, (number + first) // SEGMENT), here)
+        if held is not None:
+            at, weights = at[~held], None if weights is None else weights[~held]
+        self._counts = _sum(self._counts, np.bincount(at))
+        self._mass = _sum(self._mass, np.zeros(at.max(initial=-1) + 1))
+        # One after the other, so that the sums do not depend on how a reader cuts its batches.
+        np.add.at(self._mass, at, 1.0 if weights is None else weights)
         self._positive += at.size if weights is None else int(np.count_nonzero(weights))
 
-    def scan(self, classes: Classes, order: np.ndarray, pieces: int) -> LabelScan:
+    def _count(self, segment: tuple[int, int], at: np.ndarray) -> None:
+        found = np.bincount(bins_of(at)).astype(np.int32)
+        self._segments[segment] = _sum(self._segments.get(segment, found[:0]), found)
+
+    def scan(self, classes: Classes, order: np.ndarray) -> LabelScan:
         """Return what was found, classes in their own order."""
         if not self._positive:
             raise DataError("no row has a positive weight that is not held out: nothing to learn.")
-        counts = np.zeros((pieces, len(classes)), np.int64)
-        for piece, found in enumerate(self._pieces):
-            counts[piece] = _sum(np.zeros(len(classes), np.int64), found)[order]
+        counts = np.zeros((len(self._segments), min(len(classes), BINS)), np.int32)
+        for s, found in enumerate(self._segments.values()):
+            counts[s, : found.size] = found
+        pieces = np.array([piece for piece, _ in self._segments], np.int64)
+        segments = Segments(pieces, counts)
         mass = _sum(np.zeros(len(classes)), self._mass)[order]
-        return LabelScan(classes, counts, mass, self._positive)
+        total = _sum(np.zeros(len(classes), np.int64), self._counts)[order]
+        return LabelScan(classes, total, segments, mass, self._positive)
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -98,8 +120,8 @@ def scan_rows(
     weight: Given | None,
     classes: Classes | None,
     held_out: HeldOut | None,
-) -> Callable[[int], LabelScan]:
-    """Read all `rows`; return what gives the scan, once the number of pieces is known."""
+) -> LabelScan:
+    """Read all `rows`, piece after piece, and return what was found."""
     discovery = _Discovery()
     encode = discovery if classes is None else Encoder(classes)
     tally = _Tally()
@@ -108,15 +130,9 @@ def scan_rows(
         weights = None
         if weight is not None and part.weights is not None:
             weights = weights_of(part.weights, weight.subject, part.where)
-        if held_out is not None:
-            trained = ~held_out(part.number, at.size)
-            at, weights = at[trained], None if weights is None else weights[trained]
-        tally.add(part.piece, at, weights)
-
-    def finish(pieces: int) -> LabelScan:
-        if classes is not None:
-            return tally.scan(classes, np.arange(len(classes)), pieces)
-        found, order = discovery.classes()
-        return tally.scan(found, order, pieces)
-
-    return finish
+        held = None if held_out is None else held_out(part.number, at.size)
+        tally.add(part.piece, part.number, at, weights, held)
+    if classes is not None:
+        return tally.scan(classes, np.arange(len(classes)))
+    found, order = discovery.classes()
+    return tally.scan(found, order)

@@ -6,19 +6,27 @@ Numbers: As Easy as 1, 2, 3, SC 2011), so any of them can be had without the one
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastsoftmax.data.mixing import Segments, expected_mixing
 from fastsoftmax.data.source import Source
 from fastsoftmax.kernels.permute import fisher_yates
 from fastsoftmax.options import TrainOptions
 
-HELD_OUT, PIECES, ROWS = range(3)  # what words are for: no two purposes share any
+logger = logging.getLogger("fastsoftmax")
+
+HELD_OUT, PIECES, ROWS, BUCKETS = range(4)  # what words are for: no two purposes share any
 LANES = 4  # words in a block of Philox
 ALL_SHARE = 0.6  # of the memory: all rows, decoded
-WINDOW_SHARE = 0.35  # of the memory: one of the two windows alive
+WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
+FILLED = 0.9  # of a window: a bucket; chance fills some more than others
+MIXED = 0.9  # windows whose mixing is below are too unlike the whole
+DRAWN = 2**20  # words at a time
 STEP = 4096  # windows are whole multiples of this many rows
 # A row's label (4), its weight (8), its place in the order (8) and the word that drew it (8).
 ROW_OVERHEAD = 28
@@ -38,19 +46,48 @@ def held_out(seed: int, fraction: float, start: int, count: int) -> np.ndarray:
     return drawn < np.uint64(fraction * 2**53)
 
 
+def buckets_of(seed: int, buckets: int, start: int, count: int) -> np.ndarray:
+    """Return the bucket (count,) uint32 that each of the rows start, start + 1, ... is dealt to."""
+    drawn = words(seed, BUCKETS, 0, 0, start, count) >> np.uint64(32)
+    return (drawn * np.uint64(buckets) >> np.uint64(32)).astype(np.uint32)
+
+
+def bucket_sizes(seed: int, buckets: int, rows: int) -> np.ndarray:
+    """Return how many of so many rows are dealt to each bucket: (buckets,) int64."""
+    sizes = np.zeros(buckets, np.int64)
+    for start in range(0, rows, DRAWN):
+        drawn = buckets_of(seed, buckets, start, min(DRAWN, rows - start))
+        sizes += np.bincount(drawn, minlength=buckets)
+    return sizes
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which rows are shuffled together.
 
-    kind: "all" (one permutation of all rows), "window" (pieces, then rows within windows) or
-        "off" (source order).
-    window: rows of a window. row_major: whether a resident matrix that lies column by column is
-        copied row by row, which reads faster.
+    kind: "all" (one permutation of all rows), "window" (pieces, then rows within windows), "full"
+        (rows dealt into buckets, these and the rows within permuted) or "off" (source order).
+    window: rows of a window, at most. buckets: how many there are. rows: of the source, None where
+        nobody knows. row_bytes: what a row takes in a window. fits: whether all of them fit the
+        memory at once. held: the seed and the fraction of rows that are held out, or None.
     """
 
     kind: str
     window: int
-    row_major: bool = True
+    buckets: int = 0
+    rows: int | None = None
+    row_bytes: int = 0
+    fits: bool = False
+    held: tuple[int, float] | None = None
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether one window holds all rows."""
+        return self.rows is not None and self.window >= self.rows
+
+    def __str__(self) -> str:
+        among = f", {self.buckets} buckets" if self.buckets else ""
+        return f"{self.kind} ({self.window:,} rows{among})"
 
 
 def _window_rows(row_bytes: int, memory: int) -> int:
@@ -58,20 +95,45 @@ def _window_rows(row_bytes: int, memory: int) -> int:
     return max(fitting - fitting % STEP, STEP)
 
 
-def make_plan(source: Source, options: TrainOptions) -> Plan:
-    """Return the plan for the rows of `source` under the options' memory, shuffle and window."""
+def make_plan(source: Source, options: TrainOptions, segments: Segments | None = None) -> Plan:
+    """Return the plan for the rows of `source` under the options' memory, shuffle and window.
+
+    segments: where the rows of each class stand, as far as it is known; shuffle=auto deals rows
+    into buckets where windows of neighbours would be too unlike the whole.
+    """
     memory, rows = options.memory_bytes, source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
     window = options.shuffle_window or _window_rows(row_bytes, memory)
+    held = None if options.holdout is None else (options.seed, options.holdout)
     if rows is None:
-        return Plan("off" if options.shuffle == "off" else "window", window)
+        kind = "off" if options.shuffle == "off" else "window"
+        return Plan(kind, window, row_bytes=row_bytes, held=held)
     fits = rows * row_bytes <= ALL_SHARE * memory
     free = source.resident and source.pieces is not None and len(source.pieces) == 1
     if (fits or free) and options.shuffle != "window" and options.shuffle_window is None:
         window = rows
-    window = min(window, rows)
-    kind = "all" if window == rows else "window"
-    return Plan("off" if options.shuffle == "off" else kind, window, row_major=fits)
+    plan = Plan("window", min(window, rows), 0, rows, row_bytes, fits, held)
+    if options.shuffle == "off":
+        return replace(plan, kind="off")
+    if plan.holds_all:
+        return replace(plan, kind="all")
+    wanted = options.shuffle == "auto" and _is_sorted(plan, source, options, segments)
+    if options.shuffle == "full" or wanted:
+        return replace(plan, kind="full", buckets=math.ceil(rows / (FILLED * window)))
+    return plan
+
+
+def _is_sorted(
+    plan: Plan, source: Source, options: TrainOptions, segments: Segments | None
+) -> bool:
+    """Return whether windows of neighbouring rows would be too unlike the whole; say so."""
+    if segments is None or source.pieces is None:
+        return False
+    order = piece_order(plan, source.pieces, options.seed, 0)
+    mixing = expected_mixing(segments, np.array(order), plan.window)
+    if mixing < MIXED:
+        logger.info("rows are sorted (mixing of windows %.2f): they are dealt anew", mixing)
+    return mixing < MIXED
 
 
 def _permuted(count: int, seed: int, purpose: int, epoch: int, part: int) -> np.ndarray:
@@ -80,11 +142,17 @@ def _permuted(count: int, seed: int, purpose: int, epoch: int, part: int) -> np.
     return order
 
 
-def piece_order(plan: Plan, pieces: Sequence[int], seed: int, epoch: int) -> np.ndarray:
-    """Return the order (int64) in which the pieces are read in this epoch."""
+def piece_order(
+    plan: Plan, pieces: Sequence[int] | None, seed: int, epoch: int
+) -> list[int] | None:
+    """Return the order in which the pieces, or the buckets, are read in this epoch."""
+    if plan.kind == "full":
+        return _permuted(plan.buckets, seed, PIECES, epoch, 0).tolist()
+    if pieces is None:
+        return None
     if plan.kind != "window":
-        return np.arange(len(pieces), dtype=np.int64)
-    return _permuted(len(pieces), seed, PIECES, epoch, 0)
+        return list(range(len(pieces)))
+    return _permuted(len(pieces), seed, PIECES, epoch, 0).tolist()
 
 
 def row_order(plan: Plan, rows: int, seed: int, epoch: int, index: int) -> np.ndarray:

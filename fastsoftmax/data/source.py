@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastsoftmax.data.mixing import Segments
 from fastsoftmax.labels import Classes
 
 if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarrow
@@ -41,6 +45,7 @@ class Chunk:
     weights: (rows,) float64, finite and >= 0, as the user gave them, or None.
     piece, start: the piece these rows are of, and the first row's number within it.
     kept: the columns to hand on to the output beside the predictions, or None.
+    held: (rows,) bool, the rows that are not trained on, or None for none.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -49,6 +54,7 @@ class Chunk:
     piece: int
     start: int
     kept: pa.RecordBatch | None = None
+    held: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -62,13 +68,14 @@ class LabelScan:
 
     Rows that are held out are checked, and then left out of every number here.
 
-    counts: (pieces, K) int64, rows of each class in each piece, rows of weight 0 included.
+    counts: (K,) int64, rows of each class, rows of weight 0 included. segments: where they stand.
     mass: (K,) float64, the sum of the weights of each class (of rows, where there are none).
     positive: how many rows have a positive weight (all rows, where there are none).
     """
 
     classes: Classes
     counts: np.ndarray
+    segments: Segments
     mass: np.ndarray
     positive: int
 
@@ -89,7 +96,10 @@ class Source(ABC):
     n_features: int
     pieces: tuple[int, ...] | None  # rows of each piece
     row_bytes: int  # bytes of one row's features as decoded
-    resident: bool  # the rows are in memory already, at no cost to the budget
+    reading_bytes: int = 0  # held by each thread that reads, beside its chunks
+    labelling: tuple[str, ...] = ()  # the label and weight columns, where these are columns
+    in_memory: bool = False  # reading them costs next to nothing
+    resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
     one_pass: bool = False  # a reader that can be read once: no scan, one epoch
 
     @property
@@ -118,9 +128,11 @@ class Source(ABC):
 
     @abstractmethod
     def chunks(
-        self, classes: Classes | None, order: Sequence[int] | None = None
-    ) -> Iterator[Chunk]:
+        self, classes: Classes | None, order: Iterable[int] | None = None
+    ) -> Generator[Chunk, None, None]:
         """Yield the rows of the pieces in `order` (default: all, in source order) as Chunks.
+
+        Each piece is asked for when the one before is done. Several threads may each read some.
 
         Labels are encoded against `classes`; None leaves labels and weights out.
         """
@@ -130,6 +142,20 @@ class Source(ABC):
         """Say where row `row` of piece `piece` stands, for a message:
         `train/part-07.parquet, row group 3, row 1204`.
         """
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(accumulate(self.pieces or (), initial=0))
+
+    def number(self, piece: int, row: int) -> int:
+        """Return the number in source order of row `row` of a piece."""
+        return self._starts[piece] + row
+
+    def place_of(self, number: int) -> str:
+        """Say where the row of this number in source order stands."""
+        filled = range(len(self.pieces or (0,)))
+        piece = bisect_right(filled, number, key=lambda p: self._starts[p]) - 1
+        return self.place(piece, number - self._starts[piece])
 
     @abstractmethod
     def fingerprint(self) -> list[dict[str, object]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -27,7 +27,7 @@ class TableBatches(Batches):
         self._starts = list(accumulate(self.pieces, initial=0))
 
     def read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the batches in `order`, as they are."""
         for piece in range(len(self._parts)) if order is None else order:
@@ -59,7 +59,7 @@ class StreamBatches(Batches):
         self.schema = self._open().schema
 
     def read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the whole stream, from its beginning."""
         reader = self._open()
@@ -115,7 +115,7 @@ class ReaderBatches(Batches):
         self._peeked: list[pa.RecordBatch] = []
 
     def read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the reader's batches; a second time raises DataError."""
         reader, self._reader = self._reader, None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -16,7 +15,7 @@ from fastsoftmax.data.source import Chunk, LabelScan, Source
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
-DECODED_SHARE = 16  # a decoded chunk takes at most this part of the memory
+DECODED_SHARE = 8  # of the memory: a chunk while it is decoded
 MOST_ROWS, LEAST_ROWS = 65536, 64  # of a chunk
 SCANNED_ROWS = 131072  # of labels at a time
 
@@ -36,12 +35,14 @@ class TableSource(Source):
         self.columns = tuple(feature.column for feature in layout.features)
         self.n_features = layout.n_features
         self.row_bytes = layout.row_bytes
+        self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
+        self.labelling = layout.labelling
+        self.in_memory = batches.in_memory
         self.resident = batches.in_memory and layout.copies_nothing
         self.one_pass = batches.one_pass
         self._batches, self._layout = batches, layout
         self._target, self._weight = target, weight
-        fitting = memory // DECODED_SHARE // layout.row_bytes
-        self._starts = list(accumulate(batches.pieces or (), initial=0))
+        fitting = memory // DECODED_SHARE // layout.decoding_bytes
         self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
@@ -62,12 +63,11 @@ class TableSource(Source):
                 f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
                 "give classes=, or data that can be read again."
             )
-        finish = scan_rows(self._labelled(), self._target, self._weight, classes, held_out)
-        return finish(len(self.pieces or (0,)))
+        return scan_rows(self._labelled(), self._target, self._weight, classes, held_out)
 
     def chunks(
-        self, classes: Classes | None, order: Sequence[int] | None = None
-    ) -> Iterator[Chunk]:
+        self, classes: Classes | None, order: Iterable[int] | None = None
+    ) -> Generator[Chunk, None, None]:
         """Yield the pieces in `order` as Chunks; see Source."""
         encoder = None if classes is None or self._target is None else Encoder(classes)
         names = self._layout.names(labelled=encoder is not None)
@@ -84,7 +84,7 @@ class TableSource(Source):
         return self._batches.fingerprint()
 
     def _read(
-        self, names: Sequence[str], order: Sequence[int] | None, batch_rows: int
+        self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
         """Yield the batches that hold rows; after a whole pass, check how many there were."""
         rows = 0
@@ -104,7 +104,7 @@ class TableSource(Source):
 
     def _number(self, batch: Batch) -> int:
         """Return the number in the source of the batch's first row."""
-        return self._starts[batch.piece] + batch.start
+        return self.number(batch.piece, batch.start)
 
     def _where(self, batch: Batch) -> Where:
         return lambda row: self.place(batch.piece, batch.start + row)

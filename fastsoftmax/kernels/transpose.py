@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, WIDTH
+from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, part_table
 from fastsoftmax.kernels.vectors import I32, element_address, word
 
 SIDE = 16  # numbers on a side of a tile held in registers
@@ -106,10 +106,10 @@ def _copy_tiles(out, first, stop, width, at, order):
 
 @kernel(EXACT, entry=True)
 def copy_columns(out, at, order):
-    """Set out[t] = row order[t] of a part whose columns are contiguous, `at` its description.
+    """Set out[t] = row order[t] of a part, `at` its row of a part table.
 
     out: (rows, width) of unsigned integers as wide as the part's numbers, contiguous.
-    at: its row of a part table. order: (rows,) int64; rows that follow one another go faster.
+    order: (rows,) int64; where rows follow one another and columns are contiguous, tiles are moved.
     """
     count, width = out.shape
     follow = at[ROW_STRIDE] == out.itemsize
@@ -122,3 +122,19 @@ def copy_columns(out, at, order):
         _copy_tiles(out, first, first + rows, columns, at, order)
         _copy_items(out, first, first + rows, columns, width, at, order)
         _copy_items(out, first + rows, stop, 0, width, at, order)
+
+
+def is_row_major(matrix: np.ndarray) -> bool:
+    """Return whether each row of a matrix is contiguous."""
+    return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
+
+
+def copy_matrix(out: np.ndarray, matrix: np.ndarray, order: np.ndarray | None = None) -> None:
+    """Copy a matrix (rows, width), or its rows in `order`, into `out`, contiguous, of its dtype."""
+    if not is_row_major(matrix):
+        order = np.arange(len(matrix)) if order is None else order
+        copy_columns(out.view(f"u{out.itemsize}"), part_table((matrix,))[0], order)
+    elif order is None:
+        np.copyto(out, matrix)
+    else:
+        np.take(matrix, order, axis=0, out=out, mode="clip")  # "raise" would copy out first
