@@ -6,6 +6,7 @@ import numpy as np
 
 from fastsoftmax.kernels.batches import FACTS, Gradient
 from fastsoftmax.kernels.descent import Average, Block, Weights
+from fastsoftmax.kernels.gradient import Sums
 from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
 from fastsoftmax.kernels.tiles import CLASS_TILE, SWEEP_ROWS
 
@@ -18,6 +19,7 @@ PANEL = 384  # features of a panel, at least
 # Lines this many bytes apart compete for the same few places of the first-level cache: 19 rows of
 # 1,024 floats, read side by side, took twice as long as 19 rows of 1,040.
 WAYS_APART = 4096
+RANGE_SUMS = 2**17  # numbers: sixteen ranges of these take 16 MB
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
@@ -124,6 +126,31 @@ def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
         aligned((K, padded(d, dtype)), dtype),
         aligned((1, padded(K, dtype)), dtype),
         np.zeros(FACTS, dtype=np.float64),
+    )
+
+
+def range_count(K: int, d: int) -> int:
+    """Return how many ranges the rows of a full gradient are cut into: few where sums are large."""
+    return 16 if K * d <= RANGE_SUMS else 4 if K * d <= 8 * RANGE_SUMS else 2
+
+
+def drained_rows(K: int, d: int) -> int:
+    """Return how many rows of a full gradient are summed in the model's dtype, before float64.
+
+    One block, where W is small: little is lost even where all rows are equal. Where W is large
+    that would take as long as the products, and 256 rows cost a tenth.
+    """
+    return 1 if K * d <= RANGE_SUMS else 256
+
+
+def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> Sums:
+    """Return empty sums for the full gradient of K classes and d features."""
+    ranges = range_count(K, d)
+    return Sums(
+        np.zeros((ranges, K, d)),
+        np.zeros((ranges, K)),
+        aligned((workers, K, padded(d, dtype)), dtype),
+        aligned((workers, 1, padded(K, dtype)), dtype),
     )
 
 

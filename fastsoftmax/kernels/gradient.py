@@ -1,0 +1,77 @@
+"""The full gradient: that of many rows at the weights as they are, summed in float64.
+
+Rows are cut into ranges whose number depends on (K, d) alone. Each range has sums of its own, and
+is one thread's work; in the end the ranges' sums are added in their order. So the bits do not
+depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
+from fastsoftmax.kernels.recurrence import residual
+from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, store
+
+# W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
+# part_W, part_b: the same over the latest rows, in the model's dtype, one for each worker.
+Sums = namedtuple("Sums", "W b part_W part_b")
+
+
+@kernel(FAST)
+def _drain(W, b, part_W, part_b):
+    """Add the latest rows' sums to those of their range, and start anew."""
+    apart()
+    K, d = W.shape
+    for i in range(K):
+        b[i] += np.float64(part_b[0, i])
+        for j in range(d):
+            W[i, j] += np.float64(part_W[i, j])
+        for j in range(part_W.shape[1]):
+            part_W[i, j] = 0
+    for i in range(part_b.shape[1]):
+        part_b[0, i] = 0
+
+
+@kernel(EXACT, entry=True)
+def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, drained):
+    """Add to the sums the gradient of rows first : stop of `rows`, its sign turned.
+
+    W_sum (K, d) and b_sum (K,) are float64; up to `drained` rows and the rest of a block are summed
+    in the model's dtype before they are added. Return the rows' weighted loss (nats) and hits, and
+    whether all their features were finite.
+    """
+    W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
+    B, K = Z.shape[0], W.shape[0]
+    loss, hits, finite = 0.0, 0.0, True
+    one, start, width = R.dtype.type(1), np.int64(0), X.shape[1]
+    at_hand = address_of(block.lines, 0, 0)
+    filled = 0
+    while first < stop:
+        count = min(B, stop - first)
+        finite &= gather(X, 0, count, rows.order, first, rows.table)
+        for tile in range(class_tiles(K)):
+            k = tile_start(K, tile)
+            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
+        for t in range(count):
+            weight = rows.weight[first + t]
+            for k in range(0, R.shape[1], lanes(R)):
+                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            y = rows.y[first + t]
+            row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
+            loss += weight * row_loss
+            hits += weight * hit
+        for tile in range(class_tiles(K)):
+            k = tile_start(K, tile)
+            size = tile_start(K, tile + 1) - k
+            update(part_W, None, k, size, start, width, one, R, X, count, at_hand, at_hand)
+        first += count
+        filled += count
+        if filled >= drained or first >= stop:
+            _drain(W_sum, b_sum, part_W, part_b)
+            filled = 0
+    return loss, hits, finite
