@@ -24,7 +24,6 @@ CASES = {
     "shuffled": ("float32", "float32", True, False, 1),
     "two threads": ("float32", "float32", False, False, 2),
     "averaged": ("float32", "float32", False, True, 1),
-    "columns": ("float32", "F", False, False, 1),
     "uint8": ("float32", "uint8", False, False, 1),
     "float16": ("float32", "float16", False, False, 1),
     "float64": ("float64", "float64", False, False, 1),
@@ -38,8 +37,7 @@ class Case:
     def __init__(self, d: int, K: int, n: int, case: tuple[str, str, bool, bool, int]) -> None:
         dtype, stored, shuffled, averaged, threads = case
         rng = np.random.default_rng(d + K)
-        X = rng.integers(0, 4, (n, d)).astype("float32" if stored == "F" else stored)
-        self.parts = (np.asfortranarray(X) if stored == "F" else X,)
+        self.parts = (rng.integers(0, 4, (n, d)).astype(stored),)
         self.y = rng.integers(0, K, n).astype(np.int32)
         self.order = rng.permutation(n) if shuffled else np.arange(n)
         self.eta = np.full(n, 0.1 / (4 * d))
