@@ -2,8 +2,8 @@
 
 All get the same rows: pixels of images where there are any (`make demo-fashion` fetches them), or
 drawn ones. Each has its own search for a step size, over powers of ten and thrice those, on the
-first rows (LogisticRegression for its C). Slow ones see fewer rows. What was learnt stands beside the
-speed: the log-loss of rows never seen. Peers that are not installed are left out.
+first rows (LogisticRegression for its C). Slow ones see fewer rows. What was learnt stands beside
+their speed: the log-loss of rows never seen. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
