@@ -114,7 +114,7 @@ def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
         "two readers": lambda: train(2),
         "matrix": lambda: matrix.append(epochs(X, y)[1] / len(y)),
     }
-    seconds = median_seconds(benchmark, runs, 1 if quick else 3)
+    seconds = median_seconds(benchmark, runs, 1)
     alone = seconds["iterate"]
     report.add(
         f"Layouts: {n:,} rows of {D} uint8 pixels, memory={memory}, one thread trains",

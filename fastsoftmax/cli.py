@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -178,6 +178,7 @@ def _train_parser() -> _Parser:
     parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
     _add_columns(parser, "--features", "the feature columns; default all but target and weight")
     parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_columns(parser, "--categorical", "columns whose values are categories")
     _add_columns(parser, "--classes", "the classes there are; default those found in the target")
     parser.add_argument(
         "--validation",
@@ -272,9 +273,13 @@ def _add_option(parser: Any, field: Any) -> None:
         action = argparse.BooleanOptionalAction
         parser.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
         return
-    convert, metavar = {"int": (_whole, "N"), "float": (_number, "X")}.get(
-        field.type.removesuffix(" | None"), (str, field.name.upper())
-    )
+    kinds: dict[str, tuple[Callable[[str], Any], str]] = {
+        "int": (_whole, "N"),
+        "float": (_number, "X"),
+        "Any": (_class_weights, "A=X,B=Y"),
+    }
+    kind = field.type.removesuffix(" | None")
+    convert, metavar = kinds.get(kind, (str, field.name.upper()))
     parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
@@ -290,6 +295,14 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _class_weights(text: str) -> str | dict[str, float]:
+    """Return the factors that a list as a=2,b=0.5 gives, or a word such as balanced."""
+    if "=" not in text:
+        return text
+    pairs = (word.rpartition("=") for word in _names(text))
+    return {label: _number(factor) for label, _, factor in pairs}
 
 
 def _names(text: str) -> list[str]:

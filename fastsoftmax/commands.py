@@ -52,6 +52,7 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
         args["target"],
         features=args["features"],
         weight=args["weight"],
+        categorical=args["categorical"],
         classes=args["classes"] and _typed_classes(args["classes"], args["data"], args["target"]),
         validation=validation and _one_or_all(validation),
         init=load(init) if init else None,
@@ -83,6 +84,7 @@ def predict(args: Arguments, talk: Talk) -> Iterable[str]:
     check_output(args["output"], [args["model"], *args["data"]])
 
     from fastsoftmax.data.open import open_source
+    from fastsoftmax.data.survey import Treatment
     from fastsoftmax.model import load
     from fastsoftmax.prediction import write_predictions
 
@@ -92,6 +94,7 @@ def predict(args: Arguments, talk: Talk) -> Iterable[str]:
         like=model.columns,
         like_width=model.n_features,
         keep=tuple(args["keep"] or ()),
+        treatment=Treatment(model.nulls),
     )
     with contextlib.closing(source):
         rows = write_predictions(
@@ -99,6 +102,8 @@ def predict(args: Arguments, talk: Talk) -> Iterable[str]:
         )
     if not args["quiet"]:
         talk.say(f"{rows:,} rows written to {args['output']}")
+        for name, said in wording.treated_facts(source.treated()):
+            talk.say(f"{name}: {said}")
     return []
 
 
@@ -179,7 +184,7 @@ def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
 def _same_run(args: Arguments, options: TrainOptions) -> str:
     """Return the line that repeats the run."""
     words = ["fastsoftmax", "train", *args["data"], "--target", args["target"]]
-    for name in ("features", "weight", "classes", "init"):
+    for name in ("features", "weight", "categorical", "classes", "init"):
         value = args[name]
         if value is not None:
             words += [f"--{name}", value if isinstance(value, str) else _comma_list(value)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.open import open_source
+from fastsoftmax.data.survey import Treatment
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.model import Model
 from fastsoftmax.prediction import log_sum_exp, scored
@@ -20,17 +21,21 @@ class Report:
 
     rows: those of positive weight. log_loss, log_loss_prior: weighted means in nats;
     log_loss_prior is None where the model does not know the frequencies, and infinite where a row
-    has a class that training never saw.
+    has a class that training never saw. treated: nulls filled, categories unknown, rows dropped.
     """
 
     rows: int
     log_loss: float
     accuracy: float
     log_loss_prior: float | None
+    treated: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them: an infinite loss is None."""
-        return {k: v if v is None or math.isfinite(v) else None for k, v in asdict(self).items()}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -53,8 +58,9 @@ def evaluate(model: Model, data: Any, target: Any = None, weight: Any = None) ->
     if target is None:
         raise OptionError("target must be given: the model was trained on an array of classes")
     source = open_source(
-        data, target, weight=weight, like=model.columns, like_width=model.n_features
-    )
+        data, target, weight=weight, like=model.columns, like_width=model.n_features,
+        treatment=Treatment(model.nulls),
+    )  # fmt: skip
     totals = _Totals(_prior_losses(model))
     try:
         for scores in scored(model, source, model.classes_):
@@ -64,7 +70,7 @@ def evaluate(model: Model, data: Any, target: Any = None, weight: Any = None) ->
             totals.add(scores.logits, labels[scores.span], w)
     finally:
         source.close()
-    return totals.report()
+    return replace(totals.report(), treated=source.treated())
 
 
 def _prior_losses(model: Model) -> np.ndarray | None:

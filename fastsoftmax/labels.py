@@ -6,16 +6,25 @@ integral values are int64 classes.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax.errors import DataError
+from fastsoftmax.errors import DataError, OptionError
 
 INTEGER_KINDS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 KINDS = (*INTEGER_KINDS, "bool", "string")
+
+
+class LabelCounts(Protocol):
+    """What is known of the labels: mass (K,), the sum of the weights of each class."""
+
+    @property
+    def mass(self) -> np.ndarray:
+        """The sums."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,21 @@ class Classes:
         return np.array(self.values, dtype=self.kind)
 
 
+def sorted_values(kind: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the distinct `values` in the order promised above."""
+    return tuple(sorted(set(values), key=(lambda s: s.encode()) if kind == "string" else None))
+
+
 def sort_classes(kind: str, values: Iterable[Any]) -> Classes:
     """Return the distinct `values` as Classes, in the order promised above.
 
     Raises DataError when fewer than two are left: one class leaves nothing to learn.
     """
-    distinct = sorted(set(values), key=(lambda s: s.encode()) if kind == "string" else None)
+    distinct = sorted_values(kind, values)
     if len(distinct) < 2:
         found = f"the one class {distinct[0]!r}" if distinct else "no class at all"
         raise DataError(f"the labels hold {found}; training needs at least two classes.")
-    return Classes(kind, tuple(distinct))
+    return Classes(kind, distinct)
 
 
 def given_classes(values: Sequence[Any]) -> Classes:
@@ -62,3 +76,36 @@ def given_classes(values: Sequence[Any]) -> Classes:
     raise DataError(
         f"classes must be all integers, all strings or all booleans, got {list(values)[:5]!r}."
     )
+
+
+def class_factors(
+    chosen: dict[Any, float] | str | None, classes: Classes, scan: LabelCounts | None
+) -> np.ndarray | None:
+    """Return the factors (K,) of the classes' weights, or None for none.
+
+    chosen: a factor for each of some labels, 1 for the others; or "balanced": all classes then
+    weigh the same in sum, the mean of the factors over the rows being 1.
+    """
+    if chosen is None:
+        return None
+    if isinstance(chosen, str):
+        if scan is None:
+            raise OptionError(
+                "class_weight=balanced counts the classes before training, which a one-pass reader"
+                " does not allow: give a number for each class"
+            )
+        with np.errstate(divide="ignore"):
+            factors = scan.mass.sum() / (len(classes) * scan.mass)
+        return np.where(scan.mass > 0, factors, 1.0)
+    known = {str(value): k for k, value in enumerate(classes.values)}
+    known |= {value: k for k, value in enumerate(classes.values)}
+    factors = np.ones(len(classes))
+    for label, factor in chosen.items():
+        if label not in known:
+            near = difflib.get_close_matches(str(label), [str(v) for v in classes.values], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise OptionError(f"class_weight names {label!r}, which is no class{hint}")
+        factors[known[label]] = factor
+    if scan is not None and not (factors * scan.mass).any():
+        raise OptionError("class_weight leaves no class that has rows with a weight above 0")
+    return factors

@@ -65,6 +65,11 @@ class Model:
         return self.weights.dtype
 
     @property
+    def nulls(self) -> str:
+        """What becomes of a row's nulls: error, zero, mean or drop, as in training."""
+        return str(self.record.get("options", {}).get("nulls", "error"))
+
+    @property
     def feature_names(self) -> tuple[str, ...] | None:
         """The d names of the features, or None where the training data had none."""
         if self.columns is None:

@@ -6,6 +6,7 @@ Nothing that depends on clock, machine or path is written, so the same model is 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -69,10 +70,24 @@ def _describe(model: Model) -> dict[str, Any]:
     columns = model.columns
     return {
         "classes": {"kind": model.classes_.kind, "values": list(model.classes_.values)},
-        "columns": columns and [{"name": c.name, "width": c.width} for c in columns],
+        "columns": columns and [_describe_column(c) for c in columns],
         "history": model.history,
         "record": model.record,
     }
+
+
+def _describe_column(column: Column) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": column.name, "width": column.width}
+    if column.categories is not None:
+        told["categories"] = {
+            "kind": column.categories.kind,
+            "values": list(column.categories.values),
+        }
+    if column.fill is not None:
+        told["fill"] = list(column.fill)
+    if column.indicator:
+        told["indicator"] = True
+    return told
 
 
 def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model:
@@ -128,15 +143,20 @@ def _read_weights(tensors: dict[str, np.ndarray], K: int) -> tuple[np.ndarray, n
 
 
 def _read_classes(told: object) -> Classes:
-    described = _object(told, {"kind", "values"}, "its classes are malformed")
+    classes = _read_values(told, "classes")
+    _require(len(classes) >= 2, "it has fewer than two classes")
+    return classes
+
+
+def _read_values(told: object, what: str) -> Classes:
+    described = _object(told, {"kind", "values"}, f"its {what} are malformed")
     kind = described["kind"]
-    _require(isinstance(kind, str) and kind in KINDS, f"its classes are of no known kind: {kind!r}")
+    _require(isinstance(kind, str) and kind in KINDS, f"its {what} are of no known kind: {kind!r}")
     fits = partial(_fits, kind)
-    values = _list(described["values"], fits, f"its classes are not all of kind {kind}")
-    _require(len(values) >= 2, "it has fewer than two classes")
+    values = _list(described["values"], fits, f"its {what} are not all of kind {kind}")
     order: Callable[[Any], Any] = str.encode if kind == "string" else int
     in_order = all(order(a) < order(b) for a, b in pairwise(values))
-    _require(in_order, "its classes are not sorted and distinct")
+    _require(in_order, f"its {what} are not sorted and distinct")
     return Classes(kind, tuple(values))
 
 
@@ -155,15 +175,33 @@ def _read_columns(told: object, d: int) -> tuple[Column, ...] | None:
     if told is None:
         return None
     listed = _list(told, _is_column, "its columns are malformed")
-    columns = tuple(Column(c["name"], c["width"]) for c in listed)
+    columns = tuple(map(_read_column, listed))
     _require(len({c.name for c in columns}) == len(columns), "two of its columns have one name")
-    width = sum(1 if c.width is None else c.width for c in columns)
+    width = sum(column.n_features for column in columns)
     _require(width == d, f"its columns hold {width} features but its weights are for {d}")
     return columns
 
 
+def _read_column(told: dict[str, Any]) -> Column:
+    categories = told.get("categories")
+    if categories is not None:
+        categories = _read_values(categories, "categories")
+        _require(len(categories) > 0, "a column of it has no categories")
+        _require(told["width"] is None, "a column of it holds lists of categories")
+    fill = told.get("fill")
+    if fill is not None:
+        wanted = told["width"] or 1
+        fits = isinstance(fill, list) and len(fill) == wanted and all(map(_is_finite, fill))
+        _require(fits, "its columns are malformed")
+        fill = tuple(map(float, fill))
+    indicator = told.get("indicator", False)
+    _require(isinstance(indicator, bool), "its columns are malformed")
+    return Column(told["name"], told["width"], categories, fill, indicator)
+
+
 def _is_column(told: object) -> bool:
-    if not isinstance(told, dict) or set(told) != {"name", "width"}:
+    optional = {"categories", "fill", "indicator"}
+    if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]
     counted = isinstance(width, int) and not isinstance(width, bool) and width > 0
@@ -188,6 +226,10 @@ def _read_record(told: object, K: int) -> dict[str, Any]:
         shares = isinstance(prior, list) and all(_is_number(p) and 0 <= p <= 1 for p in prior)
         _require(shares and len(prior) == K, "its record has malformed class frequencies")
     return told
+
+
+def _is_finite(value: object) -> bool:
+    return _is_number(value) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:

@@ -7,6 +7,7 @@ import math
 import numbers
 import os
 import re
+import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -66,7 +67,12 @@ class TrainOptions:
     shuffle_window: int | None = option(None, "rows shuffled together; default from memory")
     dtype: str = option("float32", "float32 or float64 weights")
     holdout: float | None = option(None, "fraction of the rows kept for validation")
-    nulls: str = option("error", "what to do with nulls: error")
+    nulls: str = option("error", "what becomes of nulls: error, zero, mean or drop")
+    null_indicators: bool = option(False, "one more feature for each column that has nulls")
+    max_categories: int = option(1000, "categories that a column may have")
+    class_weight: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+        None, "factors of the weights of classes, a=2,b=0.5, or balanced"
+    )
     solver: str = option("sgd", "sgd")
     max_seconds: float | None = option(None, "stop after this time", shapes_model=False)
     threads: int | None = option(
@@ -120,7 +126,11 @@ class TrainOptions:
 
     def shaping(self) -> dict[str, Any]:
         """Return the options that the model's bits depend on, for its record."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["shapes_model"]}
+        shapes = [f.name for f in fields(self) if f.metadata["shapes_model"]]
+        shaping = {name: getattr(self, name) for name in shapes}
+        if isinstance(self.class_weight, dict):  # labels may be of any kind, JSON's keys are text
+            shaping["class_weight"] = [list(pair) for pair in self.class_weight.items()]
+        return shaping
 
     def command_line(self) -> str:
         """Return the options that differ from their defaults, as the command line spells them."""
@@ -144,6 +154,8 @@ def _plain(value: Any) -> Any:
 def _flag(name: str, value: object) -> str:
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
+    if isinstance(value, dict):
+        value = shlex.quote(",".join(f"{label}={weight}" for label, weight in value.items()))
     return f"--{name} {value}"
 
 
@@ -163,7 +175,7 @@ def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
 
 
 def _check_ranges(o: TrainOptions) -> None:
-    for name in ("epochs", "batch_size"):
+    for name in ("epochs", "batch_size", "max_categories"):
         _require(
             _is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name)
         )
@@ -185,6 +197,15 @@ def _check_ranges(o: TrainOptions) -> None:
         _require(_is_number(value, 0, or_equal=True), f"{name} must be >= 0", value)
     if o.holdout is not None:
         _require(_is_number(o.holdout, 0) and o.holdout < 1, "holdout must be in (0, 1)", o.holdout)
+    factors = o.class_weight
+    if isinstance(factors, dict):
+        numbers = all(_is_number(factor, 0, or_equal=True) for factor in factors.values())
+        factors = None if numbers else factors
+    _require(
+        factors in (None, "balanced"),
+        "class_weight must be balanced, or a number >= 0 for each class",
+        o.class_weight,
+    )
     _require(parse_bytes(o.memory) >= 10**7, "memory must be at least 10MB", o.memory)
 
 
@@ -198,6 +219,7 @@ def _check_choices(o: TrainOptions) -> None:
         "solver": ("sgd", "lbfgs"),
         "average": (True, False),
         "fit_intercept": (True, False),
+        "null_indicators": (True, False),
     }
     for name, allowed in choices.items():
         value = getattr(o, name)
@@ -209,7 +231,6 @@ def _refuse_what_is_not_there(o: TrainOptions) -> None:
     missing = {
         'learning_rate="auto"': isinstance(o.learning_rate, str),
         "l1 > 0": o.l1 > 0,
-        f'nulls="{o.nulls}"': o.nulls != "error",
         f'solver="{o.solver}"': o.solver != "sgd",
     }
     for spelling, asked in missing.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.parts import categories_of, part_width
 from fastsoftmax.model import Model
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class Scores:
     def span(self) -> slice:
         """The rows of the chunk that the logits are of."""
         return slice(self.start, self.start + len(self.logits))
+
+    @property
+    def dropped(self) -> np.ndarray | None:
+        """Which of the rows have no prediction, for a null among their features."""
+        return None if self.chunk.dropped is None else self.chunk.dropped[self.span]
 
 
 def decision(model: Model, data: Any) -> np.ndarray:
@@ -94,12 +100,31 @@ def _collect(model: Model, data: Any, finish: Callable[[np.ndarray], np.ndarray]
         return _stack((finish(z) for _, z in blocks), len(matrix))
     # Opening a Source costs the import of pyarrow, which a matrix does not need.
     from fastsoftmax.data.open import open_source
+    from fastsoftmax.data.survey import Treatment
 
-    source = open_source(data, like=model.columns, like_width=model.n_features)
+    source = open_source(
+        data, like=model.columns, like_width=model.n_features, treatment=Treatment(model.nulls)
+    )
     try:
-        return _stack((finish(scores.logits) for scores in scored(model, source)), source.rows)
+        results = (_without_dropped(finish(s.logits), s, source) for s in scored(model, source))
+        return _stack(results, source.rows)
     finally:
         source.close()
+
+
+def _without_dropped(block: np.ndarray, scores: Scores, source: Source) -> np.ndarray:
+    """Return results of which those of dropped rows are NaN; classes cannot be."""
+    dropped = scores.dropped
+    if dropped is None or not dropped.any():
+        return block
+    if block.dtype.kind != "f" or block.ndim == 1:
+        row = scores.start + int(dropped.argmax())
+        raise DataError(
+            f"{source.place(scores.chunk.piece, scores.chunk.start + row)}: a feature is null, and"
+            " the model drops such rows: leave them out, or use predict_proba, which gives NaN."
+        )
+    block[dropped] = np.nan
+    return block
 
 
 def _stack(blocks: Iterable[np.ndarray], rows: int | None) -> np.ndarray:
@@ -172,9 +197,13 @@ def _cast_rows(parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None
     """Fill X with rows from `start`, part by part, in the dtype of X."""
     column = 0
     for part in parts:
-        width = part.shape[1]
+        width, some = part_width(part), part[start : start + len(X)]
+        if categories_of(part.dtype) is not None:
+            X[:, column : column + width] = some == np.arange(width)
+            column += width
+            continue
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found then
-            np.copyto(X[:, column : column + width], part[start : start + len(X)], casting="unsafe")
+            np.copyto(X[:, column : column + width], some, casting="unsafe")
         column += width
 
 
@@ -201,9 +230,9 @@ def _describe_non_finite(
 
 def _value(parts: tuple[np.ndarray, ...], row: int, column: int) -> Any:
     for part in parts:
-        if column < part.shape[1]:
+        if column < part_width(part):
             return part[row, column]
-        column -= part.shape[1]
+        column -= part_width(part)
     raise IndexError(column)
 
 
@@ -230,5 +259,5 @@ def write_predictions(
             kept = scores.chunk.kept
             if kept is not None:
                 kept = kept.slice(scores.start, len(scores.logits))
-            sink.append(softmax(scores.logits), kept)
+            sink.append(softmax(scores.logits), kept, scores.dropped)
     return sink.rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Progress:
     validation_log_loss: float | None = None
     validation_accuracy: float | None = None
     finished: bool = False  # the epoch is done
+    treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
 
     def facts(self) -> dict[str, Any]:
         """Return what the model's history keeps of an epoch: rows and losses, no clock."""

@@ -18,7 +18,8 @@ from fastsoftmax.data.shuffle import make_plan, row_order
 from fastsoftmax.data.source import LabelScan, Source
 from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
-from fastsoftmax.labels import Classes
+from fastsoftmax.kernels.parts import categories_of, part_width
+from fastsoftmax.labels import Classes, class_factors
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress, Sums
 from fastsoftmax.schedules import Schedule
@@ -54,7 +55,12 @@ class Run:
         self.validation: Feed | None = None
         self.history: list[dict[str, Any]] = []
         self.mass = np.zeros(len(classes)) if scan is None else scan.mass
-        self.unit = 1.0 if scan is None or weights_as_given else scan.mean_weight
+        self.factors = class_factors(options.class_weight, classes, scan)
+        self.unit = 1.0
+        if scan is not None and not weights_as_given:
+            self.unit = scan.mean_weight(self.factors)
+        # How many rows take a step in an epoch.
+        self.steps = None if scan is None else scan.count_steps(self.factors)
         self.seen = 0
         self.started = time.perf_counter()
         self._reported = 0.0
@@ -120,7 +126,7 @@ class Run:
             feature = norm / self.source.n_features if o.fit_intercept else 0.0
             rate = 1.0 / (norm + feature)
             self.solver.bias *= feature
-        planned = math.inf if self.scan is None else float(o.epochs * self.scan.positive)
+        planned = math.inf if self.steps is None else float(o.epochs * self.steps)
         kind = o.schedule or ("constant" if self.scan is None else "linear")
         self.schedule = Schedule(kind, rate, planned, o.halflife or planned / o.epochs)
         logger.info("step size %.6g, schedule %s, window %s", rate, kind, self.plan)
@@ -144,14 +150,17 @@ class Run:
     def _weight(self, window: Window, order: np.ndarray) -> np.ndarray:
         """Return the weights of rows in units of the mean weight; 0 where held out."""
         held = window.held
-        if window.weights is None:
+        if window.weights is None and self.factors is None:
             if len(self._ones) != len(order):
                 self._ones = np.ones(len(order))
             if held is None:
                 return self._ones
             weight = np.ones(len(order))
         else:
-            weight = window.weights[order] / self.unit
+            weight = np.ones(len(order)) if window.weights is None else window.weights[order]
+            if self.factors is not None:
+                weight = weight * self.factors[window.labels[order]]
+            weight /= self.unit
         if held is not None:
             weight[held[order]] = 0.0
         return weight
@@ -190,7 +199,7 @@ class Run:
             self._check_features(window, order)
             raise self._diverged("not finite", window, order)
         self._watched.add(facts)
-        last = self.scan is not None and self.seen % self.scan.positive == 0
+        last = self.steps is not None and self.seen % self.steps == 0
         if self._watched.rows >= WATCHED_ROWS or last:
             mean, _ = self._watched.means()
             self._watched = Sums()
@@ -203,6 +212,9 @@ class Run:
         for row in order:
             column = 0
             for part in window.parts:
+                if categories_of(part.dtype) is not None:
+                    column += part_width(part)
+                    continue
                 with np.errstate(over="ignore"):
                     cast = part[row].astype(self.solver.dtype)
                 odd = np.flatnonzero(~np.isfinite(cast))
@@ -240,12 +252,13 @@ class Run:
             epoch=epoch + 1,
             epochs=self.options.epochs,
             rows=sums.rows,
-            rows_per_epoch=None if self.scan is None else self.scan.positive,
+            rows_per_epoch=self.steps,
             rows_seen=self.seen,
             seconds=self.seconds,
             log_loss=log_loss,
             accuracy=accuracy,
             learning_rate=float(self._schedule(np.array([self.seen]))[0]),
+            treated=self.source.treated(),
         )
 
     def _mixing(self) -> Mixing | None:

@@ -15,7 +15,8 @@ from fastsoftmax import __version__
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
-from fastsoftmax.data.source import Source
+from fastsoftmax.data.source import Column, Source
+from fastsoftmax.data.survey import Treatment
 from fastsoftmax.errors import DataError, DivergedError, OptionError
 from fastsoftmax.labels import given_classes
 from fastsoftmax.model import Model
@@ -38,6 +39,7 @@ def _open_validation(
     source = open_source(
         data, target, weight=weight, like=model_columns, like_width=run.source.n_features,
         memory=run.options.memory_bytes // 4 // run.options.reader_count,
+        treatment=Treatment(run.options.nulls),
     )  # fmt: skip
     source.scan_labels(run.classes)
     options = replace(
@@ -109,6 +111,7 @@ def train(
     features: Sequence[str] | None = None,
     weight: Any = None,
     classes: Sequence[Any] | None = None,
+    categorical: Sequence[str] | None = None,
     validation: Any = None,
     init: Model | None = None,
     report: Callable[[Progress], bool | None] | None = None,
@@ -124,6 +127,7 @@ def train(
     features: names of the feature columns; default all but target and weight.
     weight: a column name or an array (n,) of row weights >= 0.
     classes: the labels to expect; default those found by reading the label column first.
+    categorical: columns whose values are categories, each of which becomes a feature.
     validation: data like `data`, or (X, y): its loss is taken after each epoch.
     init: a model to start from, with the same features and classes.
     report: called with a Progress about five times a second and after each epoch; the run ends
@@ -146,9 +150,14 @@ def train(
             target,
             weight=weight,
             features=features,
+            like=_like(init),
+            categorical=categorical,
+            treatment=_treatment(chosen),
             memory=chosen.memory_bytes // chosen.reader_count,
         )
         stack.callback(source.close)
+        if _like(init) is None:
+            source.learn(_holdout_mask(chosen))
         known = None if classes is None else given_classes(classes)
         scan = None
         if source.one_pass:
@@ -172,6 +181,18 @@ def train(
         return Model(
             coef, intercept, found, source.columns, run.history, _record(run, target, weight)
         )
+
+
+def _treatment(options: TrainOptions) -> Treatment:
+    return Treatment(options.nulls, options.null_indicators, options.max_categories)
+
+
+def _like(init: Model | None) -> tuple[Column, ...] | None:
+    """Return the columns of the model to start from, where they hold what was learnt of data."""
+    if init is None or init.columns is None:
+        return None
+    learnt = any(c.categories is not None or c.fill is not None for c in init.columns)
+    return init.columns if learnt else None
 
 
 def _holdout_mask(options: TrainOptions) -> Callable[[int, int], np.ndarray] | None:

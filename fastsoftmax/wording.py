@@ -77,7 +77,15 @@ def training_summary(progress: Progress, seconds: float) -> list[tuple[str, obje
     if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
         checked = quality(progress.validation_log_loss, progress.validation_accuracy)
         facts.append(("validation", checked))
-    return facts
+    return [*facts, *treated_facts(progress.treated)]
+
+
+def treated_facts(treated: dict[str, int]) -> list[tuple[str, object]]:
+    """Return what was done to values that were not there, or not known."""
+    if not treated:
+        return []
+    shown = shortened(f"{count:,} {what}" for what, count in treated.items())
+    return [("treated", shown)]
 
 
 def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
@@ -88,6 +96,7 @@ def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
         ("rows", f"{report['rows']:,}"),
         ("log-loss", f"{report['log_loss']:.4f}{beside}"),
         ("accuracy", f"{100 * report['accuracy']:.2f} %"),
+        *treated_facts(report["treated"]),
     ]
 
 

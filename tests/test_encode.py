@@ -90,7 +90,7 @@ def test_the_scan_counts_rows_and_weights_in_each_piece():
     assert_array_equal(found.segments.counts.sum(axis=1), [2, 2, 1])
     assert_array_equal(found.mass, [1.0, 3.0, 0.5])
     assert found.positive == 4
-    assert found.mean_weight == 4.5 / 4
+    assert found.mean_weight() == 4.5 / 4
 
 
 def test_the_scan_leaves_held_out_rows_out_of_its_numbers_but_checks_them():

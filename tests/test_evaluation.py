@@ -121,6 +121,7 @@ def test_a_report_reads_well():
         "log_loss": 0.25,
         "accuracy": 0.875,
         "log_loss_prior": 1.5,
+        "treated": {},
     }
 
 

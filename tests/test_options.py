@@ -64,7 +64,6 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
     [
         {"learning_rate": "auto"},
         {"l1": 0.1},
-        {"nulls": "mean"},
         {"solver": "lbfgs"},
     ],
 )

@@ -24,7 +24,8 @@ import pyarrow as pa
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.checksum import checksum
-from fastsoftmax.kernels.transpose import copy_matrix, is_row_major
+from fastsoftmax.kernels.parts import categories_of, codes_dtype, is_row_major
+from fastsoftmax.kernels.transpose import copy_matrix
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -138,7 +139,7 @@ class DiskCache(Cache):
             columns.append(pa.array(values))
         batch = pa.RecordBatch.from_arrays(columns, names)
         if self._writer is None:
-            dtypes = json.dumps([part.dtype.name for part in chunk.parts])
+            dtypes = json.dumps([_described(part.dtype) for part in chunk.parts])
             schema = batch.schema.with_metadata({"dtypes": dtypes, "version": str(VERSION)})
             # By descriptor: the file may have no name.
             self._sink = pa.OSFile(f"/dev/fd/{self._descriptor}", "wb")
@@ -202,6 +203,14 @@ def _beside(chunk: Chunk) -> list[tuple[str, np.ndarray]]:
     return [(name, values) for name, values in named if values is not None]
 
 
+def _described(dtype: np.dtype) -> tuple[str, int | None]:
+    return dtype.name, categories_of(dtype)
+
+
+def _dtype_of(name: str, categories: int | None) -> np.dtype:
+    return np.dtype(name) if categories is None else codes_dtype(categories)
+
+
 def _as_bytes(part: np.ndarray) -> pa.Array:
     """Return rows as values of one Arrow array, uncopied."""
     kind = pa.binary(part.shape[1] * part.itemsize)
@@ -218,7 +227,7 @@ class _Mapped:
         metadata = self._reader.schema.metadata or {}
         if metadata.get(b"version") != str(VERSION).encode():
             raise ValueError("it is of another version")
-        self._dtypes = [np.dtype(name) for name in json.loads(metadata[b"dtypes"])]
+        self._dtypes = [_dtype_of(*told) for told in json.loads(metadata[b"dtypes"])]
 
     def batches(self) -> dict[int, list[int]]:
         """Return the numbers of the batches of each piece."""

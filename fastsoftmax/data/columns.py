@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.data.layouts import (
@@ -22,7 +23,10 @@ from fastsoftmax.data.layouts import (
 )
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.parts import codes_dtype
+from fastsoftmax.labels import Classes
 
+NO_CATEGORIES = Classes("string", ())  # until they are learnt
 Peek = Callable[[str], int]  # the length of the list in the first row of the column so named
 
 
@@ -32,6 +36,7 @@ class Wish:
 
     target, weight: names of columns, or None. features: names in order; None means all others.
     like: the columns of the model that the rows are for. like_width: how many features it has.
+    categorical: names of columns whose values are categories. nulls: what becomes of nulls.
     """
 
     target: str | None = None
@@ -40,6 +45,8 @@ class Wish:
     like: tuple[Column, ...] | None = None
     like_width: int | None = None
     keep: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    nulls: str = "error"
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,22 @@ class Feature:
 
     @property
     def width(self) -> int:
-        """How many features it is."""
+        """How many numbers a row holds."""
         return 1 if self.column.width is None else self.column.width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What its numbers, or its codes, are decoded to."""
+        if self.column.categories is not None:
+            return codes_dtype(len(self.column.categories))
+        stored = decoded_dtype(item_type(self.kind))
+        filled = self.column.fill is not None and not all(map(float.is_integer, self.column.fill))
+        return np.dtype(np.float64) if filled and stored.kind in "ui" else stored
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row as decoded."""
-        return self.width * decoded_dtype(item_type(self.kind)).itemsize
+        return self.width * self.dtype.itemsize + self.column.indicator
 
 
 # Held beside each number while it is decoded: wide integers, and levels and room to grow in lists.
@@ -66,17 +82,21 @@ NUMBER_BYTES, ITEM_BYTES = 4, 14
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns in use: features in their order, label, weight, and those handed on."""
+    """The columns in use: features in their order, label, weight, and those handed on.
+
+    drops: whether a row with a null among its features is left out.
+    """
 
     features: tuple[Feature, ...]
     target: str | None
     weight: str | None
     keep: tuple[str, ...]
+    drops: bool = False
 
     @property
     def n_features(self) -> int:
         """How many features a row has."""
-        return sum(feature.width for feature in self.features)
+        return sum(feature.column.n_features for feature in self.features)
 
     @property
     def row_bytes(self) -> int:
@@ -88,12 +108,17 @@ class Layout:
         """Bytes that one row's features take while they are decoded."""
         vectors = [f for f in self.features if f.column.width is not None]
         numbers = sum(feature.width for feature in vectors)
-        return self.row_bytes + NUMBER_BYTES * (self.n_features - numbers) + ITEM_BYTES * numbers
+        alone = len(self.features) - len(vectors)
+        return self.row_bytes + NUMBER_BYTES * alone + ITEM_BYTES * numbers
 
     @property
     def copies_nothing(self) -> bool:
         """Whether decoding only points into Arrow's memory, whatever the number of rows."""
-        return all(is_plain(item_type(f.kind)) for f in self.features) and not any(
+        untouched = all(
+            is_plain(item_type(f.kind)) and f.column.fill is None and f.column.categories is None
+            for f in self.features
+        )
+        return untouched and not any(
             a.kind == b.kind and not is_vector(a.kind)
             for a, b in zip(self.features, self.features[1:], strict=False)
         )
@@ -179,28 +204,43 @@ def refuse_missing(schema: pa.Schema, names: Sequence[str], origin: str) -> None
         raise DataError(f"{origin}: there are no columns {shown}{more}{hint}")
 
 
-def _feature(schema: pa.Schema, name: str, peek: Peek, origin: str) -> Feature:
+def _feature(schema: pa.Schema, name: str, wish: Wish, peek: Peek, origin: str) -> Feature:
     kind = require(schema, name, origin)
+    fills = wish.nulls != "error"
+    if name in wish.categorical:
+        if is_vector(kind):
+            raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
+        return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind)
     if not is_number(item_type(kind)):
         raise DataError(
             f'{origin}: column "{name}" is of type {kind}, which is no number. '
-            "Leave it out (features= lists the columns to use), or convert it."
+            "Leave it out (features= lists the columns to use), convert it, or name it in"
+            " categorical=."
         )
     if not is_vector(kind):
-        return Feature(Column(name), kind)
+        return Feature(Column(name, fill=(0.0,) if fills else None), kind)
     width = fixed_width(kind)
-    return Feature(Column(name, peek(name) if width is None else width), kind)
+    width = peek(name) if width is None else width
+    return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
 
 
 def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str) -> None:
     for feature, column in zip(features, like, strict=True):
-        if feature.column != column:
+        if feature.column.width != column.width:
             has, wants = (
                 "one number" if c.width is None else f"a list of {c.width} numbers"
                 for c in (feature.column, column)
             )
             raise DataError(
                 f'{origin}: column "{column.name}" holds {has} a row, the model takes {wants}.'
+            )
+
+
+def _refuse_no_features(categorical: Sequence[str], names: Sequence[str], origin: str) -> None:
+    for name in categorical:
+        if name not in names:
+            raise DataError(
+                f'{origin}: categorical= lists "{name}", which is no feature{nearest(name, names)}'
             )
 
 
@@ -212,7 +252,7 @@ def check_width(n_features: int, wish: Wish, origin: str) -> None:
         )
     wanted = wish.like_width
     if wish.like is not None:
-        wanted = sum(len(column.feature_names) for column in wish.like)
+        wanted = sum(column.n_features for column in wish.like)
     if wanted is not None and n_features != wanted:
         raise DataError(f"{origin}: there are {n_features} features, the model takes {wanted}.")
 
@@ -226,10 +266,18 @@ def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> La
         if name is not None:
             require(schema, name, origin)
     names = _wanted_names(schema, wish, origin)
-    features = tuple(_feature(schema, name, peek, origin) for name in names)
+    if wish.like is not None:
+        known = tuple(column.name for column in wish.like if column.categories is not None)
+        wish = replace(wish, categorical=known)
+    _refuse_no_features(wish.categorical, names, origin)
+    features = tuple(_feature(schema, name, wish, peek, origin) for name in names)
     if wish.like is not None:
         _check_like(features, wish.like, origin)
-    layout = Layout(features, wish.target, wish.weight, wish.keep)
+        features = tuple(
+            Feature(column, feature.kind)
+            for feature, column in zip(features, wish.like, strict=True)
+        )
+    layout = Layout(features, wish.target, wish.weight, wish.keep, wish.nulls == "drop")
     check_width(layout.n_features, wish, origin)
     return layout
 

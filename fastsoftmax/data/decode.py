@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
@@ -11,68 +12,55 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from fastsoftmax.data.columns import Feature
-from fastsoftmax.data.layouts import is_plain, is_vector, storage_type
+from fastsoftmax.data.encode import Finder
+from fastsoftmax.data.layouts import decoded_dtype, is_plain, is_vector, storage_type
+from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
-Where = Callable[[int], str]  # the place of a row, numbered within the batch
+Notes = Counter[str]  # what was done to values that were not there, and how often
 
 
-def first_null(array: pa.Array) -> int:
-    """Return the position of the first null."""
-    return int(pc.is_null(array).to_numpy(zero_copy_only=False).argmax())
+def nulls_of(array: pa.Array, width: int = 1) -> np.ndarray:
+    """Return which rows of a column are null, wholly or in part: (rows,) bool."""
+    missing = pc.is_null(array).to_numpy(zero_copy_only=False)
+    if is_vector(array.type) and array.null_count < len(array):
+        inner = pc.is_null(items_of(array)).to_numpy(zero_copy_only=False)
+        missing[~missing] = inner.reshape(-1, width).any(axis=1)
+    return missing
 
 
-def refuse_null(array: pa.Array, subject: str, where: Where) -> None:
-    """Raise DataError that names the first null, if there is one."""
-    if array.null_count:
-        raise DataError(
-            f"{where(first_null(array))}: {subject} is null. "
-            "Use rows without nulls, or fill them (pyarrow.compute.fill_null)."
-        )
-
-
-def plain_values(array: pa.Array) -> pa.Array:
-    """Return `array` with a dictionary's values in place of their indices, and no string views."""
-    if types.is_dictionary(array.type):
-        values = plain_values(array.dictionary)
-        return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
-    return _joined_strings(array) if str(array.type) == "string_view" else array
-
-
-def _joined_strings(views: pa.Array) -> pa.Array:
-    """Return string views as strings: few of Arrow's functions take views."""
-    try:
-        return views.cast(pa.string())
-    except pa.ArrowNotImplementedError:  # old versions have the type, but not the cast
-        return pa.array(views.to_pylist(), pa.string())
-
-
-def numbers(array: pa.Array) -> np.ndarray:
-    """Return numbers without nulls as an array (n,): booleans as uint8, decimals as float64."""
-    if types.is_boolean(array.type):
-        return array.to_numpy(zero_copy_only=False).view(np.uint8)
-    if types.is_decimal(array.type):
-        return array.cast(pa.float64()).to_numpy()
-    return array.to_numpy()
+def filled(array: pa.Array, feature: Feature, fill: float) -> np.ndarray:
+    """Return numbers (n,) in the feature's dtype, nulls replaced."""
+    if not array.null_count:
+        return numbers(array).astype(feature.dtype, copy=False)
+    missing = pc.is_null(array).to_numpy(zero_copy_only=False)
+    zero = pa.scalar(False if types.is_boolean(array.type) else 0).cast(array.type)
+    values = numbers(pc.fill_null(array, zero)).astype(feature.dtype)
+    values[missing] = fill
+    return values
 
 
 def _scalars(batch: pa.RecordBatch, run: list[Feature], where: Where) -> np.ndarray:
     """Return columns of one type side by side, an F-ordered array (rows, columns)."""
     arrays = [plain_values(batch.column(feature.column.name)) for feature in run]
     for feature, array in zip(run, arrays, strict=True):
-        refuse_null(array, f'column "{feature.column.name}"', where)
+        if feature.column.fill is None:
+            refuse_null(array, f'column "{feature.column.name}"', where)
+    values = (
+        filled(array, feature, (feature.column.fill or (0.0,))[0])
+        for feature, array in zip(run, arrays, strict=True)
+    )
     if len(run) == 1:
-        return numbers(arrays[0])[:, None]
-    first = numbers(arrays[0][:0])
-    side_by_side = np.empty((batch.num_rows, len(run)), first.dtype, order="F")
-    for j, array in enumerate(arrays):
-        side_by_side[:, j] = numbers(array)
+        return next(values)[:, None]
+    side_by_side = np.empty((batch.num_rows, len(run)), run[0].dtype, order="F")
+    for j, column in enumerate(values):
+        side_by_side[:, j] = column
     return side_by_side
 
 
 def _refuse_other_lengths(array: pa.Array, width: int, name: str, where: Where) -> None:
     lengths = np.diff(array.offsets.to_numpy())
-    odd = np.flatnonzero(lengths != width)
+    odd = np.flatnonzero((lengths != width) & ~pc.is_null(array).to_numpy(zero_copy_only=False))
     if odd.size:
         raise DataError(
             f'{where(int(odd[0]))}: column "{name}" holds a list of {lengths[odd[0]]} numbers, '
@@ -80,53 +68,120 @@ def _refuse_other_lengths(array: pa.Array, width: int, name: str, where: Where) 
         )
 
 
+def items_of(array: pa.Array) -> pa.Array:
+    """Return the items of lists that are no nulls, one list after the other."""
+    # `flatten` heeds a slice's offset, where `values` does not; it drops null rows.
+    stored = array.storage if isinstance(array, pa.ExtensionArray) else array
+    return plain_values(stored.flatten())
+
+
 def _vectors(batch: pa.RecordBatch, feature: Feature, where: Where) -> np.ndarray:
     """Return a column of lists as an array (rows, width)."""
-    name, width = feature.column.name, feature.width
+    name, width, fill = feature.column.name, feature.width, feature.column.fill
     array = batch.column(name)
-    refuse_null(array, f'column "{name}"', where)
+    if fill is None:
+        refuse_null(array, f'column "{name}"', where)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if not types.is_fixed_size_list(storage_type(feature.kind)):
         _refuse_other_lengths(array, width, name, where)
-    # `flatten` heeds a slice's offset, where `values` does not; it drops null rows, refused above.
-    items = plain_values(array.flatten())
-    refuse_null(items, f'an item of column "{name}"', lambda item: where(item // width))
-    return numbers(items).reshape(batch.num_rows, width)
+    items = items_of(array)
+    if fill is None:
+        refuse_null(items, f'an item of column "{name}"', lambda item: where(item // width))
+    values = filled(items, feature, 0.0).reshape(-1, width)
+    if fill is None or not (array.null_count or items.null_count):
+        return values
+    there = pc.is_valid(array).to_numpy(zero_copy_only=False)
+    rows = np.tile(np.array(fill).astype(feature.dtype), (batch.num_rows, 1))
+    missing = pc.is_null(items).to_numpy(zero_copy_only=False).reshape(-1, width)
+    rows[there] = np.where(missing, rows[there], values)
+    return rows
+
+
+def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) -> np.ndarray:
+    """Return a column of categories as codes (rows, 1), -1 for what was not there in training."""
+    name, known = feature.column.name, feature.column.categories
+    assert known is not None
+    array = plain_values(batch.column(name))
+    codes = np.full((batch.num_rows, 1), -1, feature.dtype)
+    there = np.flatnonzero(pc.is_valid(array).to_numpy(zero_copy_only=False))
+    if feature.column.fill is None:
+        refuse_null(array, f'column "{name}"', where)
+    find = Finder(known)
+    found = find(array.drop_null(), f'column "{name}"', lambda row: where(int(there[row])))
+    codes[there, 0] = found
+    notes[f'unknown in "{name}"'] += int(np.count_nonzero(found < 0))
+    return codes
 
 
 def _runs(features: tuple[Feature, ...]) -> Iterator[list[Feature]]:
-    """Yield lists alone, and scalars of one type that stand together."""
-    keyed = groupby(
-        enumerate(features), lambda at: (str(at[1].kind), is_vector(at[1].kind) and at[0])
-    )
+    """Yield scalars of one type that stand together, and others alone."""
+    keyed = groupby(enumerate(features), lambda at: at[0] if _stands_alone(at[1]) else _key(at[1]))
     for _, run in keyed:
         yield [feature for _, feature in run]
 
 
+def _stands_alone(feature: Feature) -> bool:
+    column = feature.column
+    return column.width is not None or column.categories is not None or column.indicator
+
+
+def _key(feature: Feature) -> str:
+    return f"{feature.kind} {feature.dtype}"
+
+
 def _tensor(batch: pa.RecordBatch, run: list[Feature]) -> np.ndarray | None:
     """Return columns side by side in one call of Arrow, or None where it cannot."""
-    if len(run) < 8 or not is_plain(run[0].kind):
+    if len(run) < 8 or not is_plain(run[0].kind) or run[0].dtype != decoded_dtype(run[0].kind):
         return None
     try:
         columns = batch.select([feature.column.name for feature in run])
         return np.asarray(columns.to_tensor(row_major=False))
-    except (TypeError, AttributeError, pa.ArrowException):  # pyarrow < 17, or a null to be named
+    except (TypeError, AttributeError, pa.ArrowException):  # pyarrow < 17, or there are nulls
         return None
 
 
 def features_of(
-    batch: pa.RecordBatch, features: tuple[Feature, ...], where: Where
+    batch: pa.RecordBatch, features: tuple[Feature, ...], where: Where, notes: Notes
 ) -> tuple[np.ndarray, ...]:
-    """Return the batch's features as arrays (rows, width), side by side.
+    """Return the batch's features as parts (rows, width), side by side.
 
-    Neighbouring scalar columns of one type are one F-ordered array. A null raises DataError.
+    Neighbouring scalar columns of one type are one F-ordered array. A null for which there is no
+    fill raises DataError. What was filled or not known is counted in `notes`.
     """
     parts = []
     for run in _runs(features):
-        if is_vector(run[0].kind):
+        first = run[0].column
+        if first.categories is not None:
+            parts.append(_codes(batch, run[0], where, notes))
+        elif first.width is not None:
             parts.append(_vectors(batch, run[0], where))
-            continue
-        tensor = _tensor(batch, run)
-        parts.append(_scalars(batch, run, where) if tensor is None else tensor)
+        else:
+            tensor = _tensor(batch, run)
+            parts.append(_scalars(batch, run, where) if tensor is None else tensor)
+        for feature in run:
+            if feature.column.fill is not None:
+                _note_nulls(batch, feature, notes)
+        if first.indicator:
+            array = batch.column(first.name)
+            parts.append(nulls_of(array, run[0].width).view(np.uint8)[:, None])
     return tuple(parts)
+
+
+def _note_nulls(batch: pa.RecordBatch, feature: Feature, notes: Notes) -> None:
+    array = batch.column(feature.column.name)
+    count = array.null_count
+    if feature.column.width is not None and count < len(array):
+        count += items_of(array).null_count
+    if count:
+        notes[f'nulls in "{feature.column.name}"'] += count
+
+
+def rows_with_nulls(batch: pa.RecordBatch, features: tuple[Feature, ...]) -> np.ndarray:
+    """Return which rows have a null among their features: (rows,) bool."""
+    missing = np.zeros(batch.num_rows, np.bool_)
+    for feature in features:
+        array = batch.column(feature.column.name)
+        if array.null_count or feature.column.width is not None:
+            missing |= nulls_of(array, feature.width)
+    return missing

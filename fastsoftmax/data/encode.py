@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.decode import Where, numbers, plain_values, refuse_null
 from fastsoftmax.data.layouts import is_number
+from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import INTEGER_KINDS, Classes
 
@@ -136,6 +136,17 @@ class Encoder:
             f"{len(self._classes)} classes ({_sample(self._classes.values)}). "
             "Leave the row out, or list all classes with classes=."
         )
+
+
+class Finder(Encoder):
+    """Known categories, and how values of any type become their indices; -1 for what is none."""
+
+    def __call__(self, labels: pa.Array, subject: str, where: Where) -> np.ndarray:
+        """Return indices (n,) int32 of values without nulls."""
+        plain = plain_labels(labels, subject, where)
+        values, positions = self._table(plain.type, subject)
+        found = pc.fill_null(pc.index_in(plain, value_set=values), -1).to_numpy()
+        return np.append(positions, np.int32(-1))[found]  # of all positions, -1 is the last
 
 
 def weights_of(weights: pa.Array, subject: str, where: Where) -> np.ndarray:

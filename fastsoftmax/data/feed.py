@@ -18,7 +18,7 @@ from fastsoftmax.data.shuffle import Plan, bucket_sizes, buckets_of, held_out, p
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.data.windows import Filling, Window, as_window, fill
 from fastsoftmax.errors import DataError, OptionError
-from fastsoftmax.kernels.transpose import is_row_major
+from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
 from fastsoftmax.options import TrainOptions
 

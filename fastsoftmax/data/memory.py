@@ -12,7 +12,7 @@ from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.source import Chunk, LabelScan, Source
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.transpose import is_row_major
+from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
 
 

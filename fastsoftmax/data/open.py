@@ -16,6 +16,7 @@ from fastsoftmax.data.encode import Given
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
 from fastsoftmax.data.source import Column, Source
 from fastsoftmax.data.streams import ReaderBatches, StreamBatches, TableBatches
+from fastsoftmax.data.survey import NOTHING, Treatment
 from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
 
@@ -29,6 +30,8 @@ def open_source(
     like: tuple[Column, ...] | None = None,
     like_width: int | None = None,
     keep: Sequence[str] = (),
+    categorical: Sequence[str] | None = None,
+    treatment: Treatment = NOTHING,
     memory: int = 10**9,
 ) -> Source:
     """Open `data` of any accepted kind, or raise DataError with what is wrong and what to do.
@@ -36,7 +39,9 @@ def open_source(
     target, weight: the name of a column, or an array beside data in memory; None for none.
     features: names of columns; None for all others. like: the columns of the model that the rows
     are for, or None; like_width: how many features it has, where its columns have no names.
-    keep: columns handed on untouched. memory: bytes, of which each reading thread takes a part.
+    keep: columns handed on untouched. categorical: columns whose values are categories.
+    treatment: what becomes of nulls; `learn` must be called before rows are read where that, or
+    the categories, are not known from a model. memory: bytes; each reading thread takes a part.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
     wish = Wish(
@@ -46,13 +51,15 @@ def open_source(
         like,
         like_width,
         _names(keep, "keep") or (),
+        _names(categorical, "categorical") or (),
+        treatment.nulls,
     )
     batches = _batches(data)
     if batches is None:
         return _open_matrix(data, target, weight, wish)
     if is_path(data):
         _refuse_array_beside_files(target, weight)
-    return _open_table(batches, target, weight, wish, memory)
+    return _open_table(batches, target, weight, wish, memory, treatment)
 
 
 def _given(value: Any, name: str) -> Given | None:
@@ -152,7 +159,12 @@ def _is_just_files(dataset: Any) -> bool:
 
 
 def _open_table(
-    batches: Batches, target: Given | None, weight: Given | None, wish: Wish, memory: int
+    batches: Batches,
+    target: Given | None,
+    weight: Given | None,
+    wish: Wish,
+    memory: int,
+    treatment: Treatment,
 ) -> Source:
     if not any(batches.pieces or (1,)):
         raise DataError(f"{batches.origin}: there are no rows.")
@@ -160,7 +172,7 @@ def _open_table(
         batches.schema, wish, lambda name: _first_length(batches, name), batches.origin
     )
     batches.check_schemas(layout)
-    return TableSource(batches, layout, target, weight, memory)
+    return TableSource(batches, layout, target, weight, memory, treatment)
 
 
 def _first_length(batches: Batches, name: str) -> int:
@@ -181,7 +193,7 @@ def _refuse_array_beside_files(target: Given | None, weight: Given | None) -> No
 def _open_matrix(data: Any, target: Given | None, weight: Given | None, wish: Wish) -> Source:
     _refuse_sparse(data)
     matrix = feature_matrix(data)
-    for name in (wish.target, wish.weight, *(wish.features or ()), *wish.keep):
+    for name in (wish.target, wish.weight, *(wish.features or ()), *wish.keep, *wish.categorical):
         if name is not None:
             raise DataError(
                 f'a matrix has no column "{name}": its columns have no names. Give the target and '

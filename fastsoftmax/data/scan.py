@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.decode import Where
 from fastsoftmax.data.encode import Encoder, Given, kind_of, plain_labels, weights_of
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
 from fastsoftmax.data.source import LabelScan
+from fastsoftmax.data.values import Where
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sort_classes
 
@@ -30,7 +31,7 @@ class Labelled:
     where: Where
 
 
-class _Discovery:
+class Discovery:
     """Classes as they turn up: indices in order of discovery, sorted at the end."""
 
     def __init__(self) -> None:
@@ -50,10 +51,17 @@ class _Discovery:
             at = pc.index_in(plain, value_set=self._known)
         return at.to_numpy()
 
+    def __len__(self) -> int:
+        return 0 if self._known is None else len(self._known)
+
+    def values(self) -> tuple[str, list[Any]]:
+        """Return the kind of the values found, and these in order of discovery."""
+        return self._kind, [] if self._known is None else self._known.to_pylist()
+
     def classes(self) -> tuple[Classes, np.ndarray]:
         """Return the classes in their order, and for each its number in order of discovery."""
-        values = [] if self._known is None else self._known.to_pylist()
-        classes = sort_classes(self._kind, values)
+        kind, values = self.values()
+        classes = sort_classes(kind, values)
         found = {value: k for k, value in enumerate(values)}
         return classes, np.array([found[value] for value in classes.values])
 
@@ -65,7 +73,7 @@ class _Tally:
         self._segments: dict[tuple[int, int], np.ndarray] = {}
         self._counts = np.zeros(0, np.int64)
         self._mass = np.zeros(0)
-        self._positive = 0
+        self._positives = np.zeros(0, np.int64)
 
     def add(
         self,
@@ -86,7 +94,8 @@ class _Tally:
         self._mass = _sum(self._mass, np.zeros(at.max(initial=-1) + 1))
         # One after the other, so that the sums do not depend on how a reader cuts its batches.
         np.add.at(self._mass, at, 1.0 if weights is None else weights)
-        self._positive += at.size if weights is None else int(np.count_nonzero(weights))
+        counted = at if weights is None else at[weights > 0]
+        self._positives = _sum(self._positives, np.bincount(counted))
 
     def _count(self, segment: tuple[int, int], at: np.ndarray) -> None:
         found = np.bincount(bins_of(at)).astype(np.int32)
@@ -94,7 +103,7 @@ class _Tally:
 
     def scan(self, classes: Classes, order: np.ndarray) -> LabelScan:
         """Return what was found, classes in their own order."""
-        if not self._positive:
+        if not self._positives.sum():
             raise DataError("no row has a positive weight that is not held out: nothing to learn.")
         counts = np.zeros((len(self._segments), min(len(classes), BINS)), np.int32)
         for s, found in enumerate(self._segments.values()):
@@ -103,7 +112,8 @@ class _Tally:
         segments = Segments(pieces, counts)
         mass = _sum(np.zeros(len(classes)), self._mass)[order]
         total = _sum(np.zeros(len(classes), np.int64), self._counts)[order]
-        return LabelScan(classes, total, segments, mass, self._positive)
+        positives = _sum(np.zeros(len(classes), np.int64), self._positives)[order]
+        return LabelScan(classes, total, segments, mass, positives)
 
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -122,14 +132,15 @@ def scan_rows(
     held_out: HeldOut | None,
 ) -> LabelScan:
     """Read all `rows`, piece after piece, and return what was found."""
-    discovery = _Discovery()
+    discovery = Discovery()
     encode = discovery if classes is None else Encoder(classes)
     tally = _Tally()
     for part in rows:
         at = encode(part.labels, target.subject, part.where)
         weights = None
-        if weight is not None and part.weights is not None:
-            weights = weights_of(part.weights, weight.subject, part.where)
+        if part.weights is not None:
+            subject = "the weight" if weight is None else weight.subject
+            weights = weights_of(part.weights, subject, part.where)
         held = None if held_out is None else held_out(part.number, at.size)
         tally.add(part.piece, part.number, at, weights, held)
     if classes is not None:

@@ -72,10 +72,20 @@ class Sink:
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
 
-    def append(self, probabilities: np.ndarray, kept: pa.RecordBatch | None = None) -> None:
-        """Add rows: their probabilities (n, K), and the columns to hand on beside them."""
+    def append(
+        self,
+        probabilities: np.ndarray,
+        kept: pa.RecordBatch | None = None,
+        dropped: np.ndarray | None = None,
+    ) -> None:
+        """Add rows: their probabilities (n, K), and the columns to hand on beside them.
+
+        dropped: which rows have no prediction but nulls, where there may be such rows.
+        """
         columns = self._columns(probabilities)
-        batch = _beside(kept, columns)
+        if dropped is not None:
+            columns = {name: _nulled(column, dropped) for name, column in columns.items()}
+        batch = _beside(kept, columns, nullable=dropped is not None)
         if self._schema is None:
             self._schema = batch.schema
         elif not batch.schema.equals(self._schema):
@@ -169,8 +179,15 @@ def _most_probable(p: np.ndarray, count: int) -> np.ndarray:
     return top
 
 
-def _beside(kept: pa.RecordBatch | None, columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    fields = [pa.field(name, array.type, nullable=False) for name, array in columns.items()]
+def _nulled(column: pa.Array, dropped: np.ndarray) -> pa.Array:
+    rows = np.where(dropped, 0, np.arange(len(column)))
+    return column.take(pa.array(rows, mask=dropped))
+
+
+def _beside(
+    kept: pa.RecordBatch | None, columns: dict[str, pa.Array], *, nullable: bool
+) -> pa.RecordBatch:
+    fields = [pa.field(name, array.type, nullable=nullable) for name, array in columns.items()]
     arrays = list(columns.values())
     if kept is not None:
         clash = [name for name in kept.schema.names if name in columns]

@@ -21,17 +21,35 @@ if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarr
 
 @dataclass(frozen=True)
 class Column:
-    """One named feature column: a scalar (`width` None) or a vector of `width` numbers a row."""
+    """One named feature column: a scalar (`width` None) or a vector of `width` numbers a row.
+
+    categories: the values of a column each of which is a feature, 1 in the rows that have it.
+    fill: what is put in the place of nulls, a number for each of the row's, or None for an error.
+    indicator: whether one more feature tells the rows that are null, wholly or in part.
+    """
 
     name: str
     width: int | None = None
+    categories: Classes | None = None
+    fill: tuple[float, ...] | None = None
+    indicator: bool = False
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The names of its features: `age`, or `pixels[0]`, `pixels[1]`, ..."""
-        if self.width is None:
-            return (self.name,)
-        return tuple(f"{self.name}[{j}]" for j in range(self.width))
+        """The names of its features: `age`; `pixels[0]`, `pixels[1]`, ...; `origin=JFK`, ..."""
+        if self.categories is not None:
+            names = tuple(f"{self.name}={value}" for value in self.categories.values)
+        elif self.width is None:
+            names = (self.name,)
+        else:
+            names = tuple(f"{self.name}[{j}]" for j in range(self.width))
+        return (*names, f"{self.name} is null") if self.indicator else names
+
+    @property
+    def n_features(self) -> int:
+        """How many features it makes."""
+        own = self.width or 1 if self.categories is None else len(self.categories)
+        return own + self.indicator
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,7 @@ class Chunk:
     piece, start: the piece these rows are of, and the first row's number within it.
     kept: the columns to hand on to the output beside the predictions, or None.
     held: (rows,) bool, the rows that are not trained on, or None for none.
+    dropped: (rows,) bool, the rows left out for a null, or None for none; their weight is 0.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -55,6 +74,7 @@ class Chunk:
     start: int
     kept: pa.RecordBatch | None = None
     held: np.ndarray | None = None
+    dropped: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -70,19 +90,28 @@ class LabelScan:
 
     counts: (K,) int64, rows of each class, rows of weight 0 included. segments: where they stand.
     mass: (K,) float64, the sum of the weights of each class (of rows, where there are none).
-    positive: how many rows have a positive weight (all rows, where there are none).
+    positives: (K,) int64, rows of positive weight of each class (all, where none are given).
     """
 
     classes: Classes
     counts: np.ndarray
     segments: Segments
     mass: np.ndarray
-    positive: int
+    positives: np.ndarray
 
     @property
-    def mean_weight(self) -> float:
-        """The mean of the positive weights: the unit in which training measures weights."""
-        return float(self.mass.sum()) / self.positive
+    def positive(self) -> int:
+        """How many rows have a positive weight."""
+        return int(self.positives.sum())
+
+    def count_steps(self, factors: np.ndarray | None = None) -> int:
+        """Return how many rows take a step, their weights being multiplied by factors (K,)."""
+        return self.positive if factors is None else int(self.positives[factors > 0].sum())
+
+    def mean_weight(self, factors: np.ndarray | None = None) -> float:
+        """Return the mean of the positive weights, times factors (K,): the unit of training."""
+        mass = self.mass if factors is None else self.mass * factors
+        return float(mass.sum()) / self.count_steps(factors)
 
 
 class Source(ABC):
@@ -113,6 +142,16 @@ class Source(ABC):
         if self.columns is None:
             return None
         return tuple(name for column in self.columns for name in column.feature_names)
+
+    def learn(self, held_out: Callable[[int, int], np.ndarray] | None = None) -> None:
+        """Read the feature columns once, where something must be known of them before training:
+        categories, means, which hold nulls. Rows that are `held_out` count for none of it.
+        """
+
+    def treated(self) -> dict[str, int]:
+        """Return how many nulls were filled, categories unknown and rows dropped so far: what was
+        done, and to which column, by number; empty where nothing was."""
+        return {}
 
     @abstractmethod
     def scan_labels(

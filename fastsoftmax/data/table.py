@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout
-from fastsoftmax.data.decode import Where, features_of
+from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls
 from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.source import Chunk, LabelScan, Source
+from fastsoftmax.data.survey import NOTHING, Rows, Treatment, survey
+from fastsoftmax.data.values import Where
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -30,22 +36,58 @@ class TableSource(Source):
         target: Given | None,
         weight: Given | None,
         memory: int,
+        treatment: Treatment = NOTHING,
     ) -> None:
         """Decode `batches` as `layout` says, a small part of `memory` bytes at a time."""
-        self.columns = tuple(feature.column for feature in layout.features)
-        self.n_features = layout.n_features
-        self.row_bytes = layout.row_bytes
+        self._batches, self._treatment, self._memory = batches, treatment, memory
+        self._target, self._weight = target, weight
+        self._take(layout)
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
         self.labelling = layout.labelling
         self.in_memory = batches.in_memory
-        self.resident = batches.in_memory and layout.copies_nothing
         self.one_pass = batches.one_pass
-        self._batches, self._layout = batches, layout
-        self._target, self._weight = target, weight
-        fitting = memory // DECODED_SHARE // layout.decoding_bytes
-        self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
+        self._notes: dict[tuple[int, int], Notes] = {}  # of a chunk, however often it is decoded
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
+
+    def _take(self, layout: Layout) -> None:
+        """Decode as `layout` says from now on."""
+        self._layout = layout
+        self.columns = tuple(feature.column for feature in layout.features)
+        self.n_features = layout.n_features
+        self.row_bytes = layout.row_bytes
+        self.resident = self._batches.in_memory and layout.copies_nothing and not layout.drops
+        fitting = self._memory // DECODED_SHARE // layout.decoding_bytes
+        self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
+
+    def learn(self, held_out: HeldOut | None = None) -> None:
+        """Read the feature columns once, where they must be known; see Source."""
+        if not self._treatment.must_learn(self._layout.features):
+            return
+        if self.one_pass:
+            raise DataError(
+                f"{self._batches.origin} can be read once: categories, means and indicators of"
+                " nulls cannot be learnt beforehand. Give data that can be read again."
+            )
+        features = survey(self._surveyed(held_out), self._layout.features, self._treatment)
+        self._take(replace(self._layout, features=features))
+
+    def _surveyed(self, held_out: HeldOut | None) -> Iterator[Rows]:
+        for batch in self._read(self._layout.names(labelled=False), None, self._chunk_rows):
+            for part in self._cut(batch):
+                rows, trained = part.rows, np.ones(part.rows.num_rows, np.bool_)
+                if held_out is not None:
+                    trained = ~held_out(self._number(part), rows.num_rows)
+                if self._layout.drops:
+                    trained &= ~rows_with_nulls(rows, self._layout.features)
+                yield Rows(rows, trained, self._where(part))
+
+    def treated(self) -> dict[str, int]:
+        """Return what was done to values that were not there; see Source."""
+        total: Notes = Counter()
+        for notes in self._notes.values():
+            total.update(notes)
+        return {what: count for what, count in sorted(total.items()) if count}
 
     @property
     def pieces(self) -> tuple[int, ...] | None:  # type: ignore[override]
@@ -111,11 +153,16 @@ class TableSource(Source):
 
     def _labelled(self) -> Iterator[Labelled]:
         assert self._target is not None
-        names = self._layout.labelling
-        for batch in self._read(names, None, SCANNED_ROWS):
+        names, rows = self._layout.labelling, SCANNED_ROWS
+        if self._layout.drops:
+            names, rows = self._layout.names(labelled=True), self._chunk_rows
+        for batch in self._read(names, None, rows):
             number = self._number(batch)
             labels = self._target.of(batch.rows, number)
             weights = None if self._weight is None else self._weight.of(batch.rows, number)
+            if self._layout.drops:
+                dropped = rows_with_nulls(batch.rows, self._layout.features)
+                weights = _without(weights, dropped)
             yield Labelled(batch.piece, number, labels, weights, self._where(batch))
 
     def _cut(self, batch: Batch) -> Iterator[Batch]:
@@ -133,9 +180,25 @@ class TableSource(Source):
             if self._weight is not None:
                 given = self._weight.of(rows, number)
                 weights = weights_of(given, self._weight.subject, where)
-        parts = features_of(rows, self._layout.features, where)
+        notes: Notes = Counter()
+        parts = features_of(rows, self._layout.features, where, notes)
+        dropped = None
+        if self._layout.drops:
+            dropped = rows_with_nulls(rows, self._layout.features)
+            weights = np.ones(rows.num_rows) if weights is None else weights.copy()
+            weights[dropped] = 0.0
+            notes = Counter({"rows dropped for nulls": int(dropped.sum())})
+        if notes:
+            self._notes[batch.piece, batch.start] = notes
         kept = _kept(rows, self._layout.keep)
-        return Chunk(parts, labels, weights, batch.piece, batch.start, kept)
+        return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
+
+
+def _without(weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
+    """Return weights, of which those of rows that are dropped are 0."""
+    if weights is None:
+        return pa.array(np.where(dropped, 0.0, 1.0))
+    return pc.if_else(pa.array(dropped), pa.scalar(0).cast(weights.type), weights)
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.parts import categories_of, part_width
 from fastsoftmax.kernels.vectors import (
     FEATURES,
     I32,
@@ -37,34 +38,40 @@ from fastsoftmax.kernels.vectors import (
 KINDS = tuple(
     np.dtype(name) for name in ("f4", "f8", "f2", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
 )
+CODES = len(KINDS)  # the kind of int32 codes of categories, each of which is a feature
 HALF = np.dtype("f2")
 WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(FEATURES)
-ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM = range(7)
+# FIRST: the feature, of those that a code stands for, that COLUMN is.
+ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM, FIRST = range(8)
 
 
 def part_table(
     parts: tuple[np.ndarray, ...], first: int = 0, stop: int | None = None
 ) -> np.ndarray:
-    """Describe arrays (rows, width), side by side, as a table (parts, 7) int64 for `gather`.
+    """Describe arrays (rows, width), side by side, as a table (parts, 8) int64 for `gather`.
 
     first, stop: only these of the columns.
     """
     table, column = [], 0
     for part in parts:
-        low, high = max(first - column, 0), part.shape[1]
+        width = part_width(part)
+        low, high = max(first - column, 0), width
         if stop is not None:
             high = min(high, stop - column)
         if low < high:
             table.append(_part(part, low, high, column))
-        column += part.shape[1]
-    return np.array(table, dtype=np.int64).reshape(-1, ITEM + 1)
+        column += width
+    return np.array(table, dtype=np.int64).reshape(-1, FIRST + 1)
 
 
 def _part(part: np.ndarray, low: int, high: int, column: int) -> tuple[int, ...]:
+    address = part.__array_interface__["data"][0]
+    if categories_of(part.dtype) is not None:
+        return (address, part.strides[0], 0, CODES, high - low, column + low, 4, low)
     dtype = np.dtype("u1") if part.dtype == np.bool_ else part.dtype
     kind = KINDS.index(dtype.newbyteorder("="))
-    address = part.__array_interface__["data"][0] + low * part.strides[1]
-    return (address, *part.strides, kind, high - low, column + low, dtype.itemsize)
+    address += low * part.strides[1]
+    return (address, *part.strides, kind, high - low, column + low, dtype.itemsize, low)
 
 
 def _stored_type(kind, count):
@@ -231,6 +238,31 @@ def read_one(typing_context, X, address, kind):
     return X.dtype(X, types.int64, types.int64), build
 
 
+@word(lambda address: ctypes.c_int32.from_address(int(address)).value)
+def code_at(typing_context, address):
+    """Return the int32 at `address`."""
+
+    def build(context, builder, signature, arguments):
+        loaded = builder.load(builder.inttoptr(arguments[0], I32.as_pointer()))
+        loaded.align = 1
+        return builder.sext(loaded, I64)
+
+    return types.int64(address), build
+
+
+@kernel(EXACT)
+def _gather_codes(X, start, stop, rows, first, at):
+    """Gather codes: a one where each code's feature is, zeros elsewhere."""
+    column, width = at[COLUMN], at[WIDTH]
+    zero, one = X.dtype.type(0), X.dtype.type(1)
+    for t in range(start, stop):
+        for j in range(column, column + width):
+            X[t, j] = zero
+        j = code_at(at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]) - at[FIRST]
+        if 0 <= j < width:
+            X[t, column + j] = one
+
+
 @kernel(EXACT)
 def _gather_columns(X, start, stop, rows, first, at):
     """Gather a part whose columns are apart in memory, column by column."""
@@ -283,7 +315,9 @@ def gather(X, start, stop, rows, first, table):
     odd = X.dtype.type(0)
     for p in range(table.shape[0]):
         at = table[p]
-        if at[COLUMN_STRIDE] == at[ITEM]:
+        if at[KIND] == CODES:
+            _gather_codes(X, start, stop, rows, first, at)
+        elif at[COLUMN_STRIDE] == at[ITEM]:
             odd += _gather_rows(X, start, stop, rows, first, at)
         else:
             odd += _gather_columns(X, start, stop, rows, first, at)

@@ -14,6 +14,7 @@ from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, part_table
+from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.kernels.vectors import I32, element_address, word
 
 SIDE = 16  # numbers on a side of a tile held in registers
@@ -124,14 +125,9 @@ def copy_columns(out, at, order):
         _copy_items(out, first + rows, stop, 0, width, at, order)
 
 
-def is_row_major(matrix: np.ndarray) -> bool:
-    """Return whether each row of a matrix is contiguous."""
-    return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
-
-
 def copy_matrix(out: np.ndarray, matrix: np.ndarray, order: np.ndarray | None = None) -> None:
     """Copy a matrix (rows, width), or its rows in `order`, into `out`, contiguous, of its dtype."""
-    if not is_row_major(matrix):
+    if not is_row_major(matrix):  # which codes always are
         order = np.arange(len(matrix)) if order is None else order
         copy_columns(out.view(f"u{out.itemsize}"), part_table((matrix,))[0], order)
     elif order is None:
