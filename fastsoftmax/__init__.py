@@ -20,6 +20,7 @@ from fastsoftmax.errors import (
 )
 
 if TYPE_CHECKING:
+    from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.estimator import SoftmaxClassifier
     from fastsoftmax.evaluation import Report, evaluate
     from fastsoftmax.model import Model, load
@@ -35,21 +36,25 @@ __all__ = [
     "Model",
     "ModelFileError",
     "OptionError",
+    "Packed",
     "Report",
     "SaveError",
     "SoftmaxClassifier",
     "UnknownOptionError",
     "evaluate",
     "load",
+    "pack",
     "train",
 ]
 
 _HOMES = {
     "Model": "model",
+    "Packed": "data.pack",
     "Report": "evaluation",
     "SoftmaxClassifier": "estimator",
     "evaluate": "evaluation",
     "load": "model",
+    "pack": "data.pack",
     "train": "training",
 }
 

@@ -100,6 +100,23 @@ def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
+def packed_facts(packed: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what packing did."""
+    stored = f"{packed['dtype']}, a scale for each feature" if packed["scaled"] else packed["dtype"]
+    lost = "nothing"
+    if packed["lost"]:
+        lost = (
+            f"up to {packed['lost']:.3g} ({packed['worst']}), up to"
+            f" {packed['lost_relative']:.2g} of a number"
+        )
+    return [
+        ("rows", f"{packed['rows']:,}"),
+        ("features", f"{packed['features']:,} ({stored})"),
+        ("bytes", f"{packed['bytes']:,}"),
+        ("lost", lost),
+    ]
+
+
 def model_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
     """Return the facts of a described model, cut to what fits on a screen."""
     record = model["record"]
@@ -122,6 +139,41 @@ def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     facts += [(f"column {column['name']}", column["type"]) for column in data["columns"]]
     facts += [(f"class {line['class']}", f"{line['rows']:,}") for line in data.get("classes", ())]
+    found = data.get("ranges", [])
+    facts += [(f"range {line['name']}", _range_text(line)) for line in found[:MANY]]
+    if len(found) > MANY:
+        nulls = sum(line["nulls"] for line in found)
+        odd = sum(line["not_finite"] for line in found)
+        rest = f"{len(found) - MANY:,} more columns; in all {nulls:,} nulls, {odd:,} not finite"
+        facts.append(("ranges", rest))
+    return [*facts, *_reading_facts(data)] if "reading" in data else facts
+
+
+def _range_text(line: dict[str, Any]) -> str:
+    text = "none" if line["lowest"] is None else f"{line['lowest']:g} to {line['highest']:g}"
+    for what, count in (("nulls", line["nulls"]), ("not finite", line["not_finite"])):
+        text += f", {count:,} {what}" if count else ""
+    return text
+
+
+def _reading_facts(data: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what reading and training would take."""
+    reading, run = data["reading"], data["run"]
+    speed, packed = reading["rows_per_second"], reading["packed_rows_per_second"]
+    facts: list[tuple[str, object]] = [
+        ("layout", f"{reading['layout']}, {reading['features']:,} numbers a row"),
+        ("reads", f"{speed:,.0f} rows/s in one thread, measured on the first rows"),
+    ]
+    if packed is not None:
+        gain = f"{packed / speed:.1f} times as fast to read"
+        room = f"{reading['packed_bytes'] / 1e6:,.1f} MB for {reading['bytes'] / 1e6:,.1f} MB"
+        facts.append(("packed", f"{gain}, {room}, estimated"))
+    where = "in memory" if run["fits_in_memory"] else f"in windows of {run['window_rows']:,} rows"
+    held = (run["bytes_of_rows"] + run["bytes_of_weights"]) / 1e6
+    facts.append(
+        ("a run holds", f"{held:,.1f} MB, rows shuffled {where}, at memory={run['memory']}")
+    )
+    facts.append(("first epoch", f"{duration(run['seconds_to_read'])} to read, estimated"))
     return facts
 
 

@@ -254,6 +254,37 @@ def test_inspect_describes_data(here, capsys):
     assert [line["class"] for line in found["classes"]] == [0, 1, 2]
 
 
+def test_inspect_says_what_training_would_take(here, capsys):
+    values = pa.table(
+        {
+            "x": pa.array([0.5, None, float("nan"), -3.0]),
+            "v": pa.array([[1, 2], [3, None], None, [7, 8]], pa.list_(pa.int16(), 2)),
+            "name": ["a", "b", "c", "d"],
+            "y": [0, 1, 0, 1],
+        }
+    )
+    pq.write_table(values, "d.parquet")
+    assert main(["inspect", "d.parquet", "--target", "y", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ranges"] == [
+        {"name": "x", "lowest": -3.0, "highest": 0.5, "nulls": 1, "not_finite": 1},
+        {"name": "v", "lowest": 1.0, "highest": 8.0, "nulls": 2, "not_finite": 0},
+    ]
+    assert found["reading"]["layout"] == "mixed"
+    assert found["reading"]["features"] == 3
+    assert found["reading"]["rows_per_second"] > 0
+    assert found["reading"]["packed_rows_per_second"] > 0
+    assert found["run"]["fits_in_memory"]
+    assert found["run"]["bytes_of_weights"] == 4 * 2 * 3
+    assert main(["pack", "train.parquet", "--target", "label", "-o", "p.parquet"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "p.parquet", "--target", "label"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^layout +packed, 5 numbers a row$", out, re.MULTILINE)
+    assert re.search(r"^range id +0 to 299$", out, re.MULTILINE)
+    assert re.search(r"^first epoch +.* to read, estimated$", out, re.MULTILINE)
+
+
 def test_inspect_counts_what_cannot_be_trained_on_yet(here, capsys):
     values = pa.array(["b", None, "a", "é", "b"]).dictionary_encode()
     pq.write_table(pa.table({"kind": values, "x": [0.5, 1.5, 0.5, float("nan"), 2.0]}), "d.parquet")
@@ -334,9 +365,9 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "give a command: train, evaluate, predict, inspect"),
+        ([], "give a command: train, evaluate, predict, pack, inspect"),
         (["trian"], "there is no command trian; did you mean train?"),
-        (["pack"], "there is no command pack"),
+        (["packs"], "there is no command packs"),
         (["--verison"], "there is no option --verison"),
         ([*TRAIN, "--epoch", "3"], "there is no option --epoch; did you mean --epochs?"),
         ([*TRAIN, "--learning_rate=3"], "no option --learning_rate; did you mean --learning-rate?"),

@@ -21,6 +21,7 @@ from fastsoftmax.data.layouts import (
     is_vector,
     item_type,
 )
+from fastsoftmax.data.packed import Packing, packing_of
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.parts import codes_dtype
@@ -84,7 +85,8 @@ NUMBER_BYTES, ITEM_BYTES = 4, 14
 class Layout:
     """The columns in use: features in their order, label, weight, and those handed on.
 
-    drops: whether a row with a null among its features is left out.
+    drops: whether a row with a null among its features is left out. packing: of the one column that
+    all features stand in, if they do, and `chosen` where; see packed.py.
     """
 
     features: tuple[Feature, ...]
@@ -92,6 +94,14 @@ class Layout:
     weight: str | None
     keep: tuple[str, ...]
     drops: bool = False
+    packing: Packing | None = None
+
+    @property
+    def chosen(self) -> np.ndarray | None:
+        """Where the features stand in a packed row; None for all in order."""
+        if self.packing is None:
+            return None
+        return self.packing.positions(tuple(feature.column for feature in self.features))
 
     @property
     def n_features(self) -> int:
@@ -106,6 +116,8 @@ class Layout:
     @property
     def decoding_bytes(self) -> int:
         """Bytes that one row's features take while they are decoded."""
+        if self.packing is not None:
+            return self.row_bytes + self.packing.kind.byte_width
         vectors = [f for f in self.features if f.column.width is not None]
         numbers = sum(feature.width for feature in vectors)
         alone = len(self.features) - len(vectors)
@@ -114,6 +126,8 @@ class Layout:
     @property
     def copies_nothing(self) -> bool:
         """Whether decoding only points into Arrow's memory, whatever the number of rows."""
+        if self.packing is not None:
+            return self.packing.scale is None and self.chosen is None
         untouched = all(
             is_plain(item_type(f.kind)) and f.column.fill is None and f.column.categories is None
             for f in self.features
@@ -130,7 +144,9 @@ class Layout:
 
     def names(self, labelled: bool) -> tuple[str, ...]:
         """Return the names of the columns to read, each once."""
-        features = (feature.column.name for feature in self.features)
+        features = [feature.column.name for feature in self.features]
+        if self.packing is not None:
+            features = [self.packing.name]
         return tuple(dict.fromkeys((*features, *(self.labelling if labelled else ()), *self.keep)))
 
 
@@ -244,6 +260,18 @@ def _refuse_no_features(categorical: Sequence[str], names: Sequence[str], origin
             )
 
 
+def _refuse_packed(features: Sequence[Feature], origin: str) -> None:
+    """Raise DataError where a feature is no number that stands in a packed row."""
+    for feature in features:
+        column = feature.column
+        if column.categories is not None or column.indicator:
+            raise DataError(
+                f'{origin}: the features are packed, and "{column.name}" is to be a category or to'
+                " have an indicator of nulls, which packed numbers have not. Use the data as they"
+                " were."
+            )
+
+
 def check_width(n_features: int, wish: Wish, origin: str) -> None:
     """Raise DataError when there are no features, or not as many as the model takes."""
     if n_features == 0:
@@ -262,6 +290,10 @@ def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> La
 
     origin: the data's name for messages. `peek` is asked only for lists of no fixed size.
     """
+    packing = packing_of(schema, origin)
+    if packing is not None:
+        schema = packing.unpacked(schema)
+        wish = replace(wish, nulls="error")  # there are none
     for name in (wish.target, wish.weight, *wish.keep):
         if name is not None:
             require(schema, name, origin)
@@ -277,7 +309,9 @@ def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> La
             Feature(column, feature.kind)
             for feature, column in zip(features, wish.like, strict=True)
         )
-    layout = Layout(features, wish.target, wish.weight, wish.keep, wish.nulls == "drop")
+    if packing is not None:
+        _refuse_packed(features, origin)
+    layout = Layout(features, wish.target, wish.weight, wish.keep, wish.nulls == "drop", packing)
     check_width(layout.n_features, wish, origin)
     return layout
 
@@ -295,6 +329,8 @@ def _same_values(first: pa.DataType, other: pa.DataType) -> bool:
 def check_same(first: pa.Schema, other: pa.Schema, layout: Layout, origin: str) -> None:
     """Raise DataError when a column in use is missing from `other`, or of another type there."""
     names = layout.names(labelled=True)
+    if packing_of(other, origin) != layout.packing:
+        raise DataError(f"{origin}: it is packed otherwise than the first file. Pack them alike.")
     refuse_missing(other, names, origin)
     for name in names:
         kind, wanted = require(other, name, origin), first.field(name).type

@@ -181,7 +181,11 @@ class TableSource(Source):
                 given = self._weight.of(rows, number)
                 weights = weights_of(given, self._weight.subject, where)
         notes: Notes = Counter()
-        parts = features_of(rows, self._layout.features, where, notes)
+        packing = self._layout.packing
+        if packing is not None:
+            parts: tuple[np.ndarray, ...] = (packing.rows(rows, self._layout.chosen, where),)
+        else:
+            parts = features_of(rows, self._layout.features, where, notes)
         dropped = None
         if self._layout.drops:
             dropped = rows_with_nulls(rows, self._layout.features)
