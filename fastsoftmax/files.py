@@ -97,6 +97,7 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
     """Raise OptionError if `path` cannot be written, or is one of the inputs or lies in one."""
     check_writable(path)
     for given in inputs:
+        given = given.removeprefix("file://")
         for name in glob.glob(given) or [given]:
             if _is_same(path, name):
                 raise OptionError(

@@ -130,12 +130,12 @@ def test_a_further_file_must_have_the_same_types():
     with pytest.raises(
         DataError, match='b: column "age" is of type double, but float in the first'
     ):
-        check_same(SCHEMA, other, layout, "b")
+        check_same(SCHEMA, [("b", other)], layout)
     with pytest.raises(DataError, match='b: there is no column "age"'):
-        check_same(SCHEMA, SCHEMA.remove(0), layout, "b")
+        check_same(SCHEMA, [("b", SCHEMA.remove(0))], layout)
 
 
 def test_a_further_file_may_order_and_call_things_otherwise():
     items = pa.field("pixels", pa.list_(pa.field("element", pa.uint8(), nullable=False), 4))
     other = pa.schema([SCHEMA.field(4), SCHEMA.field(3), SCHEMA.field(2), items, SCHEMA.field(0)])
-    check_same(SCHEMA, other, choose(), "b")
+    check_same(SCHEMA, [("b", other)], choose())

@@ -71,11 +71,12 @@ def open_appraised(data: Any, names: list[str]) -> Source:
 def appraise(data: Any, names: list[str]) -> Appraisal:
     """Return the Appraisal of files, of which the columns `names` would be features."""
     paths = find_files(data)
-    kinds = {field.name: field.type for field in open_files(paths).schema}
+    files = open_files(paths)
+    kinds = {field.name: field.type for field in files.schema}
     wide = [is_vector(kinds[name]) for name in names if name in kinds]
     layout = "packed" if not wide else "lists" if all(wide) else "mixed" if any(wide) else "columns"
     with closing(open_appraised(data, names)) as source:
-        rows, size = source.rows or 0, sum(Path(path).stat().st_size for path in paths)
+        rows, size = source.rows or 0, files.size
         speed = _rows_per_second(source)
         return Appraisal(
             layout, source.n_features, source.row_bytes, size, rows * source.row_bytes, speed,

@@ -6,6 +6,7 @@ One layout is chosen from the first schema, and every further file is held to it
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.parts import codes_dtype
 from fastsoftmax.labels import Classes
 
+MOST_DIFFERENCES = 12  # between files, that are listed
+PARTITION = {b"fastsoftmax.partition": b"1"}  # metadata of a column that a folder's name tells
 NO_CATEGORIES = Classes("string", ())  # until they are learnt
 Peek = Callable[[str], int]  # the length of the list in the first row of the column so named
 
@@ -150,6 +153,11 @@ class Layout:
         return tuple(dict.fromkeys((*features, *(self.labelling if labelled else ()), *self.keep)))
 
 
+def is_partition(field: pa.Field) -> bool:
+    """Return whether a column stands in the names of folders, not in the files."""
+    return PARTITION.items() <= (field.metadata or {}).items()
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return `; did you mean ...?` with the name that looks most like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
@@ -176,7 +184,7 @@ def _index_columns(schema: pa.Schema) -> set[str]:
 def _default_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
     """Return all columns but label, weight, index and those only handed on."""
     left_out = {wish.target, wish.weight, *wish.keep, *_index_columns(schema)}
-    names = [name for name in schema.names if name not in left_out]
+    names = [f.name for f in schema if f.name not in left_out and not is_partition(f)]
     if wish.like_width is not None:  # a nameless model: its features are the numeric columns
         names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -186,15 +194,47 @@ def _default_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...
 
 
 def _listed_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+    """Return the columns that features= names, fits with a pattern, or leaves when others go."""
     assert wish.features is not None
-    for name, count in Counter(wish.features).items():
+    others = [name for name in wish.features if name in schema.names or not name.startswith("!")]
+    excluded = [name[1:] for name in wish.features if name not in others]
+    names = [name for name in others if name in schema.names or not has_magic(name)]
+    _check_listed(schema, wish, names, origin)
+    candidates = _default_names(schema, wish, origin)
+    wanted: dict[str, None] = dict.fromkeys(candidates if excluded and not others else ())
+    for name in others:
+        found = (name,) if name in names else _matching(name, candidates, origin)
+        wanted |= dict.fromkeys(found)
+    for pattern in excluded:
+        for name in _matching(pattern, tuple(wanted), origin, "!"):
+            wanted.pop(name)
+    return tuple(wanted)
+
+
+def has_magic(name: str) -> bool:
+    """Return whether a name is a pattern."""
+    return any(sign in name for sign in "*?[")
+
+
+def _matching(pattern: str, names: tuple[str, ...], origin: str, sign: str = "") -> tuple[str, ...]:
+    """Return the names that a pattern, or a name, fits; none is an error."""
+    found = (pattern,) if pattern in names else tuple(fnmatch.filter(names, pattern))
+    if not found:
+        raise DataError(
+            f'{origin}: features= has "{sign}{pattern}", which fits no feature'
+            f"{nearest(pattern, names)}"
+        )
+    return found
+
+
+def _check_listed(schema: pa.Schema, wish: Wish, names: list[str], origin: str) -> None:
+    for name, count in Counter(names).items():
         if count > 1:
             raise DataError(f'features= lists "{name}" {count} times; list it once.')
         if name in (wish.target, wish.weight):
             part = "target" if name == wish.target else "weight"
             raise DataError(f'features= lists "{name}", which is the {part}; leave it out.')
         require(schema, name, origin)
-    return wish.features
 
 
 def _wanted_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
@@ -326,16 +366,34 @@ def _same_values(first: pa.DataType, other: pa.DataType) -> bool:
     return bool(first == other)
 
 
-def check_same(first: pa.Schema, other: pa.Schema, layout: Layout, origin: str) -> None:
-    """Raise DataError when a column in use is missing from `other`, or of another type there."""
+def differences(first: pa.Schema, other: pa.Schema, layout: Layout, origin: str) -> list[str]:
+    """Return what differs in `other` from the first file among the columns in use, a sentence each:
+    a column that is missing, or of another type there."""
     names = layout.names(labelled=True)
     if packing_of(other, origin) != layout.packing:
-        raise DataError(f"{origin}: it is packed otherwise than the first file. Pack them alike.")
-    refuse_missing(other, names, origin)
+        return [f"{origin}: it is packed otherwise than the first file. Pack them alike."]
+    found = []
     for name in names:
-        kind, wanted = require(other, name, origin), first.field(name).type
+        try:
+            kind, wanted = require(other, name, origin), first.field(name).type
+        except DataError as missing:
+            found.append(str(missing))
+            continue
         if not _same_values(wanted, kind):
-            raise DataError(
+            found.append(
                 f'{origin}: column "{name}" is of type {kind}, but {wanted} in the first file. '
                 "Write all files with one schema."
             )
+    return found
+
+
+def check_same(first: pa.Schema, others: Sequence[tuple[str, pa.Schema]], layout: Layout) -> None:
+    """Raise DataError that lists how further files differ from the first in the columns in use."""
+    found = [text for origin, other in others for text in differences(first, other, layout, origin)]
+    if len(found) == 1:
+        raise DataError(found[0])
+    if found:
+        shown = " ".join(found[:MOST_DIFFERENCES])
+        more = len(found) - MOST_DIFFERENCES
+        rest = f" And {more} more." if more > 0 else ""
+        raise DataError(f"the files differ in {len(found)} places. {shown}{rest}")

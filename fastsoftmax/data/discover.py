@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastsoftmax.data.remote import Remote, expand, is_uri
 from fastsoftmax.errors import DataError
 
 CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -26,7 +27,7 @@ def find_files(paths: Any) -> list[str]:
     A list keeps its order; what a glob or a folder holds is sorted.
     """
     listed: Sequence[Any] = paths if isinstance(paths, list | tuple) else [paths]
-    files = [file for path in listed for file in _expand(os.fspath(path))]
+    files = [file for path in listed for file in _expand(_plain(path))]
     if not files:
         raise DataError("no files were given; name at least one.")
     for file in files:
@@ -43,7 +44,18 @@ def refuse_csv(file: str) -> None:
         )
 
 
+def _plain(path: Any) -> str:
+    return path if isinstance(path, str) else os.fspath(path)
+
+
 def _expand(path: str) -> list[str]:
+    if isinstance(path, Remote):
+        return [path]
+    return expand(path) if is_uri(path) else expand_local(path)
+
+
+def expand_local(path: str) -> list[str]:
+    """Return the files that a path, a glob or a folder of this machine names."""
     if os.path.isdir(path):
         return _in_folder(path)
     if os.path.exists(path):

@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout, check_same
+from fastsoftmax.data.partitions import Partitions
+from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MOST_OPEN = 64  # files at a time
@@ -59,6 +61,11 @@ class DataFile(ABC):
         if self._stat() != self._stamp:
             raise DataError(f"{self.path}: the file changed during the run. Start the run again.")
 
+    @property
+    def size(self) -> int:
+        """The bytes of the file."""
+        return self._stamp[0]
+
     def fingerprint(self, rows: int) -> dict[str, object]:
         """Return base name, size, rows and the digest of the footer."""
         digest = hashlib.sha256(self.footer()).hexdigest()
@@ -67,14 +74,25 @@ class DataFile(ABC):
 
     def _stat(self) -> tuple[int, int]:
         try:
+            if isinstance(self.path, Remote):
+                return self.path.stat()
             facts = os.stat(self.path)
         except OSError as error:
-            raise DataError(f"{self.path}: the file cannot be opened: {error.strerror}.") from error
+            reason = error.strerror or first_line(error)
+            raise DataError(f"{self.path}: the file cannot be opened: {reason}.") from error
         return facts.st_size, facts.st_mtime_ns
+
+
+def opened(path: str) -> str | pa.NativeFile:
+    """Return what Arrow reads a file from: the path itself, or an open file for one by URI."""
+    return path.open() if isinstance(path, Remote) else path
 
 
 def tail(path: str, start: int, stop: int) -> bytes:
     """Return the bytes from `start` to `stop` before the end of the file."""
+    if isinstance(path, Remote):
+        with path.open() as remote:
+            return bytes(remote.read_at(start - stop, remote.size() - start))
     with Path(path).open("rb") as file:
         file.seek(-start, os.SEEK_END)
         return file.read(start - stop)
@@ -121,20 +139,26 @@ class FileBatches(Batches):
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
-        for file in files:
+        self._partitions = Partitions([file.path for file in files])
+        for number, file in enumerate(files):
             with closing(file.open()) as opened:
                 rows.extend(opened.pieces)
                 self.column_bytes = max(self.column_bytes, opened.column_bytes)
                 self._firsts.append(len(rows))
-                if all(not opened.schema.equals(schema) for _, schema in self._schemas):
-                    self._schemas.append((file.path, opened.schema))
+                schema = self._partitions.extended(opened.schema, number)
+                if all(not schema.equals(known) for _, known in self._schemas):
+                    self._schemas.append((file.path, schema))
         self.pieces: tuple[int, ...] = tuple(rows)
         self.schema = self._schemas[0][1]
 
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a file lacks a column in use, or has it in another type."""
-        for path, schema in self._schemas[1:]:
-            check_same(self.schema, schema, layout, path)
+        check_same(self.schema, self._schemas[1:], layout)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.size for file in self._files)
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
@@ -186,7 +210,16 @@ class FileBatches(Batches):
         self, opened: OpenFile, piece: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         """Yield a piece's rows; what Arrow cannot decode becomes a DataError with the place."""
-        batches = opened.read(piece - self._firsts[self._file_of(piece)], names, batch_rows)
+        number = self._file_of(piece)
+        own = [name for name in names if name in opened.schema.names]
+        from_folders = [name for name in names if name not in own]
+        within = piece - self._firsts[number]
+        # Without a column of its own, a piece is so many rows.
+        batches = (
+            opened.read(within, own, batch_rows)
+            if own
+            else _bare(opened.pieces[within], batch_rows)
+        )
         while True:
             try:
                 rows = next(batches, None)
@@ -197,4 +230,19 @@ class FileBatches(Batches):
                 ) from error
             if rows is None:
                 return
+            for name in from_folders:
+                column = self._partitions.column(name, number, rows.num_rows)
+                rows = _with_column(rows, name, column)
             yield rows
+
+
+def _bare(rows: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of a column that nobody asked for."""
+    for first in range(0, rows, batch_rows):
+        count = min(batch_rows, rows - first)
+        yield pa.RecordBatch.from_arrays([pa.nulls(count)], [""])
+
+
+def _with_column(rows: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    names = [*rows.schema.names, name]
+    return pa.RecordBatch.from_arrays([*rows.columns, column], names)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from fastsoftmax.data.files import DataFile, OpenFile, first_line, tail
+from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, tail
 from fastsoftmax.data.layouts import is_vector
 from fastsoftmax.errors import DataError
 
@@ -38,6 +38,11 @@ class IpcPath(DataFile):
         return tail(self.path, length + end, end)
 
 
+def _file(path: str) -> pa.NativeFile:
+    given = opened(path)
+    return pa.OSFile(given) if isinstance(given, str) else given
+
+
 def _open(file: pa.NativeFile, fields: Sequence[int]) -> pa.RecordBatchFileReader:
     options = pa.ipc.IpcReadOptions(included_fields=list(fields), use_threads=False)
     return pa.ipc.open_file(file, options=options)
@@ -45,7 +50,7 @@ def _open(file: pa.NativeFile, fields: Sequence[int]) -> pa.RecordBatchFileReade
 
 def _count_rows(path: str) -> tuple[int, ...]:
     """Return the rows of each record batch, from one narrow column: no call tells them alone."""
-    with pa.OSFile(path) as file:
+    with _file(path) as file:
         schema = pa.ipc.open_file(file).schema
         narrow = [i for i, field in enumerate(schema) if not is_vector(field.type)]
         reader = _open(file, narrow[:1])
@@ -55,7 +60,7 @@ def _count_rows(path: str) -> tuple[int, ...]:
 class _OpenIpc(OpenFile):
     def __init__(self, path: str, rows: tuple[int, ...]) -> None:
         self.pieces = rows
-        self._file = pa.OSFile(path)  # not mapped: a mapped file that shrinks kills the process
+        self._file = _file(path)  # not mapped: a mapped file that shrinks kills the process
         self.schema = pa.ipc.open_file(self._file).schema
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -14,11 +14,15 @@ from fastsoftmax.data.columns import Wish, check_width, choose_columns
 from fastsoftmax.data.discover import find_files, is_path
 from fastsoftmax.data.encode import Given
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
+from fastsoftmax.data.remote import Remote
 from fastsoftmax.data.source import Column, Source
 from fastsoftmax.data.streams import ReaderBatches, StreamBatches, TableBatches
 from fastsoftmax.data.survey import NOTHING, Treatment
 from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
+
+if TYPE_CHECKING:
+    from fastsoftmax.data.files import FileBatches
 
 
 def open_source(
@@ -95,7 +99,7 @@ def _batches(data: Any) -> Batches | None:
     return StreamBatches(data) if callable(data) else None
 
 
-def open_files(paths: Sequence[str]) -> Batches:
+def open_files(paths: Sequence[str]) -> FileBatches:
     """Return files as record batches, the format of each told by its first bytes."""
     from fastsoftmax.data import ipc, parquet
     from fastsoftmax.data.files import DataFile, FileBatches
@@ -119,10 +123,14 @@ def open_files(paths: Sequence[str]) -> Batches:
 
 def _first_bytes(path: str) -> bytes:
     try:
+        if isinstance(path, Remote):
+            with path.open() as remote:
+                return bytes(remote.read(8))
         with Path(path).open("rb") as file:
             return file.read(8)
     except OSError as error:
-        raise DataError(f"{path}: the file cannot be opened: {error.strerror}.") from error
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: the file cannot be opened: {reason}.") from error
 
 
 def _is_dataset(data: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastsoftmax.data.files import DataFile, OpenFile, first_line, tail
+from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, tail
 from fastsoftmax.errors import DataError
 
 MAGIC = b"PAR1"
@@ -39,14 +39,14 @@ class ParquetPath(DataFile):
 
 class _OpenParquet(OpenFile):
     def __init__(self, path: str) -> None:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(opened(path))
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
         columns = max(metadata.num_columns, 1)
         largest = max((group.total_byte_size for group in groups), default=0)
         self.column_bytes = min(largest // columns, PAGE_BYTES)
         self._file = pq.ParquetFile(
-            path,
+            opened(path),
             metadata=metadata,
             memory_map=False,  # a mapped file that is truncated meanwhile kills the process
             buffer_size=max(READ_AHEAD // columns, LEAST_READ),
