@@ -29,6 +29,7 @@ logger = logging.getLogger("fastsoftmax")
 
 NORM_ROWS = 4096  # rows that the default step size is measured on
 WATCHED_ROWS = 8192  # rows whose mean loss tells whether training diverges
+LARGEST_RATIO = 1e8  # of what the dtype holds, to the largest square of a norm
 REPORT_SECONDS = 0.2
 
 
@@ -144,8 +145,19 @@ class Run:
         weight = self._weight(window, order)
         norms = self.solver.squared_norms(window.parts, order)
         self._check_features(window, order[~np.isfinite(norms)])
+        self._refuse_too_large(window, order, norms)
         mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
         return mean if 0 < mean < math.inf else 1.0
+
+    def _refuse_too_large(self, window: Window, order: np.ndarray, norms: np.ndarray) -> None:
+        """Raise DataError at the first row whose products with others cannot be computed."""
+        odd = np.flatnonzero(norms > np.finfo(self.solver.dtype).max / LARGEST_RATIO)
+        if odd.size:
+            raise DataError(
+                f"{window.place(int(order[odd[0]]))}: the features are so large (norm"
+                f" {math.sqrt(norms[odd[0]]):.3g}) that their products do not fit"
+                f" {self.solver.dtype}: check them, scale them, or train with dtype=float64."
+            )
 
     def _weight(self, window: Window, order: np.ndarray) -> np.ndarray:
         """Return the weights of rows in units of the mean weight; 0 where held out."""
