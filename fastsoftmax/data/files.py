@@ -173,6 +173,8 @@ class FileBatches(Batches):
                 for rows in self._decoded(pool.get(number), int(piece), names, batch_rows):
                     yield Batch(rows, int(piece), start)
                     start += rows.num_rows
+                # Arrow's allocator keeps what it once had; a row group's pages are much.
+                pa.default_memory_pool().release_unused()
                 if start != self.pieces[piece]:
                     raise DataError(
                         f"{self._piece(piece)}: it has {start} rows, and {self.pieces[piece]} by "
