@@ -88,14 +88,24 @@ def epochs(data: object, target: object, **options: object) -> list[float]:
     return np.diff(marks).tolist()
 
 
-@pytest.mark.parametrize("layout", ["list", "required list", "columns", "Arrow IPC"])
+LAYOUTS = ("list", "required list", "columns", "packed uint8", "packed float32", "Arrow IPC")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
     """Time reading alone, first epochs with one reader and with two, and later epochs, in turn."""
     n = QUICK_ROWS if quick else ROWS
     images = load_data(GROUP)
     pixels, labels = (images.X * 255).astype(np.uint8), images.y.astype(np.int32)
     path = tmp_path / ("rows.arrow" if layout == "Arrow IPC" else "rows.parquet")
-    write(layout, path, ((pixels, labels) for _ in range(n // GROUP)))
+    batches = ((pixels, labels) for _ in range(n // GROUP))
+    if layout.startswith("packed"):
+        write("required list", tmp_path / "apart.parquet", batches)
+        dtype = layout.removeprefix("packed ")
+        fastsoftmax.pack(tmp_path / "apart.parquet", path, "y", dtype=dtype)
+        (tmp_path / "apart.parquet").unlink()
+    else:
+        write(layout, path, batches)
     in_memory = max(n // 4 // GROUP, 1)  # a quarter of the rows: a matrix of all takes 1.6 GB
     X, y = np.tile(pixels, (in_memory, 1)), np.tile(labels, in_memory)
     memory = QUICK_MEMORY if quick else MEMORY
