@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.feed import Feed, choose_reading
+from fastsoftmax.data.feed import Feed, choose_reading, settle_plan
 from fastsoftmax.data.mixing import POOR, Mixing
-from fastsoftmax.data.shuffle import make_plan, row_order
+from fastsoftmax.data.shuffle import row_order
 from fastsoftmax.data.source import LabelScan, Source
 from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
@@ -48,7 +48,7 @@ class Run:
         self.source, self.classes, self.scan, self.options = source, classes, scan, options
         self.report = report
         self.told_to_stop = False
-        self.plan = make_plan(source, options, None if scan is None else scan.segments)
+        self.plan = settle_plan(source, options, None if scan is None else scan.segments)
         self.solver = Solver(len(classes), source.n_features, options)
         reading = choose_reading(source, self.plan, options)
         self.feed = Feed(source, classes, self.plan, reading)

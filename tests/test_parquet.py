@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastsoftmax.data import files
+from fastsoftmax.data import files, ipc
 from fastsoftmax.data.columns import ITEM_BYTES
 from fastsoftmax.data.open import open_source
 from fastsoftmax.errors import DataError
@@ -141,6 +141,20 @@ def test_a_large_row_group_is_decoded_in_parts(tmp_path):
     assert max(chunk.rows for chunk in chunks) == 10**6 // 8 // (400 + 100 * ITEM_BYTES)
     assert [chunk.start for chunk in chunks] == [69 * i for i in range(len(chunks))]
     assert_array_equal(np.concatenate([chunk.parts[0] for chunk in chunks]), X)
+
+
+def test_a_large_record_batch_is_read_in_slices(tmp_path, monkeypatch):
+    X = matrix("float32", 3000, 10)
+    whole = table(X, "fixed")
+    with pa.ipc.new_file(tmp_path / "x.arrow", whole.schema) as writer:
+        writer.write_table(whole, max_chunksize=1600)
+    for large in (2**25, 1000):
+        monkeypatch.setattr(ipc, "LARGE_BATCH", large)
+        source = open_source(tmp_path / "x.arrow", "y", memory=10**6)
+        chunks = list(source.chunks(THREE))
+        assert_array_equal(np.concatenate([chunk.parts[0] for chunk in chunks]), X)
+        assert (max(chunk.rows for chunk in chunks) < 1600) == (large == 1000)
+    assert [(chunk.piece, chunk.start) for chunk in chunks][-1][0] == 1
 
 
 def test_columns_with_dots_and_of_one_beginning_are_told_apart(tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +15,18 @@ import numpy as np
 
 from fastsoftmax.data.ahead import Ahead, Crew
 from fastsoftmax.data.cache import Cache, DiskCache, MemoryCache, by_row, cache_folder, digest_of
-from fastsoftmax.data.shuffle import Plan, bucket_sizes, buckets_of, held_out, piece_order
+from fastsoftmax.data.mixing import Segments
+from fastsoftmax.data.shuffle import (
+    Plan,
+    bucket_sizes,
+    buckets_of,
+    held_out,
+    make_plan,
+    piece_order,
+)
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.data.windows import Filling, Window, as_window, fill
-from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
 from fastsoftmax.options import TrainOptions
@@ -25,6 +34,10 @@ from fastsoftmax.options import TrainOptions
 logger = logging.getLogger("fastsoftmax")
 
 READING_SHARE = 0.2  # of the memory: pages that readers hold, beside what they decode
+NO_ROOM = (
+    "shuffle=full writes all rows once, and there is no room for them: name another folder with"
+    " cache_folder=, or use shuffle=window"
+)
 SPARE = 1.1  # free space asked for, over what will be written
 
 
@@ -68,7 +81,7 @@ def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Pa
         return "disk"
     if plan.holds_all:
         return "memory"
-    if source.in_memory or source.rows is None or (options.epochs == 1 and not options.holdout):
+    if source.reads_fast or source.rows is None or (options.epochs == 1 and not options.holdout):
         return "off"
     if plan.fits:
         return "memory"
@@ -83,6 +96,22 @@ def has_room(folder: Path, size: int) -> bool:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free >= SPARE * size
+
+
+def settle_plan(source: Source, options: TrainOptions, segments: Segments | None) -> Plan:
+    """Return the plan; unless asked for, sorted rows are dealt only where there is room for them."""
+    plan = make_plan(source, options, segments)
+    if plan.kind == "full" and options.shuffle == "auto":
+        folder = cache_folder() if options.cache_folder is None else Path(options.cache_folder)
+        if not has_room(folder, (plan.rows or 0) * plan.row_bytes):
+            warnings.warn(
+                f"the rows are sorted, but {folder} has no room to deal them anew: they are"
+                " shuffled within windows, which learns worse. Name a folder with cache_folder=.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return make_plan(source, replace(options, shuffle="window"), segments)
+    return plan
 
 
 class Feed:
@@ -277,23 +306,28 @@ class Feed:
         """Write all rows, each to the bucket that is drawn for it, in source order within."""
         self._open_cache(seed)
         if self._cache is None:
-            raise DataError(
-                "shuffle=full writes all rows once, but there is no room for them: name a folder"
-                " with cache_folder=, or use shuffle=window"
-            )
+            raise SaveError(NO_ROOM)
         if self._is_sealed:
             return
         logger.info("dealing the rows into %d buckets", self._plan.buckets)
         dealer = _Dealer(self._cache, self._plan)
-        with closing(self._decoded(None)) as chunks:
+        with closing(self._decoded(None)) as chunks, _telling_of_room():
             for chunk in chunks:
                 if stopped.is_set():
                     self._drop_cache()
                     return
                 dealer.deal(chunk, seed, self._source.number(chunk.piece, chunk.start))
-        dealer.finish()
-        self._cache.seal()
+            dealer.finish()
+            self._cache.seal()
         self._is_sealed = True
+
+
+@contextmanager
+def _telling_of_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(f"{NO_ROOM} ({error.strerror or error})") from error
 
 
 class _Dealer:

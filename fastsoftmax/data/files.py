@@ -42,6 +42,7 @@ class DataFile(ABC):
     """A file of rows by its path, as it was when the run began."""
 
     piece_name: str  # what messages call a piece
+    raw = False  # columns lie in it as they do in memory
 
     def __init__(self, path: str) -> None:
         """Note the size and age of the file at `path`."""
@@ -139,6 +140,7 @@ class FileBatches(Batches):
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
+        self.raw = all(file.raw for file in files)
         self._partitions = Partitions([file.path for file in files])
         for number, file in enumerate(files):
             with closing(file.open()) as opened:
@@ -148,17 +150,13 @@ class FileBatches(Batches):
                 schema = self._partitions.extended(opened.schema, number)
                 if all(not schema.equals(known) for _, known in self._schemas):
                     self._schemas.append((file.path, schema))
+        self.size = sum(file.size for file in files)
         self.pieces: tuple[int, ...] = tuple(rows)
         self.schema = self._schemas[0][1]
 
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a file lacks a column in use, or has it in another type."""
         check_same(self.schema, self._schemas[1:], layout)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all files."""
-        return sum(file.size for file in self._files)
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, tail
 from fastsoftmax.data.layouts import is_vector
+from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MAGIC = b"ARROW1"
+# Bytes of a record batch, in the mean of a file, above which it is mapped and read in slices.
+LARGE_BATCH = 2**25
 
 
 class IpcPath(DataFile):
     """An Arrow IPC file by its path."""
 
     piece_name = "record batch"
+    raw = True
     _rows: tuple[int, ...] | None = None
 
     def open(self) -> OpenFile:
@@ -36,6 +42,10 @@ class IpcPath(DataFile):
         end = len(MAGIC) + 4
         length = int.from_bytes(tail(self.path, end, len(MAGIC)), "little")
         return tail(self.path, length + end, end)
+
+
+def _mean_bytes(path: str, rows: tuple[int, ...]) -> int:
+    return os.stat(path).st_size // max(len(rows), 1)
 
 
 def _file(path: str) -> pa.NativeFile:
@@ -60,13 +70,25 @@ def _count_rows(path: str) -> tuple[int, ...]:
 class _OpenIpc(OpenFile):
     def __init__(self, path: str, rows: tuple[int, ...]) -> None:
         self.pieces = rows
-        self._file = _file(path)  # not mapped: a mapped file that shrinks kills the process
+        # Not mapped, if that can be: a mapped file that shrinks kills the process.
+        self._file = _file(path)
         self.schema = pa.ipc.open_file(self._file).schema
+        self._maps = not isinstance(path, Remote) and _mean_bytes(path, rows) > LARGE_BATCH
+        self._path = path
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the record batch."""
+        """Yield the record batch: whole, or in slices where it is large."""
         fields = [self.schema.names.index(name) for name in names]
-        yield _open(self._file, fields).get_batch(piece)
+        if not self._maps:
+            yield _open(self._file, fields).get_batch(piece)
+            return
+        with open(self._path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        whole = _open(pa.BufferReader(pa.py_buffer(mapped)), fields).get_batch(piece)
+        for first in range(0, whole.num_rows, batch_rows):
+            yield whole.slice(first, batch_rows)
+            if hasattr(mmap, "MADV_DONTNEED"):  # what was used need not stay in memory
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file."""
