@@ -117,6 +117,19 @@ def test_a_named_file_is_of_one_set_of_rows(path, tmp_path):
     assert len(list(tmp_path.iterdir())) == count + 1
 
 
+def test_a_named_file_is_of_one_way_with_nulls(tmp_path):
+    values = pa.array([1.0, None, 3.0, 8.0] * 50)
+    pq.write_table(pa.table({"x": values, "y": [0, 1] * 100}), tmp_path / "x.parquet")
+    given = {"epochs": 1, "shuffle": "window", "shuffle_window": 50, "learning_rate": 0.01}
+    for nulls in ("zero", "mean", "drop"):
+        want = fastsoftmax.train(tmp_path / "x.parquet", "y", nulls=nulls, **given)
+        kept = given | {"cache_folder": tmp_path / "kept"}
+        for _ in range(2):
+            got = fastsoftmax.train(tmp_path / "x.parquet", "y", nulls=nulls, **kept)
+            assert_array_equal(got.coef, want.coef)
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+
+
 def test_a_full_disk_costs_the_cache_and_not_the_run(path, tmp_path, monkeypatch, caplog):
     want = digest(path, tmp_path, shuffle="window", shuffle_window=1000)
     add, added = cache.DiskCache.add, []

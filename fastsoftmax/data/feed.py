@@ -33,6 +33,7 @@ from fastsoftmax.options import TrainOptions
 
 logger = logging.getLogger("fastsoftmax")
 
+KEPT_SHARE = 0.8  # of the memory: rows that are kept, and the windows
 READING_SHARE = 0.2  # of the memory: pages that readers hold, beside what they decode
 NO_ROOM = (
     "shuffle=full writes all rows once, and there is no room for them: name another folder with"
@@ -63,7 +64,7 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
     named = options.cache_folder is not None
     folder = Path(options.cache_folder) if options.cache_folder is not None else cache_folder()
     keep = options.cache
-    if keep == "memory" and not (plan.holds_all or plan.fits or source.in_memory):
+    if keep == "memory" and not (source.in_memory or _fits(plan, options.memory_bytes)):
         raise OptionError(
             f"cache=memory keeps all rows decoded, more than memory={options.memory} allows: raise"
             " memory=, or choose cache=disk"
@@ -75,6 +76,14 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
     return Reading(readers, keep, folder, named)
 
 
+def _fits(plan: Plan, memory: int) -> bool:
+    """Return whether all rows fit the memory: in one window, or beside the two that are alive."""
+    if plan.holds_all:
+        return True
+    held = (plan.rows or 0) + 2 * plan.window
+    return plan.fits and held * plan.row_bytes <= KEPT_SHARE * memory
+
+
 def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Path) -> str:
     """Return where rows are kept if nobody says: where they fit, if they are read again."""
     if options.cache_folder is not None and not source.in_memory:
@@ -83,7 +92,7 @@ def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Pa
         return "memory"
     if source.reads_fast or source.rows is None or (options.epochs == 1 and not options.holdout):
         return "off"
-    if plan.fits:
+    if _fits(plan, options.memory_bytes):
         return "memory"
     if has_room(folder, source.rows * plan.row_bytes):
         return "disk"
@@ -99,7 +108,7 @@ def has_room(folder: Path, size: int) -> bool:
 
 
 def settle_plan(source: Source, options: TrainOptions, segments: Segments | None) -> Plan:
-    """Return the plan; unless asked for, sorted rows are dealt only where there is room for them."""
+    """Return the plan; unless asked for, sorted rows are dealt only where there is room."""
     plan = make_plan(source, options, segments)
     if plan.kind == "full" and options.shuffle == "auto":
         folder = cache_folder() if options.cache_folder is None else Path(options.cache_folder)
@@ -238,7 +247,7 @@ class Feed:
         name = None
         if facts:
             deal = None if seed is None else [seed, self._plan.buckets]
-            names = [self._source.feature_names, self._source.rows, self._plan.held, deal]
+            names = [repr(self._source.columns), self._source.drops, self._plan.held, deal]
             classes = [self._classes.kind, list(self._classes.values)]
             name = f"fastsoftmax-{digest_of([facts, names, classes, self._source.labelling])}.arrow"
         try:

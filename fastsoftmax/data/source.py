@@ -125,6 +125,7 @@ class Source(ABC):
     n_features: int
     pieces: tuple[int, ...] | None  # rows of each piece
     row_bytes: int  # bytes of one row's features as decoded
+    drops: bool = False  # whether rows with nulls are left out
     reading_bytes: int = 0  # held by each thread that reads, beside its chunks
     labelling: tuple[str, ...] = ()  # the label and weight columns, where these are columns
     in_memory: bool = False  # reading them costs next to nothing

@@ -54,6 +54,7 @@ class TableSource(Source):
         """Decode as `layout` says from now on."""
         self._layout = layout
         self.columns = tuple(feature.column for feature in layout.features)
+        self.drops = layout.drops
         self.n_features = layout.n_features
         self.row_bytes = layout.row_bytes
         self.resident = self._batches.in_memory and layout.copies_nothing and not layout.drops
