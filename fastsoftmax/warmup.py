@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastsoftmax.data.shuffle import Plan, row_order
+from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
+from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.solver import Solver
+from fastsoftmax.solver import FullGradient, Solver
 
 # One problem for each update rule: its name, K, d and batch size.
 RULES = (
@@ -30,6 +32,19 @@ def warm_up() -> Iterator[tuple[str, float]]:
     parts = (np.zeros((0, 1), np.float32),)
     started = time.perf_counter()
     row_order(Plan("all", 2), 2, 0, 0, 0)
+    checksum(np.zeros(1))
+    for size in (1, 2, 4, 8):  # bytes of a number
+        columns = np.zeros((2, 2), f"u{size}", order="F")
+        copy_matrix(np.empty((2, 2), columns.dtype), columns)
+    now = time.perf_counter()
+    yield "what lays rows out", now - started
+    started = now
+    for dtype in ("float32", "float64"):
+        with FullGradient(2, 1, dtype, 1) as full:
+            full.add(parts, np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+        now = time.perf_counter()
+        yield f"full gradients, {dtype}", now - started
+        started = now
     for average in (False, True):
         for dtype in ("float32", "float64"):
             for name, K, d, batch_size in RULES:

@@ -18,6 +18,9 @@ def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
     assert "compiled in" in out
     assert "a folder" in out
     assert [line.split(":")[0] for line in err.splitlines()] == [
+        "what lays rows out",
+        "full gradients, float32",
+        "full gradients, float64",
         "few classes and features, float32",
         "few classes and features, float64",
         "few classes and features, float32, averaged",
