@@ -125,6 +125,7 @@ def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
         "matrix": lambda: matrix.append(epochs(X, y)[1] / len(y)),
     }
     seconds = median_seconds(benchmark, runs, 1)
+    path.unlink()  # the folder outlives the test
     alone = seconds["iterate"]
     report.add(
         f"Layouts: {n:,} rows of {D} uint8 pixels, memory={memory}, one thread trains",

@@ -211,8 +211,9 @@ class FileBatches(Batches):
     ) -> Iterator[pa.RecordBatch]:
         """Yield a piece's rows; what Arrow cannot decode becomes a DataError with the place."""
         number = self._file_of(piece)
-        own = [name for name in names if name in opened.schema.names]
-        from_folders = [name for name in names if name not in own]
+        there = set(opened.schema.names)
+        own = [name for name in names if name in there]
+        from_folders = [name for name in names if name not in there]
         within = piece - self._firsts[number]
         # Without a column of its own, a piece is so many rows.
         batches = (

@@ -27,6 +27,7 @@ WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
 FILLED = 0.9  # of a window: a bucket; chance fills some more than others
 MIXED = 0.9  # windows whose mixing is below are too unlike the whole
 DRAWN = 2**20  # words at a time
+LEAST_WINDOWS, ENOUGH_ROWS = 16, 2**16  # windows of an epoch, unless they hold this many rows
 STEP = 4096  # windows are whole multiples of this many rows
 # A row's label (4), its weight (8), its place in the order (8) and the word that drew it (8).
 ROW_OVERHEAD = 28
@@ -90,8 +91,14 @@ class Plan:
         return f"{self.kind} ({self.window:,} rows{among})"
 
 
-def _window_rows(row_bytes: int, memory: int) -> int:
+def _window_rows(row_bytes: int, memory: int, rows: int | None) -> int:
+    """Return how many rows of those there are a window holds: what fits, and not too many.
+
+    Training waits for the first window to fill, and reading for the last to be trained on.
+    """
     fitting = int(WINDOW_SHARE * memory) // row_bytes
+    if rows is not None:
+        fitting = min(fitting, max(rows // LEAST_WINDOWS, ENOUGH_ROWS))
     return max(fitting - fitting % STEP, STEP)
 
 
@@ -103,7 +110,7 @@ def make_plan(source: Source, options: TrainOptions, segments: Segments | None =
     """
     memory, rows = options.memory_bytes, source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
-    window = options.shuffle_window or _window_rows(row_bytes, memory)
+    window = options.shuffle_window or _window_rows(row_bytes, memory, rows)
     held = None if options.holdout is None else (options.seed, options.holdout)
     if rows is None:
         kind = "off" if options.shuffle == "off" else "window"
