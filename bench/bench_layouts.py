@@ -108,6 +108,8 @@ def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
         write(layout, path, batches)
     in_memory = max(n // 4 // GROUP, 1)  # a quarter of the rows: a matrix of all takes 1.6 GB
     X, y = np.tile(pixels, (in_memory, 1)), np.tile(labels, in_memory)
+    if layout == "packed float32":
+        X = X.astype(np.float32)
     memory = QUICK_MEMORY if quick else MEMORY
     first: dict[int, list[float]] = {1: [], 2: []}
     later: list[float] = []

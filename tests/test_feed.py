@@ -10,7 +10,6 @@ from collections import namedtuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
@@ -161,21 +160,6 @@ def test_sorted_rows_are_not_dealt_where_there_is_no_room(path, tmp_path, monkey
     monkeypatch.setattr(cache.DiskCache, "add", fails)
     with pytest.raises(SaveError, match=r"name another folder with cache_folder=.*No space left"):
         fastsoftmax.train(path, "y", **given, shuffle="full")
-
-
-def test_files_that_read_as_fast_as_a_cache_are_not_kept(rows, path, tmp_path):
-    X, y, _ = rows
-    options = fastsoftmax.options.TrainOptions.of(shuffle="window", shuffle_window=100)
-    plan = Plan("window", 100, rows=N, row_bytes=40)
-    fastsoftmax.pack(path, tmp_path / "p.parquet", "y", features=["v"])
-    kept = {path: "disk", tmp_path / "p.parquet": "off"}
-    whole = pa.table({**feature_columns(X.astype(np.float32), "fixed"), "y": y})
-    for name, compression, keep in (("a", "uncompressed", "off"), ("b", "zstd", "disk")):
-        pa.feather.write_feather(whole, tmp_path / name, compression=compression)
-        kept[tmp_path / name] = keep
-    for name, keep in kept.items():
-        source = open_source(name, "y", features=None if name != path else ["v"])
-        assert feed.choose_reading(source, plan, options).keep == keep, name
 
 
 def test_nothing_is_kept_where_space_is_short(path, monkeypatch):

@@ -27,8 +27,6 @@ class Batches(ABC):
     schema: pa.Schema
     pieces: tuple[int, ...] | None  # rows of each piece; None before a stream was read to its end
     in_memory: bool
-    raw = False  # files whose columns lie as they do in memory
-    size = 0  # bytes of files
     column_bytes = 0  # held of each column by a thread that reads
     one_pass: bool = False  # it can be read once
 

@@ -42,7 +42,6 @@ class DataFile(ABC):
     """A file of rows by its path, as it was when the run began."""
 
     piece_name: str  # what messages call a piece
-    raw = False  # columns lie in it as they do in memory
 
     def __init__(self, path: str) -> None:
         """Note the size and age of the file at `path`."""
@@ -140,7 +139,6 @@ class FileBatches(Batches):
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
-        self.raw = all(file.raw for file in files)
         self._partitions = Partitions([file.path for file in files])
         for number, file in enumerate(files):
             with closing(file.open()) as opened:

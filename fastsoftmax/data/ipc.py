@@ -22,7 +22,6 @@ class IpcPath(DataFile):
     """An Arrow IPC file by its path."""
 
     piece_name = "record batch"
-    raw = True
     _rows: tuple[int, ...] | None = None
 
     def open(self) -> OpenFile:

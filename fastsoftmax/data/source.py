@@ -144,11 +144,6 @@ class Source(ABC):
             return None
         return tuple(name for column in self.columns for name in column.feature_names)
 
-    @property
-    def reads_fast(self) -> bool:
-        """Whether reading the rows again costs no more than reading a copy of them."""
-        return self.in_memory
-
     def learn(self, held_out: Callable[[int, int], np.ndarray] | None = None) -> None:
         """Read the feature columns once, where something must be known of them before training:
         categories, means, which hold nulls. Rows that are `held_out` count for none of it.

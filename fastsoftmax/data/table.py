@@ -61,14 +61,6 @@ class TableSource(Source):
         fitting = self._memory // DECODED_SHARE // layout.decoding_bytes
         self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
 
-    @property
-    def reads_fast(self) -> bool:
-        """Whether reading is pointing at what the files hold, as if it were a cache."""
-        layout, rows = self._layout, self.rows or 0
-        plain = self._batches.raw or layout.packing is not None
-        # Compressed files are smaller than what is in them.
-        return plain and layout.copies_nothing and self._batches.size >= rows * layout.row_bytes
-
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
         if not self._treatment.must_learn(self._layout.features):
