@@ -258,7 +258,7 @@ def test_inspect_says_what_training_would_take(here, capsys):
     values = pa.table(
         {
             "x": pa.array([0.5, None, float("nan"), -3.0]),
-            "v": pa.array([[1, 2], [3, None], None, [7, 8]], pa.list_(pa.int16(), 2)),
+            "v": pa.array([[1, 2], [3, None], None, [7, 8]], pa.list_(pa.int16())),
             "name": ["a", "b", "c", "d"],
             "y": [0, 1, 0, 1],
         }
