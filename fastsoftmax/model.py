@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.data.source import Column
 from fastsoftmax.labels import Classes
 
@@ -14,7 +15,8 @@ from fastsoftmax.labels import Classes
 class Model:
     """Softmax regression that has been trained: z = W x + b, p = softmax(z).
 
-    weights (K, d), bias (K,): what was trained, in its own dtype; read-only.
+    weights (K, d), bias (K,): what was trained, in its own dtype; read-only. conditioning: what the
+        features are brought to before W meets them, or None where they are used as they come.
     classes_: the K classes in order. columns: the feature columns, or None where the training data
         had no names; features are then matched by position.
     history: a dict for each epoch: epoch, rows, log_loss, accuracy, learning_rate and, with
@@ -30,6 +32,7 @@ class Model:
         columns: tuple[Column, ...] | None = None,
         history: list[dict[str, Any]] | None = None,
         record: dict[str, Any] | None = None,
+        conditioning: Conditioning | None = None,
     ) -> None:
         """Take over the arrays; they are not copied."""
         self.weights = _read_only(weights)
@@ -38,16 +41,22 @@ class Model:
         self.columns = columns
         self.history = [] if history is None else history
         self.record = {} if record is None else record
+        self.conditioning = conditioning
 
     @property
     def coef(self) -> np.ndarray:
         """The weights (K, d) in raw units, float64."""
-        return self.weights.astype(np.float64)
+        return self._raw()[0]
 
     @property
     def intercept(self) -> np.ndarray:
         """The biases (K,) in raw units, float64."""
-        return self.bias.astype(np.float64)
+        return self._raw()[1]
+
+    def _raw(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.conditioning is None:
+            return self.weights.astype(np.float64), self.bias.astype(np.float64)
+        return self.conditioning.raw(self.weights, self.bias)
 
     @property
     def classes(self) -> np.ndarray:

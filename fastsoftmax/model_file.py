@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import write_file
@@ -37,6 +38,8 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     except (TypeError, ValueError) as error:
         raise SaveError(f"the model's history or record is not JSON: {error}.") from error
     tensors = {"weights": model.weights, "bias": model.bias}
+    if model.conditioning is not None:
+        tensors |= {"centre": model.conditioning.centre, "scale": model.conditioning.scale}
     metadata = {"format": FORMAT, "format_version": VERSION, "model": text}
     write_file(path, encode_tensors(tensors, metadata))
 
@@ -105,11 +108,15 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model
         told, {"classes", "columns", "history", "record"}, "its description is incomplete"
     )
     classes = _read_classes(told["classes"])
+    conditioning = _read_conditioning(tensors)
     weights, bias = _read_weights(tensors, len(classes))
+    if conditioning is not None:
+        fits = conditioning.centre.shape == conditioning.scale.shape == weights.shape[1:]
+        _require(fits, "its centre and scale are not of the size of its weights")
     columns = _read_columns(told["columns"], weights.shape[1])
     history = _list(told["history"], _is_epoch, "its history is malformed")
     record = _read_record(told["record"], len(classes))
-    return Model(weights, bias, classes, columns, history, record)
+    return Model(weights, bias, classes, columns, history, record, conditioning)
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -127,6 +134,18 @@ def _list(told: object, fits: Callable[[Any], bool], otherwise: str) -> list[Any
     if not isinstance(told, list) or not all(map(fits, told)):
         raise _Unusable(otherwise)
     return told
+
+
+def _read_conditioning(tensors: dict[str, np.ndarray]) -> Conditioning | None:
+    """Take centre and scale out of the tensors, where they are there."""
+    if "centre" not in tensors and "scale" not in tensors:
+        return None
+    _require({"centre", "scale"} <= set(tensors), "it has a centre or a scale without the other")
+    centre, scale = tensors.pop("centre"), tensors.pop("scale")
+    _require(centre.dtype == scale.dtype == np.float64, "its centre and scale are not float64")
+    finite = bool(np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all())
+    _require(finite, "its centre and scale are not finite")
+    return Conditioning(centre.astype(np.float64), scale.astype(np.float64))
 
 
 def _read_weights(tensors: dict[str, np.ndarray], K: int) -> tuple[np.ndarray, np.ndarray]:

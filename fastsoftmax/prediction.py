@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.parts import categories_of, part_width
+from fastsoftmax.kernels.parts import categories_of, is_wide, part_width
 from fastsoftmax.model import Model
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _logits(
     block = np.empty((min(step, rows), d), model.dtype)
     for start in range(0, max(rows, 1), step):
         X = block[: min(step, rows - start)]
-        _cast_rows(parts, start, X)
+        _cast_rows(model, parts, start, X)
         if not np.isfinite(X).all():
             raise _describe_non_finite(model, parts, start, X, place)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -193,18 +193,28 @@ def _logits(
         yield start, z
 
 
-def _cast_rows(parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
-    """Fill X with rows from `start`, part by part, in the dtype of X."""
-    column = 0
+def _cast_rows(model: Model, parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
+    """Fill X with rows from `start`, part by part, in the dtype of X, as in training."""
+    column, conditioning = 0, model.conditioning
     for part in parts:
         width, some = part_width(part), part[start : start + len(X)]
-        if categories_of(part.dtype) is not None:
-            X[:, column : column + width] = some == np.arange(width)
-            column += width
-            continue
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found then
-            np.copyto(X[:, column : column + width], some, casting="unsafe")
+        here = slice(column, column + width)
         column += width
+        is_code = categories_of(part.dtype) is not None
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found then
+            if is_code:
+                X[:, here] = some == np.arange(width)
+            elif conditioning is not None and is_wide(part.dtype):
+                wide = (some.astype(np.float64) - conditioning.centre[here]) * conditioning.scale[
+                    here
+                ]
+                np.copyto(X[:, here], wide, casting="unsafe")
+                continue
+            else:
+                np.copyto(X[:, here], some, casting="unsafe")
+            if conditioning is not None:
+                X[:, here] -= conditioning.centre[here].astype(X.dtype)
+                X[:, here] *= conditioning.scale[here].astype(X.dtype)
 
 
 def _describe_non_finite(

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.kernels.batches import STEPS, descend_batches
 from fastsoftmax.kernels.descent import Rows, descend
-from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.gradient import add_gradient
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.pair import descend_pairwise
@@ -94,6 +95,7 @@ class Solver:
         ]
         self._sums = [np.zeros((K, d)), np.zeros(K)]
         self._averaged = 0.0
+        self._affine: Affine | None = None
         self._parts: tuple[np.ndarray, ...] = ()
         self._part_tables: list[np.ndarray] = []
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
@@ -104,6 +106,11 @@ class Solver:
 
     def __exit__(self, *error: object) -> None:
         self._team.__exit__(*error)
+
+    def condition(self, conditioning: Conditioning | None) -> None:
+        """Bring the features of all rows to come to one scale; weights are those of the scaled."""
+        self._affine = _affine(conditioning, self.dtype)
+        self._part_tables = []
 
     def set_weights(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Begin at weights (K, d) and biases (K,)."""
@@ -150,20 +157,23 @@ class Solver:
         weight: np.ndarray,
     ) -> Tally:
         """Return the weighted loss (nats) and hits of some rows, with the weights as they are."""
-        rows = Rows(part_table(parts), order, labels, weight, weight)
+        table = part_table(parts, affine=self._affine)
+        rows = Rows(table, order, labels, weight, weight)
         return Tally(*measure(self._measured_weights(), self._block, rows))
 
     def squared_norms(self, parts: tuple[np.ndarray, ...], order: np.ndarray) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows."""
         norms = np.zeros(len(order))
-        squared_norms(norms, self._block.X[0], order, part_table(parts))
+        squared_norms(norms, self._block.X[0], order, part_table(parts, affine=self._affine))
         return norms
 
     def _tables(self, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """Return the part tables of these arrays, made anew only when they are others."""
         if self._parts is not parts or not self._part_tables:
             self._parts = parts
-            self._part_tables = [part_table(parts, *columns) for columns in self._columns]
+            self._part_tables = [
+                part_table(parts, *columns, self._affine) for columns in self._columns
+            ]
         return self._part_tables
 
     def _measured_weights(self) -> Any:
@@ -222,15 +232,22 @@ class Solver:
             self._averaged = float(self._gradient.facts[STEPS])
 
 
+def _affine(conditioning: Conditioning | None, dtype: np.dtype) -> Affine | None:
+    return conditioning and Affine(conditioning.centre, conditioning.scale, dtype)
+
+
 class FullGradient:
     """The loss and its gradient over many rows, at weights that stay as they are meanwhile.
 
     Sums are float64 and do not depend on the number of threads.
     """
 
-    def __init__(self, K: int, d: int, dtype: str, threads: int) -> None:
+    def __init__(
+        self, K: int, d: int, dtype: str, threads: int, conditioning: Conditioning | None = None
+    ) -> None:
         """Make room for K classes, d features and the sums of each thread."""
         self.K, self.d, self.rows = K, d, block_rows(K, d)
+        self._affine = _affine(conditioning, np.dtype(dtype))
         kind = np.dtype(dtype)
         ranges, self._drained = range_count(K, d), drained_rows(K, d)
         self._team = Team(min(threads, ranges))
@@ -259,7 +276,8 @@ class FullGradient:
         weight: np.ndarray,
     ) -> Tally:
         """Add some rows; return their weighted loss and hits."""
-        rows, sums = Rows(part_table(parts), order, labels, weight, weight), self._sums
+        table = part_table(parts, affine=self._affine)
+        rows, sums = Rows(table, order, labels, weight, weight), self._sums
         ranges, tiles = len(sums.b), -(-len(order) // self.rows)
         bounds = [min(tiles * r // ranges * self.rows, len(order)) for r in range(ranges + 1)]
         bounds[-1] = len(order)

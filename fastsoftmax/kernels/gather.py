@@ -2,11 +2,15 @@
 
 A part (some columns of one dtype) is described by numbers, one row of a table each, so that one
 compilation serves every dtype and layout. The arrays must outlive the calls that use their table.
+
+Features may be conditioned on the way: x' = (x - centre) scale, in the wider of the part's and the
+block's precision, so that a timestamp of 1.7e9 loses no digits and 1e300 does not overflow.
 """
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -25,6 +29,7 @@ from fastsoftmax.kernels.vectors import (
     fill,
     lanes,
     llvm_type,
+    load_at,
     load_masked,
     multiply_add,
     of_array,
@@ -41,16 +46,49 @@ KINDS = tuple(
 CODES = len(KINDS)  # the kind of int32 codes of categories, each of which is a feature
 HALF = np.dtype("f2")
 WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(FEATURES)
-# FIRST: the feature, of those that a code stands for, that COLUMN is.
-ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM, FIRST = range(8)
+# Numbers with more digits than a float32 are conditioned before they are rounded, others after.
+WIDE = tuple(KINDS.index(np.dtype(name)) for name in ("f8", "u4", "i4", "u8", "i8"))
+# FIRST: the feature, of those that a code stands for, that COLUMN is. CENTRE, SCALE: where those of
+# the part's first column lie, float64 for WIDE kinds, else of the block's dtype; STEP: the bytes
+# from one of them to the next, 0 where nothing is conditioned.
+ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM, FIRST, CENTRE, SCALE, STEP = range(
+    11
+)
+FIELDS = STEP + 1
+# What WIDE kinds are conditioned with where nothing is: a vector of each.
+_NO_CENTRE, _NO_SCALE = np.zeros(64), np.ones(64)
+
+
+class Affine:
+    """What features are conditioned with: x' = (x - centre) scale, each (d,) float64.
+
+    Centres are rounded to the block's dtype, so that they are the same number in any precision.
+    """
+
+    def __init__(self, centre: np.ndarray, scale: np.ndarray, dtype: np.dtype[Any]) -> None:
+        """Keep both in float64 and in `dtype`, as long as tables point to them."""
+        self.near = (centre.astype(dtype), scale.astype(dtype))
+        self.centre = self.near[0].astype(np.float64)
+        self.scale = self.near[1].astype(np.float64)
+
+    def entries(self, kind: int, column: int) -> tuple[int, int, int]:
+        """Return CENTRE, SCALE and STEP of a part of this kind whose first column is `column`."""
+        arrays = (self.centre, self.scale) if kind in WIDE else self.near
+        step = arrays[0].itemsize
+        first, second = (array.ctypes.data + step * column for array in arrays)
+        return first, second, step
 
 
 def part_table(
-    parts: tuple[np.ndarray, ...], first: int = 0, stop: int | None = None
+    parts: tuple[np.ndarray, ...],
+    first: int = 0,
+    stop: int | None = None,
+    affine: Affine | None = None,
 ) -> np.ndarray:
-    """Describe arrays (rows, width), side by side, as a table (parts, 8) int64 for `gather`.
+    """Describe arrays (rows, width), side by side, as a table (parts, FIELDS) int64 for `gather`.
 
-    first, stop: only these of the columns.
+    first, stop: only these of the columns. affine: what they are conditioned with; it must outlive
+    the table's use, as the arrays must.
     """
     table, column = [], 0
     for part in parts:
@@ -59,9 +97,12 @@ def part_table(
         if stop is not None:
             high = min(high, stop - column)
         if low < high:
-            table.append(_part(part, low, high, column))
+            entries = _part(part, low, high, column)
+            neutral = (_NO_CENTRE.ctypes.data, _NO_SCALE.ctypes.data, 0)
+            told = neutral if affine is None else affine.entries(entries[KIND], column + low)
+            table.append((*entries, *told))
         column += width
-    return np.array(table, dtype=np.int64).reshape(-1, FIRST + 1)
+    return np.array(table, dtype=np.int64).reshape(-1, FIELDS)
 
 
 def _part(part: np.ndarray, low: int, high: int, column: int) -> tuple[int, ...]:
@@ -114,11 +155,24 @@ def _cast(builder, value, kind, ty):
     return (builder.fpext if kind.itemsize < size else builder.fptrunc)(value, ty)
 
 
-def _load_cast(builder, address, kind, ty):
-    stored = _stored_type(kind, ty.count)
-    loaded = builder.load(builder.inttoptr(address, stored.as_pointer()))
+def _load_cast(builder, address, kind, ty, conditions, mask=None):
+    """Return `ty.count` numbers from `address`, cast; those of WIDE kinds conditioned."""
+    value = _load(builder, address, _stored_type(kind, ty.count), mask)
+    if KINDS.index(kind) not in WIDE:
+        return _cast(builder, value, kind, ty)
+    doubles = ir.VectorType(ir.DoubleType(), ty.count)
+    centre, scale = (_load(builder, place, doubles, mask) for place in conditions)
+    value = _cast(builder, value, kind, doubles)
+    value = builder.fmul(builder.fsub(value, centre), scale)
+    return _cast(builder, value, np.dtype("f8"), ty)
+
+
+def _load(builder, address, ty, mask):
+    if mask is not None:
+        return load_masked(builder, address, ty, mask)
+    loaded = builder.load(builder.inttoptr(address, ty.as_pointer()))
     loaded.align = 1
-    return _cast(builder, loaded, kind, ty)
+    return loaded
 
 
 def _arms(builder, kind, build_arm, types_out):
@@ -152,90 +206,141 @@ def own_kind(typing_context, X):
     return types.int64(X), build
 
 
-def _memory(X, address, kind, count):
-    stored = KINDS[kind]
-    memory = (ctypes.c_char * (count * stored.itemsize)).from_address(int(address))
+def _memory(X, address, kind, count, centre, scale, step):
+    values = _at(address, KINDS[kind], count)
     with np.errstate(over="ignore"):
-        return np.frombuffer(memory, stored).astype(X.dtype)
+        if kind in WIDE:
+            here = [_at(place, np.dtype("f8"), count if step else 1) for place in (centre, scale)]
+            values = (values.astype(np.float64) - here[0]) * here[1]
+        return values.astype(X.dtype)
 
 
-def _copy_twin(X, t, column, address, kind, count):
-    values = _memory(X, address, kind, count * lanes(X))
+def _at(address, dtype, count):
+    memory = (ctypes.c_char * (count * dtype.itemsize)).from_address(int(address))
+    return np.frombuffer(memory, dtype)
+
+
+def _copy_twin(X, t, column, address, kind, count, centre, scale, step):
+    values = _memory(X, address, kind, count * lanes(X), centre, scale, step)
     X[t, column : column + len(values)] = values
     with np.errstate(invalid="ignore"):
         return (values * 0).reshape(count, -1).sum(axis=0)
 
 
 @word(_copy_twin)
-def copy_vectors(typing_context, X, t, column, address, kind, count):
+def copy_vectors(typing_context, X, t, column, address, kind, count, centre, scale, step):
     """Copy `count` >= 1 vectors of numbers of KINDS[kind] from `address` to X[t, column:], cast.
 
-    Return 0 in each lane, or NaN where a number was not finite: the sum of 0 x.
+    Those of WIDE kinds are conditioned. Return 0 in each lane, or NaN where a number was not
+    finite: the sum of 0 x.
     """
 
     def build(context, builder, signature, arguments):
-        array, row, first, source, code, vectors = arguments
+        array, row, first, source, code, vectors, *conditions, stride = arguments
         ty = llvm_type(of_array(X))
         target = element_address(context, builder, X, array, row, first)
 
         def arm(stored):
             size = stored.itemsize * ty.count
-            loop = Loop(builder, vectors, 1, [source, target, fill(ty, 0.0)])
-            here, there, odds = loop.variables
-            value = _load_cast(builder, here, stored, ty)
-            store_at(builder, value, there)
+            wide = KINDS.index(stored) in WIDE
+            loop = Loop(
+                builder, vectors, 1, [fill(ty, 0.0), source, target, *(conditions if wide else ())]
+            )
+            odds, *places = loop.variables
+            value = _load_cast(builder, places[0], stored, ty, places[2:])
+            store_at(builder, value, places[1])
             odds = multiply_add(builder, value, fill(ty, 0.0), odds)
-            steps = (ir.Constant(I64, size), ir.Constant(I64, VECTOR_BYTES))
-            loop.carry([builder.add(here, steps[0]), builder.add(there, steps[1]), odds])
+            further = builder.mul(stride, ir.Constant(I64, ty.count))
+            steps = [ir.Constant(I64, size), ir.Constant(I64, VECTOR_BYTES), further, further]
+            moved = [builder.add(*pair) for pair in zip(places, steps, strict=False)]
+            loop.carry([odds, *moved])
             return odds
 
         return _arms(builder, code, arm, ty)
 
     i64 = types.int64
-    return of_array(X)(X, i64, i64, i64, i64, i64), build
+    return of_array(X)(X, *[i64] * 8), build
 
 
-def _copy_last_twin(X, t, column, address, kind, count):
+def _copy_last_twin(X, t, column, address, kind, count, centre, scale, step):
     values = np.zeros(lanes(X), X.dtype)
-    values[:count] = _memory(X, address, kind, count)
+    values[:count] = _memory(X, address, kind, count, centre, scale, step)
     X[t, column : column + len(values)] = values
     with np.errstate(invalid="ignore"):
         return values * 0
 
 
 @word(_copy_last_twin)
-def copy_last(typing_context, X, t, column, address, kind, count):
+def copy_last(typing_context, X, t, column, address, kind, count, centre, scale, step):
     """Copy `count` numbers, fewer than a vector holds, as `copy_vectors` does; zeros after them."""
 
     def build(context, builder, signature, arguments):
-        array, row, first, source, code, beyond = arguments
+        array, row, first, source, code, beyond, *conditions, _ = arguments
         ty = llvm_type(of_array(X))
         numbers = ir.Constant(ir.VectorType(I64, ty.count), list(range(ty.count)))
         mask = builder.icmp_signed("<", numbers, spread(builder, beyond, numbers.type))
 
         def arm(stored):
-            loaded = load_masked(builder, source, _stored_type(stored, ty.count), mask)
-            return _cast(builder, loaded, stored, ty)
+            return _load_cast(builder, source, stored, ty, conditions, mask)
 
         value = _arms(builder, code, arm, ty)
         store_at(builder, value, element_address(context, builder, X, array, row, first))
         return builder.fmul(value, fill(ty, 0.0))
 
     i64 = types.int64
-    return of_array(X)(X, i64, i64, i64, i64, i64), build
+    return of_array(X)(X, *[i64] * 8), build
 
 
-@word(lambda X, address, kind: _memory(X, address, kind, 1)[0])
-def read_one(typing_context, X, address, kind):
-    """Return one number of X's dtype from a number of KINDS[kind] at `address`."""
+@word(lambda X, address, kind, centre, scale: _memory(X, address, kind, 1, centre, scale, 8)[0])
+def read_one(typing_context, X, address, kind, centre, scale):
+    """Return one number of X's dtype from a number of KINDS[kind] at `address`.
+
+    Those of WIDE kinds are conditioned with the float64 numbers at `centre` and `scale`.
+    """
 
     def build(context, builder, signature, arguments):
-        _, source, code = arguments
+        _, source, code, *conditions = arguments
         ty = ir.VectorType(llvm_type(of_array(X)).element, 1)
-        value = _arms(builder, code, lambda stored: _load_cast(builder, source, stored, ty), ty)
+
+        def arm(stored):
+            return _load_cast(builder, source, stored, ty, conditions)
+
+        value = _arms(builder, code, arm, ty)
         return builder.extract_element(value, ir.Constant(I32, 0))
 
-    return X.dtype(X, types.int64, types.int64), build
+    return X.dtype(X, *[types.int64] * 4), build
+
+
+@word(lambda X, address: _at(address, X.dtype, 1)[0])
+def item_of(typing_context, X, address):
+    """Return the number of X's dtype at `address`."""
+
+    def build(context, builder, signature, arguments):
+        scalar = llvm_type(of_array(X)).element
+        loaded = builder.load(builder.inttoptr(arguments[1], scalar.as_pointer()))
+        loaded.align = 4
+        return loaded
+
+    return X.dtype(X, types.int64), build
+
+
+def _condition_twin(X, t, j, centre, scale):
+    centre, scale = (_at(place, X.dtype, lanes(X)) for place in (centre, scale))
+    X[t, j : j + lanes(X)] = (X[t, j : j + lanes(X)] - centre) * scale
+
+
+@word(_condition_twin)
+def condition_vector(typing_context, X, t, j, centre, scale):
+    """Set a vector of X, from X[t, j] on, to (x - centre) scale: vectors at these addresses."""
+
+    def build(context, builder, signature, arguments):
+        ty = llvm_type(of_array(X))
+        target = element_address(context, builder, X, *arguments[:3])
+        x, less, times = (load_at(builder, place, ty) for place in (target, *arguments[3:]))
+        store_at(builder, builder.fmul(builder.fsub(x, less), times), target)
+        return context.get_dummy_value()
+
+    return types.void(X, *[types.int64] * 4), build
 
 
 @word(lambda address: ctypes.c_int32.from_address(int(address)).value)
@@ -248,6 +353,29 @@ def code_at(typing_context, address):
         return builder.sext(loaded, I64)
 
     return types.int64(address), build
+
+
+@kernel()
+def is_wide(kind):
+    """Return whether numbers of this kind are conditioned before they are rounded."""
+    wide = False
+    for code in WIDE:
+        wide |= kind == code
+    return wide
+
+
+@kernel(EXACT)
+def _condition(X, start, stop, at):
+    """Set x = (x - centre) scale in the columns of a part, rows start : stop, in X's precision."""
+    column, width = at[COLUMN], at[WIDTH]
+    whole = width - width % lanes(X)
+    for t in range(start, stop):
+        for j in range(0, whole, lanes(X)):
+            condition_vector(X, t, column + j, at[CENTRE] + j * at[STEP], at[SCALE] + j * at[STEP])
+        for j in range(whole, width):
+            less = item_of(X, at[CENTRE] + j * at[STEP])
+            times = item_of(X, at[SCALE] + j * at[STEP])
+            X[t, column + j] = (X[t, column + j] - less) * times
 
 
 @kernel(EXACT)
@@ -271,8 +399,9 @@ def _gather_columns(X, start, stop, rows, first, at):
     odd = zero
     for j in range(at[WIDTH]):
         base = at[ADDRESS] + j * at[COLUMN_STRIDE]
+        centre, scale = at[CENTRE] + j * at[STEP], at[SCALE] + j * at[STEP]
         for t in range(start, stop):
-            x = read_one(X, base + rows[first + t] * at[ROW_STRIDE], kind)
+            x = read_one(X, base + rows[first + t] * at[ROW_STRIDE], kind, centre, scale)
             X[t, column + j] = x
             odd += x * zero
     return odd
@@ -282,6 +411,7 @@ def _gather_columns(X, start, stop, rows, first, at):
 def _gather_rows(X, start, stop, rows, first, at):
     """Gather a part whose rows are contiguous, a vector at a time."""
     column, width, kind, item = at[COLUMN], at[WIDTH], at[KIND], at[ITEM]
+    centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
     zero = X.dtype.type(0)
     zeros = splat(X, zero)
     odd, odds = zero, zeros
@@ -293,13 +423,23 @@ def _gather_rows(X, start, stop, rows, first, at):
     for t in range(start, stop):
         address = at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]
         if vectors > 0:
-            odds = odds + copy_vectors(X, t, column, address, kind, vectors)
+            odds = odds + copy_vectors(X, t, column, address, kind, vectors, centre, scale, step)
         if rest > 0 and alone:
             end = address + whole * item
-            odds = odds + copy_last(X, t, column + whole, end, kind, rest)
+            odds = odds + copy_last(
+                X,
+                t,
+                column + whole,
+                end,
+                kind,
+                rest,
+                centre + whole * step,
+                scale + whole * step,
+                step,
+            )
         elif rest > 0:
             for j in range(whole, width):
-                x = read_one(X, address + j * item, kind)
+                x = read_one(X, address + j * item, kind, centre + j * step, scale + j * step)
                 X[t, column + j] = x
                 odd += x * zero
     return odd + total(odds)
@@ -307,7 +447,7 @@ def _gather_rows(X, start, stop, rows, first, at):
 
 @kernel(EXACT)
 def gather(X, start, stop, rows, first, table):
-    """Copy row rows[first + t] of every part to X[t], cast, for start <= t < stop.
+    """Copy row rows[first + t] of every part to X[t], cast and conditioned, for start <= t < stop.
 
     Return whether all of them are finite after the cast: the sum of 0 x is 0, or NaN.
     """
@@ -321,4 +461,6 @@ def gather(X, start, stop, rows, first, table):
             odd += _gather_rows(X, start, stop, rows, first, at)
         else:
             odd += _gather_columns(X, start, stop, rows, first, at)
+        if at[STEP] > 0 and not is_wide(at[KIND]):
+            _condition(X, start, stop, at)
     return odd == 0

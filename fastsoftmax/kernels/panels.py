@@ -22,6 +22,7 @@ from fastsoftmax.kernels.gather import (
     ITEM,
     KIND,
     ROW_STRIDE,
+    STEP,
     WIDTH,
     gather,
     own_kind,
@@ -110,7 +111,8 @@ def lies_ready(X, rows, start, stop):
     """
     at = rows.table[0]
     width = at[WIDTH] if at[COLUMN] == start else 0
-    return in_lines(rows) and at[KIND] == own_kind(X) and width == stop - start
+    plain = at[KIND] == own_kind(X) and at[STEP] == 0
+    return in_lines(rows) and plain and width == stop - start
 
 
 @kernel(EXACT)

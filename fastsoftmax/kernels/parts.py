@@ -32,3 +32,8 @@ def part_width(part: np.ndarray) -> int:
 def is_row_major(part: np.ndarray) -> bool:
     """Return whether each row of a part is contiguous."""
     return part.shape[1] == 1 or part.strides[1] == part.itemsize
+
+
+def is_wide(dtype: np.dtype[Any]) -> bool:
+    """Return whether numbers of a dtype have more digits than a float32 holds."""
+    return dtype.itemsize >= 4 and dtype != np.float32 and categories_of(dtype) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.batches import FACTS, Gradient
+from fastsoftmax.kernels.curvature import Products
 from fastsoftmax.kernels.descent import Average, Block, Weights
 from fastsoftmax.kernels.gradient import Sums
 from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
@@ -20,6 +21,7 @@ PANEL = 384  # features of a panel, at least
 # 1,024 floats, read side by side, took twice as long as 19 rows of 1,040.
 WAYS_APART = 4096
 RANGE_SUMS = 2**17  # numbers: sixteen ranges of these take 16 MB
+PRODUCT_ROWS = 96  # rows whose products are added at once: two blocks of them stay in the cache
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
@@ -152,6 +154,12 @@ def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> Sums:
         aligned((workers, K, padded(d, dtype)), dtype),
         aligned((workers, 1, padded(K, dtype)), dtype),
     )
+
+
+def new_products(d: int, dtype: np.dtype) -> Products:
+    """Return scratch for products of rows of d features and a 1 with themselves."""
+    shape = (PRODUCT_ROWS, padded(d + 1, dtype))
+    return Products(aligned(shape, dtype), aligned(shape, dtype), _at_hand(1, 1))
 
 
 def is_tiny(K: int, d: int) -> bool:

@@ -1,0 +1,99 @@
+"""The only place that computes second derivatives of the loss: a matrix of features for each class.
+
+The Hessian's block of class k is the sum over rows of w p_k (1 - p_k) x x', with a last feature of
+1 for the bias. It preconditions the full-gradient solver, so a sample of rows is enough.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
+from fastsoftmax.kernels.recurrence import residual
+from fastsoftmax.kernels.tiles import WIDE
+from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, splat, store
+
+# Scratch of one worker: rows X, scaled rows E (B, width), and lines of no use but their address.
+Products = namedtuple("Products", "X E lines")
+SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right still hold W in place
+
+
+@kernel(EXACT)
+def gather_ones(X, count, rows, first, d):
+    """Gather rows and a last feature of 1."""
+    finite = gather(X, 0, count, rows.order, first, rows.table)
+    for t in range(count):
+        X[t, d] = X.dtype.type(1)
+    return finite
+
+
+@kernel(EXACT, entry=True)
+def class_curvatures(C, weights, block, rows, first, stop, d):
+    """Set C[t, k] = w p_k (1 - p_k) for the rows first : stop; column d of W is the bias."""
+    W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
+    B, K = Z.shape[0], W.shape[0]
+    at_hand = address_of(block.lines, 0, 0)
+    one, zero = R.dtype.type(1), R.dtype.type(0)
+    while first < stop:
+        count = min(B, stop - first)
+        gather_ones(X, count, rows, first, d)
+        for tile in range(class_tiles(K)):
+            k = tile_start(K, tile)
+            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
+        for t in range(count):
+            for k in range(0, R.shape[1], lanes(R)):
+                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            y = rows.y[first + t]
+            residual(R, b, t, y, one, 0.0)
+            for k in range(K):
+                p = -R[t, k] if k != y else one - R[t, k]
+                weight = C.dtype.type(rows.weight[first + t])
+                C[first + t, k] = weight * max(p * (one - p), R.dtype.type(SURE))
+            R[t, y] = zero
+        first += count
+
+
+@kernel(EXACT, entry=True)
+def add_products(H, C, k, scratch, rows, d):
+    """Add to the lower triangle of H (d + 1, width) the sum over all rows of C[t, k] x x'."""
+    X, E = scratch.X, scratch.E
+    n, B, D, width = rows.order.shape[0], X.shape[0], d + 1, X.shape[1]
+    at_hand = address_of(scratch.lines, 0, 0)
+    one, start = H.dtype.type(1), H.shape[0] * 0
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        gather_ones(X, count, rows, first, d)
+        _scale_rows(E, X, C, k, first, count)
+        for tile in range(class_tiles(D)):
+            i = tile_start(D, tile)
+            size = tile_start(D, tile + 1) - i
+            across = WIDE * lanes(H)
+            stop = min(width, (i + size + across - 1) // across * across)
+            update(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
+
+
+@kernel(EXACT)
+def _scale_rows(E, X, C, k, first, count):
+    """Set E[t] = C[first + t, k] X[t]."""
+    apart()
+    for t in range(count):
+        share = splat(X, C[first + t, k])
+        for j in range(0, X.shape[1], lanes(X)):
+            store(E, t, j, share * load(X, t, j))
+
+
+@kernel(FAST, entry=True)
+def add_squares(D, C, scratch, rows, d):
+    """Add to D (K, d + 1) float64 the sum over all rows of C[t, k] x_j^2."""
+    X, n = scratch.X, rows.order.shape[0]
+    B = X.shape[0]
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        gather_ones(X, count, rows, first, d)
+        for t in range(count):
+            for k in range(D.shape[0]):
+                c = C[first + t, k]
+                for j in range(d + 1):
+                    D[k, j] += c * X[t, j] * X[t, j]

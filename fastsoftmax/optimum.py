@@ -1,0 +1,170 @@
+"""The only place that minimises the objective over all rows: full gradients, preconditioned L-BFGS.
+
+Sums over rows are float64 in a fixed order, so the bits depend on no number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.conditioning import Conditioning
+from fastsoftmax.curvature import Batch, Curvature, choose_matrices, sample_rows
+from fastsoftmax.lbfgs import Search
+from fastsoftmax.solver import FullGradient
+
+# Below this a pass is so short that float64 costs nothing that anyone would notice.
+DOUBLE_FLOPS = 1e9
+CALL_FLOPS = 4e9  # of rows that are handed to the kernel at once
+# The curvature is taken anew after so many iterations: it was taken far from the optimum.
+RENEWALS = (4, 12, 30, 60)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """l2/2 w^2 + l1 |w| for each weight of a feature, (d,) each, in the units of its weights."""
+
+    l2: np.ndarray
+    l1: np.ndarray
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a minimisation stands after a pass over the rows."""
+
+    passes: int
+    log_loss: float
+    accuracy: float
+    objective: float
+    gain: float  # nats that the optimum is estimated to lie below
+
+
+class Objective:
+    """The mean loss over rows that can be visited again and again, plus a penalty.
+
+    rows(): yields Batches, the same at each call. d features and a bias make a row of theta
+    (K, d + 1).
+    """
+
+    def __init__(
+        self,
+        K: int,
+        d: int,
+        rows: Callable[[], Iterable[Batch]],
+        penalty: Penalty,
+        *,
+        n: int,
+        dtype: str,
+        threads: int,
+        conditioning: Conditioning | None = None,
+        fit_intercept: bool = True,
+    ) -> None:
+        self.K, self.d, self.n, self._rows, self.penalty = K, d, n, rows, penalty
+        self.dtype = "float64" if 4.0 * K * d * n < DOUBLE_FLOPS else dtype
+        self.conditioning, self.fit_intercept, self.threads = conditioning, fit_intercept, threads
+        self._full = FullGradient(K, d, self.dtype, threads, conditioning)
+        self._call_rows = max(1024, int(CALL_FLOPS / (4 * K * d)) // 1024 * 1024)
+        self.log_loss = self.accuracy = np.nan
+        self.finite = True
+
+    def __enter__(self) -> Objective:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._full.__exit__(*error)
+
+    @property
+    def l2(self) -> np.ndarray:
+        """The penalty of each column of theta: none for the bias."""
+        return np.append(self.penalty.l2, 0.0)
+
+    def evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the smooth part of the objective, and its gradient (K, d + 1)."""
+        d, total = self.d, 0.0
+        self._full.begin(theta[:, :d], theta[:, d])
+        loss = hits = 0.0
+        for batch in self._rows():
+            for start in range(0, len(batch.order), self._call_rows):
+                some = slice(start, start + self._call_rows)
+                tally = self._full.add(batch.parts, *(values[some] for values in batch[1:]))
+                loss += tally.loss
+                hits += tally.hits
+                self.finite &= tally.finite
+            total += float(batch.weight.sum())
+        W, b = self._full.gradient()
+        self.log_loss, self.accuracy = loss / total, hits / total
+        l2, weights = self.penalty.l2, theta[:, :d]
+        smooth = self.log_loss + float((l2 * np.square(weights)).sum()) / 2
+        gradient = np.concatenate([W / total + l2 * weights, b[:, None] / total], axis=1)
+        if not self.fit_intercept:
+            gradient[:, d] = 0.0
+        return smooth, gradient
+
+    def sample(self) -> Batch:
+        """Return the first rows, as many as their curvature is to be taken from."""
+        batch = next(iter(self._rows()))
+        counted = np.flatnonzero(batch.weight > 0)[: sample_rows(self.d, self.n)]
+        return Batch(batch.parts, *(np.ascontiguousarray(v[counted]) for v in batch[1:]))
+
+
+def minimise(
+    objective: Objective,
+    theta: np.ndarray,
+    *,
+    passes: int,
+    tolerance: float,
+    memory: int,
+    report: Callable[[State, np.ndarray], bool | None] | None = None,
+) -> tuple[np.ndarray, State]:
+    """Return weights (K, d + 1) near the optimum, the bias last, and how near.
+
+    Ends when the estimated gain is below `tolerance` times the objective, after `passes` over the
+    rows, or when report(state, theta), called after each step, returns True.
+    """
+    K, d = objective.K, objective.d
+    itemsize = np.dtype(objective.dtype).itemsize
+    matrices = choose_matrices(K, d, objective.n, memory, itemsize)
+    l1 = None
+    if objective.penalty.l1.any():
+        # Andrew and Gao's projections are onto the orthants of the weights as they are: a matrix
+        # would turn the direction out of the orthant.
+        matrices, l1 = 0, np.broadcast_to(np.append(objective.penalty.l1, 0.0), (K, d + 1))
+    curvature = Curvature(
+        K, d, objective.dtype, matrices, objective.threads, objective.conditioning
+    )
+    with curvature:
+        curvature.learn(theta, objective.sample(), objective.l2)
+
+        def precondition(v: np.ndarray) -> np.ndarray:
+            # A number added to the weights of all classes changes no probability. Without L1,
+            # where it would lead away from zeros, directions stay clear of that.
+            w = curvature.apply(v)
+            if not objective.fit_intercept:
+                w[:, d] = 0.0
+            return w if l1 is not None else w - w.mean(axis=0)
+
+        search = Search(objective.evaluate, precondition, l1)
+        point = search.start(theta)
+        state = _state(objective, search, point)
+        steps = 0
+        while search.evaluations < passes and objective.finite:
+            if steps in RENEWALS and matrices == K:
+                curvature.learn(point.x, objective.sample(), objective.l2)
+            following = search.step(point, passes)
+            if following is not None:
+                point, steps = following, steps + 1
+            state = _state(objective, search, point)
+            told = report is not None and report(state, point.x)
+            enough = search.gain <= tolerance * abs(point.value)
+            if following is None or told or enough:
+                break
+    return point.x, state
+
+
+def _state(objective: Objective, search: Search, point: Any) -> State:
+    return State(
+        search.evaluations, objective.log_loss, objective.accuracy, point.value, search.gain
+    )
