@@ -296,7 +296,8 @@ def _add_option(parser: Any, field: Any) -> None:
     flag = f"--{field.name.replace('_', '-')}"
     default = "" if field.default is None else f" (default {field.default})"
     text = (field.metadata["help"] + default).replace("%", "%%")
-    if field.type == "bool":
+    kind = field.type.removesuffix(" | None").removesuffix(" | str")
+    if kind == "bool":
         action = argparse.BooleanOptionalAction
         parser.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
         return
@@ -305,9 +306,14 @@ def _add_option(parser: Any, field: Any) -> None:
         "float": (_number, "X"),
         "Any": (_class_weights, "A=X,B=Y"),
     }
-    kind = field.type.removesuffix(" | None")
     convert, metavar = kinds.get(kind, (str, field.name.upper()))
+    if field.default == "auto" and kind in kinds:
+        convert = _or_auto(convert)
     parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _or_auto(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: text if text == "auto" else convert(text)
 
 
 def _whole(text: str) -> int:

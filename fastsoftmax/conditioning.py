@@ -12,24 +12,19 @@ from typing import Any
 import numpy as np
 
 # Below this share of the largest magnitude a spread is rounding, and the column a constant.
-CONSTANT = 1e-13
+CONSTANT = 1e-12
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """centre, scale (d,) float64: the features are (x - centre) scale.
 
-    Both are numbers of the model's dtype, so that they mean the same in any precision.
+    Columns of few digits have a centre and a scale of the model's dtype, in which they are
+    conditioned; those of more digits are conditioned in float64.
     """
 
     centre: np.ndarray
     scale: np.ndarray
-
-    @classmethod
-    def of(cls, centre: np.ndarray, scale: np.ndarray, dtype: Any) -> Conditioning:
-        """Return the conditioning that numbers of `dtype` hold."""
-        kept = (np.asarray(values).astype(dtype).astype(np.float64) for values in (centre, scale))
-        return cls(*kept)
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Return (X - centre) scale in float64."""
@@ -53,41 +48,30 @@ class Moments:
     deviation: np.ndarray
     reach: np.ndarray
 
-    def conditioning(self, dtype: Any, *, centred: bool, scaled: bool) -> Conditioning:
-        """Return what brings the columns to one scale.
+    def conditioning(
+        self, dtype: np.dtype[Any], wide: np.ndarray, *, centred: bool, scaled: bool
+    ) -> Conditioning:
+        """Return what brings the columns to one scale; wide (d,): those of more than 24 bits.
 
         The scale is 1 / sqrt(deviation reach). To divide by the deviation alone lets training
-        diverge where a feature is rare (its few values become huge), and to divide
-        by the reach leaves columns with a long tail behind. Unscaled columns share one factor.
+        diverge where a feature is rare (its few values become huge), and to divide by the reach
+        leaves columns with a long tail behind. Unscaled columns share one factor.
         """
         spread = np.sqrt(self.deviation) * np.sqrt(self.reach)
-        typical = np.sqrt(np.mean(np.square(spread[spread > 0] / spread.max(initial=1.0))))
-        common = typical * spread.max(initial=1.0) if (spread > 0).any() else 1.0
         if not scaled:
+            largest = spread.max(initial=0.0) or 1.0
+            common = largest * np.sqrt(np.mean(np.square(spread / largest)))
             spread = np.full_like(spread, common)
         # A column that never changes has no scale of its own: any will do.
-        spread = np.where(spread > 0, spread, np.maximum(np.abs(self.mean), common))
+        spread = np.where(spread > 0, spread, np.where(self.mean != 0, np.abs(self.mean), 1.0))
         centre = self.mean if centred else np.zeros_like(self.mean)
-        limits = np.finfo(np.dtype(dtype))
-        scale = np.clip(1.0 / spread, float(limits.tiny) * 1e4, float(limits.max) / 1e4)
-        centre = np.clip(centre, -float(limits.max), float(limits.max))
-        return Conditioning.of(centre, scale, dtype)
+        scale = 1.0 / np.maximum(spread, 1e-300)
+        limits = np.finfo(dtype)
+        near = np.clip(scale, float(limits.tiny), float(limits.max)).astype(dtype)
+        centre = np.where(wide, centre, centre.astype(dtype, copy=False).astype(np.float64))
+        return Conditioning(centre, np.where(wide, scale, near.astype(np.float64)))
 
-
-def moments(columns: np.ndarray, weight: np.ndarray) -> Moments:
-    """Return the moments of columns (n, d), any numbers, with weights (n,) >= 0.
-
-    Columns are divided by their largest magnitude first, so that no finite number overflows.
-    """
-    X = columns.astype(np.float64)
-    largest = np.abs(X).max(axis=0, initial=0.0)
-    unit = np.where(largest > 0, largest, 1.0)
-    X /= unit
-    total = weight.sum() or 1.0
-    mean = weight @ X / total
-    X -= mean
-    reach = np.abs(X[weight > 0]).max(axis=0, initial=0.0)
-    deviation = np.sqrt(weight @ np.square(X, out=X) / total)
-    constant = reach <= CONSTANT
-    deviation[constant] = reach[constant] = 0.0
-    return Moments(mean * unit, deviation * unit, reach * unit)
+    def squares(self, conditioning: Conditioning) -> np.ndarray:
+        """Return the mean squares (d,) of the columns as conditioned."""
+        away = (self.mean - conditioning.centre) * conditioning.scale
+        return np.square(self.deviation * conditioning.scale) + np.square(away)

@@ -16,7 +16,7 @@ from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.kernels.cholesky import factor, solve
 from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
 from fastsoftmax.kernels.descent import Rows
-from fastsoftmax.kernels.gather import Affine, part_table
+from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.scratch import (
     aligned,
     block_rows,
@@ -26,11 +26,14 @@ from fastsoftmax.kernels.scratch import (
     padded,
 )
 from fastsoftmax.kernels.workers import Team
+from fastsoftmax.solver import affine_of
 
 ROWS_PER_FEATURE = 6  # of the sample, so that its matrix has full rank and little noise
 LEAST_ROWS = 4096
+CHEAP = 16  # passes, about, that the products of a sample of rows may cost
 WORTH_PASSES = 30  # over all rows, that a matrix for each class may cost
 RIDGE = 1e-6  # of the mean diagonal, added to it
+UNSEEN = 0.05  # of the curvature a feature would have if it had nothing to do with the class
 
 
 class Batch(NamedTuple):
@@ -43,8 +46,8 @@ class Batch(NamedTuple):
 
 
 def sample_rows(d: int, rows: int) -> int:
-    """Return how many of the rows the curvature is taken from."""
-    return min(rows, max(LEAST_ROWS, ROWS_PER_FEATURE * d))
+    """Return how many of the rows the curvature is taken from: the more, the fewer features."""
+    return min(rows, max(LEAST_ROWS, ROWS_PER_FEATURE * d, CHEAP * rows // d))
 
 
 def choose_matrices(K: int, d: int, rows: int, memory: int, itemsize: int) -> int:
@@ -73,7 +76,7 @@ class Curvature:
         """Make room; `learn` fills it. matrices: K, 1 or 0, as `choose_matrices` says."""
         self.K, self.d, self.matrices = K, d, matrices
         self._dtype = np.dtype(dtype)
-        self._affine = conditioning and Affine(conditioning.centre, conditioning.scale, self._dtype)
+        self._affine = affine_of(conditioning, self._dtype)
         self._team = Team(max(1, min(threads, matrices or 1)))
         self._factors = aligned((matrices, d + 1, padded(d + 1, self._dtype)), self._dtype)
         self._level = np.ones((K, 1))
@@ -85,10 +88,17 @@ class Curvature:
     def __exit__(self, *error: object) -> None:
         self._team.__exit__(*error)
 
-    def learn(self, theta: np.ndarray, sample: Batch, l2: np.ndarray) -> None:
+    def passes(self, rows: int) -> float:
+        """Return about how many passes over so many rows it takes to learn the curvature."""
+        if self.matrices == 0:
+            return 1.0
+        return sample_rows(self.d, rows) * self.d * self.matrices / (4.0 * self.K * rows)
+
+    def learn(self, theta: np.ndarray, sample: Batch, l2: np.ndarray, squares: np.ndarray) -> None:
         """Take the curvature at weights theta (K, d + 1), the bias last, from a sample of rows.
 
-        l2 (d + 1,): the penalty of each feature.
+        l2 (d + 1,): the penalty of each feature. squares (d + 1,): the mean of its square over all
+        rows, or 0: a feature that the sample hardly has would else seem to have no curvature.
         """
         K, d = self.K, self.d
         weights = new_weights(K, d + 1, self._dtype)
@@ -100,9 +110,10 @@ class Curvature:
         class_curvatures(curves, weights, block, rows, 0, n, d)
         total = max(float(sample.weight.sum()), 1e-300)
         if self.matrices == 0:
-            squares = np.zeros((K, d + 1))
-            add_squares(squares, curves, new_products(d, self._dtype), rows, d)
-            self._diagonal = squares / total + l2
+            sums = np.zeros((K, d + 1))
+            add_squares(sums, curves, new_products(d, self._dtype), rows, d)
+            level = curves.mean(axis=0, dtype=np.float64)[:, None]
+            self._diagonal = sums / total + l2 + UNSEEN * level * squares
             floor = RIDGE * self._diagonal.mean(axis=1, keepdims=True)
             self._diagonal = np.maximum(self._diagonal, np.maximum(floor, 1e-300))
             return
@@ -110,6 +121,7 @@ class Curvature:
             levels = curves.sum(axis=0, dtype=np.float64)
             self._level = (levels / levels.mean()).reshape(-1, 1)
             curves = curves.mean(axis=1, keepdims=True)
+        level = curves.sum(axis=0, dtype=np.float64)
         self._factors[:] = 0
 
         def share(worker: int) -> None:
@@ -118,7 +130,8 @@ class Curvature:
                 H = self._factors[k]
                 add_products(H, curves, k, scratch, rows, d)
                 mean = float(np.einsum("ii->", H[:, : d + 1])) / (d + 1)
-                factor(H, square, total * l2 + RIDGE * mean)
+                unseen = UNSEEN * level[k] * squares
+                factor(H, square, total * l2 + RIDGE * mean + unseen)
 
         self._team.run(share)
         self._total = total

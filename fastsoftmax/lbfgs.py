@@ -65,7 +65,8 @@ class Search:
         if not promised < 0:
             self.gain = 0.0
             return None
-        self.gain = max(-promised / 2, self._extrapolated())
+        # Where steps turn out shorter than promised, the promise was of a part of what is left.
+        self.gain = max(-promised / (2 * min(self._share, 1.0)), self._extrapolated())
         found = self._search_line(point, slope, direction, promised, most)
         if found is None:
             return None

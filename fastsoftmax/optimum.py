@@ -61,7 +61,10 @@ class Objective:
         threads: int,
         conditioning: Conditioning | None = None,
         fit_intercept: bool = True,
+        squares: np.ndarray | None = None,
     ) -> None:
+        """squares (d,): the mean squares of the features as conditioned, where they are known."""
+        self.squares = np.zeros(d + 1) if squares is None else np.append(squares, 1.0)
         self.K, self.d, self.n, self._rows, self.penalty = K, d, n, rows, penalty
         self.dtype = "float64" if 4.0 * K * d * n < DOUBLE_FLOPS else dtype
         self.conditioning, self.fit_intercept, self.threads = conditioning, fit_intercept, threads
@@ -136,7 +139,7 @@ def minimise(
         K, d, objective.dtype, matrices, objective.threads, objective.conditioning
     )
     with curvature:
-        curvature.learn(theta, objective.sample(), objective.l2)
+        curvature.learn(theta, objective.sample(), objective.l2, objective.squares)
 
         def precondition(v: np.ndarray) -> np.ndarray:
             # A number added to the weights of all classes changes no probability. Without L1,
@@ -149,10 +152,12 @@ def minimise(
         search = Search(objective.evaluate, precondition, l1)
         point = search.start(theta)
         state = _state(objective, search, point)
-        steps = 0
+        steps, learnt = 0, 0
+        cost = curvature.passes(objective.n)
         while search.evaluations < passes and objective.finite:
-            if steps in RENEWALS and matrices == K:
-                curvature.learn(point.x, objective.sample(), objective.l2)
+            if steps in RENEWALS and search.evaluations - learnt >= cost:
+                curvature.learn(point.x, objective.sample(), objective.l2, objective.squares)
+                learnt = search.evaluations
             following = search.step(point, passes)
             if following is not None:
                 point, steps = following, steps + 1

@@ -8,7 +8,7 @@ import numbers
 import os
 import re
 import shlex
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fastsoftmax.errors import OptionError, UnknownOptionError
@@ -47,20 +47,22 @@ def option(default: Any, text: str, *, shapes_model: bool = True) -> Any:
 class TrainOptions:
     """How to train: frozen, checked once, printable as the line that reproduces the run."""
 
-    epochs: int = option(10, "passes over the rows")
+    epochs: int | str = option("auto", "passes over the rows; auto: until another gains little")
     batch_size: int = option(1, "rows per step; 1 is exact per-sample SGD")
-    learning_rate: float | None = option(
-        None, "first step size; default 1 / mean squared norm of the rows"
-    )
-    schedule: str | None = option(
-        None, "constant, inverse, linear or cosine; default linear (constant for a one-pass reader)"
-    )
+    learning_rate: float | str = option("auto", "first step size; auto: compared on the first rows")
+    schedule: str = option("auto", "auto, constant, inverse, linear or cosine")
     halflife: float | None = option(
         None, "rows after which the inverse schedule has halved the step; default one epoch"
     )
-    average: bool = option(False, "keep the mean of the weights over all steps")
-    l2: float = option(0.0, "penalty l2/2 ||W||^2")
+    average: bool | str = option("auto", "keep the mean of the weights over the last steps")
+    l2: float | str = option("auto", "penalty l2/2 ||W||^2; auto: chosen on held-out rows")
     l1: float = option(0.0, "penalty l1 ||W||_1")
+    standardize: bool | str = option(
+        "auto", "penalise weights of features divided by their deviation; auto: where l2 is chosen"
+    )
+    conditioning: str = option(
+        "auto", "auto: train on features brought to one scale; off: as they are"
+    )
     fit_intercept: bool = option(True, "learn a bias for each class")
     seed: int = option(0, "seed of the row order and of held-out rows")
     shuffle: str = option("auto", "auto, full, window or off")
@@ -73,7 +75,14 @@ class TrainOptions:
     class_weight: Any = option(  # noqa: RUF009 - nobody changes a dictionary
         None, "factors of the weights of classes, a=2,b=0.5, or balanced"
     )
-    solver: str = option("sgd", "sgd")
+    solver: str = option("sgd", "sgd, or lbfgs: full gradients, to the optimum")
+    tolerance: float | None = option(
+        None, "end when the estimated gain is below this share of the loss"
+    )
+    patience: int | None = option(
+        None, "end after so many epochs without a better validation loss; keep the best weights"
+    )
+    min_delta: float = option(0.0, "validation loss must be lower by this to be better")
     max_seconds: float | None = option(None, "stop after this time", shapes_model=False)
     threads: int | None = option(
         None, "threads; default the cores this process may use", shapes_model=False
@@ -94,6 +103,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check every value; raise OptionError with the rule, then the value."""
+        for name in ("learning_rate", "schedule"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, "auto")
         _check_ranges(self)
         _check_choices(self)
         _refuse_what_is_not_there(self)
@@ -123,6 +135,31 @@ class TrainOptions:
     def reader_count(self) -> int:
         """The threads that decode: as many as train, for the first epoch waits for them."""
         return min(self.thread_count, MOST_READERS) if self.readers is None else self.readers
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a step size is given: then all else that is auto takes its simplest value."""
+        return self.solver == "sgd" and not isinstance(self.learning_rate, str)
+
+    def settled(self, *, one_pass: bool) -> TrainOptions:
+        """Return the options with those values of `auto` settled that depend on no data."""
+        chosen: dict[str, Any] = {}
+
+        def settle(name: str, value: Any) -> None:
+            if getattr(self, name) == "auto":
+                chosen[name] = value
+
+        if one_pass:
+            settle("epochs", 1)
+        if self.by_hand:
+            settle("epochs", 10)
+            settle("schedule", "constant" if one_pass else "linear")
+            settle("l2", 0.0)
+            settle("conditioning", "off")
+        settle("average", not self.by_hand and self.solver == "sgd")
+        settle("schedule", "inverse")
+        settle("standardize", self.l2 == "auto" and not self.by_hand)
+        return replace(self, **chosen)
 
     def shaping(self) -> dict[str, Any]:
         """Return the options that the model's bits depend on, for its record."""
@@ -176,25 +213,23 @@ def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
 
 def _check_ranges(o: TrainOptions) -> None:
     for name in ("epochs", "batch_size", "max_categories"):
-        _require(
-            _is_count(getattr(o, name), 1), f"{name} must be a whole number >= 1", getattr(o, name)
-        )
-    for name in ("threads", "readers", "shuffle_window"):
+        value = getattr(o, name)
+        automatic = name == "epochs" and value == "auto"
+        _require(automatic or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
+    for name in ("threads", "readers", "shuffle_window", "patience"):
         value = getattr(o, name)
         _require(value is None or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
     _require(
         _is_count(o.seed, 0) and o.seed < 2**63, "seed must be a whole number in [0, 2^63)", o.seed
     )
-    for name in ("learning_rate", "halflife", "max_seconds"):
+    for name in ("learning_rate", "halflife", "max_seconds", "tolerance"):
         value = getattr(o, name)
-        _require(
-            value is None or isinstance(value, str) or _is_number(value, 0),
-            f"{name} must be a number > 0",
-            value,
-        )
-    for name in ("l2", "l1"):
+        absent = value is None or (name == "learning_rate" and value == "auto")
+        _require(absent or _is_number(value, 0), f"{name} must be a number > 0", value)
+    for name in ("l2", "l1", "min_delta"):
         value = getattr(o, name)
-        _require(_is_number(value, 0, or_equal=True), f"{name} must be >= 0", value)
+        automatic = name == "l2" and value == "auto"
+        _require(automatic or _is_number(value, 0, or_equal=True), f"{name} must be >= 0", value)
     if o.holdout is not None:
         _require(_is_number(o.holdout, 0) and o.holdout < 1, "holdout must be in (0, 1)", o.holdout)
     factors = o.class_weight
@@ -211,13 +246,15 @@ def _check_ranges(o: TrainOptions) -> None:
 
 def _check_choices(o: TrainOptions) -> None:
     choices = {
-        "schedule": (*SCHEDULES, None),
+        "schedule": ("auto", *SCHEDULES),
+        "conditioning": ("auto", "off"),
+        "standardize": ("auto", True, False),
         "shuffle": ("auto", "window", "off", "full"),
         "dtype": ("float32", "float64"),
         "cache": ("auto", "memory", "disk", "off"),
         "nulls": ("error", "zero", "mean", "drop"),
         "solver": ("sgd", "lbfgs"),
-        "average": (True, False),
+        "average": ("auto", True, False),
         "fit_intercept": (True, False),
         "null_indicators": (True, False),
     }
@@ -228,13 +265,11 @@ def _check_choices(o: TrainOptions) -> None:
 
 
 def _refuse_what_is_not_there(o: TrainOptions) -> None:
-    missing = {
-        'learning_rate="auto"': isinstance(o.learning_rate, str),
-        "l1 > 0": o.l1 > 0,
-        f'solver="{o.solver}"': o.solver != "sgd",
-    }
-    for spelling, asked in missing.items():
-        if asked:
-            raise OptionError(
-                f"{spelling} is not there yet in this version; leave it at its default"
-            )
+    if o.l1 > 0 and o.solver == "sgd":
+        raise OptionError(
+            "l1 > 0 is there for solver=lbfgs alone in this version: choose it, or leave l1 at 0"
+        )
+    if o.standardize is True and o.conditioning == "off":
+        raise OptionError("standardize=True scales features, which conditioning=off forbids")
+    if o.solver == "lbfgs" and o.batch_size > 1:
+        raise OptionError("batch_size is of the solver sgd; lbfgs takes all rows at once")

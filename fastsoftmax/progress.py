@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ class Progress:
     """Where a run stands; losses in nats, each taken before the row's own step."""
 
     epoch: int  # from 1
-    epochs: int
+    epochs: int | None  # planned; None where the run ends when another is worth little
     rows: int  # trained on in this epoch
     rows_per_epoch: int | None  # None for a one-pass reader
     rows_seen: int  # in the whole run
@@ -24,6 +25,9 @@ class Progress:
     validation_log_loss: float | None = None
     validation_accuracy: float | None = None
     finished: bool = False  # the epoch is done
+    gain: float | None = None  # nats that another epoch, or all further passes, may be worth
+    gain_error: float | None = None  # the standard error of that, at most
+    solver: str = "sgd"
     treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
 
     def facts(self) -> dict[str, Any]:
@@ -35,13 +39,25 @@ class Progress:
             "accuracy": self.accuracy,
             "learning_rate": self.learning_rate,
         }
+        if self.gain is not None and math.isfinite(self.gain):
+            facts["gain"] = self.gain
+        if self.gain_error is not None:
+            facts["gain_error"] = self.gain_error
         if self.validation_log_loss is not None:
             facts["validation_log_loss"] = self.validation_log_loss
             facts["validation_accuracy"] = self.validation_accuracy
         return facts
 
+    @property
+    def name(self) -> str:
+        """What the epoch is called: a pass, where full gradients are taken."""
+        kind = "epoch" if self.solver == "sgd" else "pass"
+        return (
+            f"{kind} {self.epoch}" if self.epochs is None else f"{kind} {self.epoch}/{self.epochs}"
+        )
+
     def __str__(self) -> str:
-        line = f"epoch {self.epoch}/{self.epochs}: log-loss {self.log_loss:.4f}, accuracy "
+        line = f"{self.name}: log-loss {self.log_loss:.4f}, accuracy "
         line += f"{self.accuracy:.4f}"
         if self.validation_log_loss is not None:
             line += f"; validation {self.validation_log_loss:.4f}, {self.validation_accuracy:.4f}"
@@ -56,6 +72,8 @@ class Sums:
     hits: float = 0.0
     weight: float = 0.0
     rows: int = 0
+    parts: int = 0  # that were added, and of their mean losses the sum of squares
+    squares: float = 0.0
 
     @classmethod
     def of(cls, tally: Any, weight: np.ndarray) -> Sums:
@@ -68,6 +86,15 @@ class Sums:
         self.hits += other.hits
         self.weight += other.weight
         self.rows += other.rows
+        if other.weight > 0:
+            self.parts += 1
+            self.squares += (other.loss / other.weight) ** 2
+
+    def error(self) -> float:
+        """Return the standard error of the mean loss, from those of the parts."""
+        mean = self.means()[0]
+        spread = max(0.0, self.squares / max(self.parts, 1) - mean * mean)
+        return math.sqrt(spread / max(self.parts - 1, 1))
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and the accuracy."""

@@ -38,6 +38,7 @@ from fastsoftmax.options import TrainOptions
 # A kernel call is kept below about 50 ms, so that an interrupt is seen and a block end is near.
 CALL_FLOPS = 2e9
 CALL_ROWS = 8192
+SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
 
 
 class Tally(NamedTuple):
@@ -68,7 +69,11 @@ class Solver:
 
     def __init__(self, K: int, d: int, options: TrainOptions) -> None:
         self.K, self.d, self.dtype = K, d, np.dtype(options.dtype)
-        self.l2, self.batch_size = float(options.l2), options.batch_size
+        self.l2, self.batch_size = (
+            0.0 if options.l2 == "auto" else float(options.l2),
+            options.batch_size,
+        )
+        self._penalty: np.ndarray | None = None
         self.bias = 1.0 if options.fit_intercept else 0.0
         rows = block_rows(K, d)
         self._in_turn = descend_pairwise if K == 2 else descend_plainly
@@ -109,8 +114,34 @@ class Solver:
 
     def condition(self, conditioning: Conditioning | None) -> None:
         """Bring the features of all rows to come to one scale; weights are those of the scaled."""
-        self._affine = _affine(conditioning, self.dtype)
+        self._affine = affine_of(conditioning, self.dtype)
         self._part_tables = []
+
+    def penalise(self, l2: np.ndarray) -> None:
+        """Set the penalty (d,) of each feature's weights.
+
+        Where all are the same a row's own step shrinks the weights, which is exact. Else they
+        shrink after each call of `step`, by what its rows add up to.
+        """
+        if np.ptp(l2) <= 1e-9 * l2.max(initial=0.0):
+            self.l2, self._penalty = float(l2.mean()), None
+            return
+        self.l2, self._penalty = 0.0, l2
+        self.call_rows = min(self.call_rows, SHRINK_ROWS)
+
+    def restart(self) -> None:
+        """Begin anew at zeros, with nothing averaged."""
+        self._weights.W[:] = 0
+        self._weights.b[0, : self.K] = 0
+        self.restart_average()
+
+    def restart_average(self) -> None:
+        """Forget the steps averaged so far."""
+        for total in self._sums:
+            total[:] = 0
+        self._averaged = 0.0
+        if self._gradient is not None:
+            self._gradient.facts[STEPS] = 0
 
     def set_weights(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Begin at weights (K, d) and biases (K,)."""
@@ -145,6 +176,9 @@ class Solver:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
         visit = Visit(self._tables(parts), order, labels, weight, eta, ends)
         tally = Tally(*self._descend(visit))
+        if self._penalty is not None:
+            kept = np.maximum(0.0, 1.0 - self._penalty * float((eta * weight).sum()))
+            self._weights.W[:, : self.d] *= kept.astype(self.dtype)
         if self._averages[0] is not None:
             self._add_up(int(np.count_nonzero(weight)))
         return tally
@@ -232,8 +266,11 @@ class Solver:
             self._averaged = float(self._gradient.facts[STEPS])
 
 
-def _affine(conditioning: Conditioning | None, dtype: np.dtype) -> Affine | None:
-    return conditioning and Affine(conditioning.centre, conditioning.scale, dtype)
+def affine_of(conditioning: Conditioning | None, dtype: np.dtype) -> Affine | None:
+    """Return what part tables point to for features that are conditioned."""
+    if conditioning is None:
+        return None
+    return Affine(conditioning.centre, conditioning.scale, dtype)
 
 
 class FullGradient:
@@ -247,7 +284,7 @@ class FullGradient:
     ) -> None:
         """Make room for K classes, d features and the sums of each thread."""
         self.K, self.d, self.rows = K, d, block_rows(K, d)
-        self._affine = _affine(conditioning, np.dtype(dtype))
+        self._affine = affine_of(conditioning, np.dtype(dtype))
         kind = np.dtype(dtype)
         ranges, self._drained = range_count(K, d), drained_rows(K, d)
         self._team = Team(min(threads, ranges))

@@ -56,12 +56,17 @@ def _open_validation(
 def _record(run: Run, target: Any, weight: Any) -> dict[str, Any]:
     """Return what a model remembers of its run: nothing of the clock, the machine or paths."""
     assert run.schedule is not None
+    assert run.settled is not None
     options = run.options.shaping()
     options["learning_rate"], options["schedule"] = run.schedule.eta0, run.schedule.kind
+    options["l2"], options["epochs"] = run.settled.l2, len(run.history)
     versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     total = float(run.mass.sum())
+    moments = run.settled.moments
     return {
         "options": options,
+        "reasons": run.settled.notes,
+        "deviations": None if moments is None else [float(s) for s in moments.deviation],
         "window": run.plan.window if run.plan.kind in ("window", "full") else None,
         "buckets": run.plan.buckets or None,
         "target": target if isinstance(target, str) else None,
@@ -80,7 +85,7 @@ def _check_one_pass(source: Source, classes: Any, options: TrainOptions) -> None
             "a reader can be read once, so its classes cannot be looked for: give classes=, or a"
             " callable that returns a fresh reader."
         )
-    if options.epochs != 1:
+    if options.epochs not in (1, "auto"):
         raise DataError(
             f"a reader can be read once, but epochs is {options.epochs}: give epochs=1, or a"
             " callable that returns a fresh reader."
@@ -101,7 +106,7 @@ def _begin_from(run: Run, init: Model) -> None:
             f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
             f" have {run.source.n_features} and {list(run.classes.values[:5])}: they must agree."
         )
-    run.solver.set_weights(init.weights, init.bias)
+    run.init = (init.coef, init.intercept)
 
 
 def train(
@@ -172,14 +177,20 @@ def train(
         if validation is not None:
             run.validation = _open_validation(validation, source.columns, target, weight, run)
         run.train()
-        coef, intercept = run.solver.weights()
+        coef, intercept = run.weights()
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise DivergedError(
                 "the weights are no longer finite. The learning rate is too high for these"
                 " features: try a tenth of it, or scale the features."
             )
         return Model(
-            coef, intercept, found, source.columns, run.history, _record(run, target, weight)
+            coef,
+            intercept,
+            found,
+            source.columns,
+            run.history,
+            _record(run, target, weight),
+            None if run.settled is None else run.settled.conditioning,
         )
 
 

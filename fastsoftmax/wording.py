@@ -47,7 +47,7 @@ def quality(log_loss: float, accuracy: float) -> str:
 def epoch_line(progress: Progress) -> str:
     """Return what is to be said about an epoch that is done."""
     line = (
-        f"epoch {progress.epoch}/{progress.epochs}: {progress.rows:,} rows, "
+        f"{progress.name}: {progress.rows:,} rows, "
         f"{_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
     )
     if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
@@ -58,7 +58,7 @@ def epoch_line(progress: Progress) -> str:
 
 def live_line(progress: Progress) -> str:
     """Return where a run stands, and when it will end."""
-    line = f"epoch {progress.epoch}/{progress.epochs}"
+    line = progress.name
     if progress.rows_per_epoch:
         line += f" {progress.rows / progress.rows_per_epoch:4.0%}"
     line += f", {_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
@@ -69,7 +69,7 @@ def live_line(progress: Progress) -> str:
 def training_summary(progress: Progress, seconds: float) -> list[tuple[str, object]]:
     """Return the closing facts of a run whose last epoch is `progress`."""
     facts: list[tuple[str, object]] = [
-        ("rows", f"{progress.rows_seen:,} in {progress.epoch} of {progress.epochs} epochs"),
+        ("rows", f"{progress.rows_seen:,} in {progress.epoch} {_planned(progress)}"),
         ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
         ("speed", _speed(progress)),
         ("training", f"{quality(progress.log_loss, progress.accuracy)} (progressive, last epoch)"),
@@ -78,6 +78,10 @@ def training_summary(progress: Progress, seconds: float) -> list[tuple[str, obje
         checked = quality(progress.validation_log_loss, progress.validation_accuracy)
         facts.append(("validation", checked))
     return [*facts, *treated_facts(progress.treated)]
+
+
+def _planned(progress: Progress) -> str:
+    return "epochs" if progress.epochs is None else f"of {progress.epochs} epochs"
 
 
 def treated_facts(treated: dict[str, int]) -> list[tuple[str, object]]:
@@ -199,7 +203,7 @@ def _speed(progress: Progress) -> str:
 
 
 def _seconds_left(progress: Progress) -> float | None:
-    if not progress.rows_per_epoch or not progress.rows_seen:
+    if not progress.rows_per_epoch or not progress.rows_seen or progress.epochs is None:
         return None
     planned = progress.rows_per_epoch * progress.epochs
     return max(0.0, progress.seconds * (planned / progress.rows_seen - 1))

@@ -20,7 +20,7 @@ from fastsoftmax.options import TrainOptions
 
 logger = logging.getLogger("fastsoftmax")
 
-HELD_OUT, PIECES, ROWS, BUCKETS = range(4)  # what words are for: no two purposes share any
+HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES = range(5)  # what words are for: no two purposes share any
 LANES = 4  # words in a block of Philox
 ALL_SHARE = 0.6  # of the memory: all rows, decoded
 WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
@@ -167,3 +167,8 @@ def row_order(plan: Plan, rows: int, seed: int, epoch: int, index: int) -> np.nd
     if plan.kind == "off":
         return np.arange(rows, dtype=np.int64)
     return _permuted(rows, seed, ROWS, epoch, index)
+
+
+def sample_order(rows: int, seed: int) -> np.ndarray:
+    """Return an order (rows,) int64 of the first window's rows, to take samples in."""
+    return _permuted(rows, seed, SAMPLES, 0, 0)

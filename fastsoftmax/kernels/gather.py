@@ -60,16 +60,15 @@ _NO_CENTRE, _NO_SCALE = np.zeros(64), np.ones(64)
 
 
 class Affine:
-    """What features are conditioned with: x' = (x - centre) scale, each (d,) float64.
-
-    Centres are rounded to the block's dtype, so that they are the same number in any precision.
-    """
+    """What features are conditioned with: x' = (x - centre) scale, each (d,) float64."""
 
     def __init__(self, centre: np.ndarray, scale: np.ndarray, dtype: np.dtype[Any]) -> None:
         """Keep both in float64 and in `dtype`, as long as tables point to them."""
-        self.near = (centre.astype(dtype), scale.astype(dtype))
-        self.centre = self.near[0].astype(np.float64)
-        self.scale = self.near[1].astype(np.float64)
+        self.centre, self.scale = (
+            np.ascontiguousarray(values, dtype=np.float64) for values in (centre, scale)
+        )
+        with np.errstate(over="ignore"):  # of columns that are WIDE
+            self.near = (self.centre.astype(dtype), self.scale.astype(dtype))
 
     def entries(self, kind: int, column: int) -> tuple[int, int, int]:
         """Return CENTRE, SCALE and STEP of a part of this kind whose first column is `column`."""

@@ -53,3 +53,30 @@ def squared_norms(norms, X, order, table):
         for t in range(count):
             norms[first + t] = _squares(X, t)
     return finite
+
+
+@kernel(FAST)
+def _add_row(sums, squares, low, high, X, t, weight):
+    """Add row t to the moments; the extremes are of rows that count."""
+    for j in range(sums.shape[0]):
+        x = np.float64(X[t, j])
+        sums[j] += weight * x
+        squares[j] += weight * x * x
+        low[j] = min(low[j], x)
+        high[j] = max(high[j], x)
+
+
+@kernel(EXACT, entry=True)
+def add_moments(sums, squares, low, high, X, order, weight, table):
+    """Add w x and w x^2 of rows to sums and squares, and let low and high (d,) hold all x.
+
+    All float64; X (rows, d), float64, is scratch. Return whether all features are finite.
+    """
+    B, finite = X.shape[0], True
+    for first in range(0, order.shape[0], B):
+        count = min(B, order.shape[0] - first)
+        finite &= gather(X, 0, count, order, first, table)
+        for t in range(count):
+            if weight[first + t] > 0:
+                _add_row(sums, squares, low, high, X, t, weight[first + t])
+    return finite

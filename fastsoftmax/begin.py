@@ -1,0 +1,126 @@
+"""The only place where a run settles, on its first window, what it was not told: scale, l2, step.
+
+What is settled is a function of the data, the options and the window, and of nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastsoftmax.conditioning import Conditioning, Moments
+from fastsoftmax.curvature import Batch
+from fastsoftmax.data.shuffle import sample_order
+from fastsoftmax.data.windows import Window
+from fastsoftmax.moments import Gauge, wide_columns
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.settle import RATE_ROWS, Problem, choose_l2, choose_rate, penalty_rows
+from fastsoftmax.solver import Solver
+
+logger = logging.getLogger("fastsoftmax")
+
+NORM_ROWS = 4096  # rows that the mean squared norm is measured on
+
+
+@dataclass
+class Settled:
+    """What a run works with: see `settle`. units (d,) turn an l2 into penalties of features."""
+
+    conditioning: Conditioning | None
+    moments: Moments | None
+    units: np.ndarray
+    l2: float
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def squares(self) -> np.ndarray | None:
+        """The mean squares (d,) of the features as conditioned, where they were measured."""
+        if self.moments is None or self.conditioning is None:
+            return None
+        return self.moments.squares(self.conditioning)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The first window, and what makes its rows count: weight_of(order) gives their weights.
+
+    rows: those that take a step in an epoch.
+    """
+
+    window: Window
+    weight_of: Callable[[np.ndarray], np.ndarray]
+    rows: int
+    K: int
+    d: int
+    options: TrainOptions
+
+    def sample(self) -> Batch:
+        """Return rows of the window in a random order of their own, enough for every choice."""
+        order = sample_order(self.window.rows, self.options.seed)
+        weight = self.weight_of(order)
+        counted = np.flatnonzero(weight > 0)
+        counted = counted[: max(RATE_ROWS, NORM_ROWS, penalty_rows(self.K, self.d))]
+        order = order[counted]
+        return Batch(self.window.parts, order, self.window.labels[order], weight[counted])
+
+
+def measure_columns(beginning: Beginning) -> Gauge:
+    """Return the sums behind the moments of all rows of the window that count."""
+    order = np.arange(beginning.window.rows)
+    gauge = Gauge(beginning.d)
+    gauge.add(beginning.window.parts, order, beginning.weight_of(order))
+    return gauge
+
+
+def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Settled:
+    """Return the conditioning, the penalties' units and l2.
+
+    Where l2 is one number for raw weights and training is row by row, all features share one scale:
+    their weights then shrink by the same share at each step, which is exact.
+    """
+    o = beginning.options
+    conditioning = None
+    units = np.ones(beginning.d)
+    standardised = bool(o.standardize)
+    if moments is not None:
+        exact = o.solver == "sgd" and not standardised and o.l2 not in ("auto", 0.0)
+        conditioning = moments.conditioning(
+            np.dtype(o.dtype),
+            wide_columns(beginning.window.parts),
+            centred=o.fit_intercept,
+            scaled=not exact,
+        )
+        # A column that never changes has no weight to penalise.
+        units = np.square(conditioning.scale * (moments.deviation if standardised else 1.0))
+    settled = Settled(conditioning, moments, units, 0.0)
+    if o.l2 != "auto":
+        settled.l2 = float(o.l2)
+        return settled
+    problem = Problem(
+        beginning.K,
+        beginning.d,
+        beginning.rows,
+        sample,
+        units,
+        conditioning,
+        o.fit_intercept,
+        o.dtype,
+        o.thread_count,
+        o.memory_bytes,
+        settled.squares,
+    )
+    choice = choose_l2(problem)
+    settled.l2, settled.notes["l2"] = choice.value, choice.reason
+    logger.info("l2 %.3g: %s", choice.value, choice.reason)
+    return settled
+
+
+def step_size(solver: Solver, sample: Batch, norm: float, settled: Settled) -> float:
+    """Return the step size that does best on the sample."""
+    choice = choose_rate(solver, sample, norm)
+    settled.notes["learning_rate"] = choice.reason
+    logger.info("learning_rate %.3g: %s", choice.value, choice.reason)
+    return choice.value
