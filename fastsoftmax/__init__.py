@@ -22,8 +22,9 @@ from fastsoftmax.errors import (
 if TYPE_CHECKING:
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.estimator import SoftmaxClassifier
-    from fastsoftmax.evaluation import Report, evaluate
+    from fastsoftmax.evaluation import evaluate
     from fastsoftmax.model import Model, load
+    from fastsoftmax.report import Report
     from fastsoftmax.training import train
 
 __version__ = "0.1.0"
@@ -50,7 +51,7 @@ __all__ = [
 _HOMES = {
     "Model": "model",
     "Packed": "data.pack",
-    "Report": "evaluation",
+    "Report": "report",
     "SoftmaxClassifier": "estimator",
     "evaluate": "evaluation",
     "load": "model",

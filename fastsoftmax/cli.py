@@ -207,6 +207,13 @@ def _evaluate_parser() -> _Parser:
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
     parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    parser.add_argument(
+        "--top-k",
+        type=_whole,
+        metavar="N",
+        help="count a row as right where its class is among the N most probable, too"
+        " (default 5 where there are more classes)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastsoftmax import wording
+from fastsoftmax import tables, wording
 from fastsoftmax.errors import FastsoftmaxError, OptionError
 from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions, parse_bytes
@@ -73,10 +73,17 @@ def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
     from fastsoftmax.evaluation import evaluate as evaluate_model
     from fastsoftmax.model import load
 
-    data = _one_or_all(args["data"])
-    report = evaluate_model(load(args["model"]), data, args["target"], args["weight"])
+    report = evaluate_model(
+        load(args["model"]),
+        _one_or_all(args["data"]),
+        args["target"],
+        args["weight"],
+        top_k=args["top_k"],
+    )
     facts = report.as_dict()
-    return _as_json(facts) if args["json"] else wording.aligned(wording.report_facts(facts))
+    if args["json"]:
+        return _as_json(facts)
+    return [*wording.aligned(wording.report_facts(facts)), *tables.report_tables(facts)]
 
 
 def predict(args: Arguments, talk: Talk) -> Iterable[str]:

@@ -89,13 +89,18 @@ def treated_facts(treated: dict[str, int]) -> list[tuple[str, object]]:
 
 
 def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
-    """Return the facts of a Report."""
-    prior = report["log_loss_prior"]
+    """Return the facts of a Report that are one number each."""
+    prior, k = report["log_loss_prior"], report["top_k"]
     beside = "" if prior is None else f" (class frequencies alone: {prior:.4f})"
+    top = [] if k is None else [(f"top-{k} accuracy", f"{100 * report['top_k_accuracy']:.2f} %")]
     return [
         ("rows", f"{report['rows']:,}"),
         ("log-loss", f"{report['log_loss']:.4f}{beside}"),
         ("accuracy", f"{100 * report['accuracy']:.2f} %"),
+        *top,
+        ("macro F1", f"{report['macro_f1']:.4f}"),
+        ("weighted F1", f"{report['weighted_f1']:.4f}"),
+        ("calibration error", f"{report['calibration_error']:.4f}"),
         *treated_facts(report["treated"]),
     ]
 

@@ -19,9 +19,10 @@ ROOMS = [
     {"files", "labels", "options", "progress", "schedules"},
     {"data"},
     {"model", "model_file", "tensors"},
+    {"metrics", "report"},
     {"checkpoint", "evaluation", "prediction", "run", "solver", "training", "warmup"},
     {"estimator"},
-    {"commands", "inspection", "wording"},
+    {"commands", "inspection", "tables", "wording"},
     {"cli", "__main__"},
 ]
 HOMES = {

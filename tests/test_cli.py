@@ -188,14 +188,24 @@ def test_evaluate_prints_one_json_object(trained, capsys):
     assert report["log_loss"] < report["log_loss_prior"]
 
 
-def test_evaluate_prints_a_table(trained, capsys):
+def test_evaluate_prints_numbers_and_tables(trained, capsys):
     argv = ["evaluate", "m.safetensors", "test.parquet", "--target", "label", "--weight", "w"]
-    assert main(argv) == 0
+    assert main([*argv, "--top-k", "2"]) == 0
+    numbers, bins, scores, confusion = capsys.readouterr().out.split("\n\n")
     assert re.fullmatch(
-        r"rows      300\nlog-loss  0\.\d{4} \(class frequencies alone: 1\.\d{4}\)\n"
-        r"accuracy  \d\d\.\d\d %\n",
-        capsys.readouterr().out,
+        r"rows               300\n"
+        r"log-loss           0\.\d{4} \(class frequencies alone: 1\.\d{4}\)\n"
+        r"accuracy           \d\d\.\d\d %\ntop-2 accuracy     \d\d\.\d\d %\n"
+        r"macro F1           0\.\d{4}\nweighted F1        0\.\d{4}\ncalibration error  0\.\d{4}",
+        numbers,
     )
+    assert re.match(r"confidence +rows +weight +mean +accuracy\n0\.\d\d to 0\.\d\d +\d", bins)
+    assert re.fullmatch(
+        r"class  precision  recall      F1  support(\n\d( +0\.\d{4}){3} +\d+){3}", scores
+    )
+    assert re.fullmatch(r"true \\ predicted( +\d){3}(\n\d( +\d+){3}){3}\n", confusion)
+    for lines in (bins, scores, confusion):
+        assert len({len(line) for line in lines.splitlines()}) == 1
 
 
 def test_predict_writes_a_row_for_each_row(trained, capsys):
