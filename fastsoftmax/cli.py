@@ -278,6 +278,9 @@ def _inspect_parser() -> _Parser:
         "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
     )
     parser.add_argument("--target", metavar="COL", help="count the classes in this column of data")
+    parser.add_argument(
+        "--top", type=_whole, metavar="N", help="list N weights of a model's classes (default 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

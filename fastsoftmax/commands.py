@@ -141,15 +141,17 @@ def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
     """Return what is in a model or a data set."""
     from fastsoftmax import inspection
 
-    paths, target = args["data"], args["target"]
+    paths, target, top = args["data"], args["target"], args["top"]
     if not inspection.is_model(paths[0]):
+        if top is not None:
+            raise OptionError("top counts the weights of a model; data have none")
         found = inspection.describe_data(_one_or_all(paths), target)
         return _as_json(found) if args["json"] else wording.aligned(wording.data_facts(found))
     if len(paths) > 1:
         raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
     if target is not None:
         raise OptionError("target counts the classes of data; a model has its own")
-    found = inspection.describe_model(paths[0])
+    found = inspection.describe_model(paths[0], top)
     return _as_json(found) if args["json"] else wording.aligned(wording.model_facts(found))
 
 

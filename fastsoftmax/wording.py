@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fastsoftmax.progress import Progress
 
 MANY = 10  # more names than this are cut short
+MOST_WEIGHED = 20  # a line for each of more classes would be scrolled past
 
 
 def printable(text: object) -> str:
@@ -133,8 +134,24 @@ def model_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     named = (("options", record.get("options", {})), ("versions", record.get("versions", {})))
     facts += [(name, ", ".join(f"{k}={v}" for k, v in of.items())) for name, of in named if of]
+    if "temperature" in record:
+        facts.append(("temperature", f"{record['temperature']:.4g}"))
     facts += [(f"epoch {line['epoch']}", _history_text(line)) for line in model["history"][-MANY:]]
-    return facts
+    return [*facts, *_weight_facts(model)]
+
+
+def _weight_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the largest weights of each class, where there are few classes."""
+    per, classes = f"per {model['weights_per']} of the feature", model["top_features"]
+    if len(classes) > MOST_WEIGHED:
+        return [("top weights", f"{per}, of {len(classes):,} classes: see --json")]
+    return [("top weights", per), *((f"class {c['class']}", _weights_text(c)) for c in classes)]
+
+
+def _weights_text(ranked: dict[str, Any]) -> str:
+    named = ((feature["name"], feature["weight"]) for feature in ranked["features"])
+    texts = (f"{j if isinstance(j, str) else f'[{j}]'} {weight:+.4g}" for j, weight in named)
+    return ", ".join(texts) or "none"
 
 
 def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:

@@ -20,7 +20,7 @@ ROOMS = [
     {"data"},
     {"model", "model_file", "tensors"},
     {"metrics", "report"},
-    {"checkpoint", "evaluation", "prediction", "run", "solver", "training", "warmup"},
+    {"checkpoint", "evaluation", "prediction", "ranking", "run", "solver", "training", "warmup"},
     {"estimator"},
     {"commands", "inspection", "tables", "wording"},
     {"cli", "__main__"},

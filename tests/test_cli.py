@@ -234,8 +234,8 @@ def test_options_may_stand_anywhere(trained, capsys):
 def test_inspect_describes_a_model(trained, capsys):
     assert main(["inspect", "m.safetensors"]) == 0
     out = capsys.readouterr().out
-    assert "classes   3 (int64): 0, 1, 2" in out
-    assert "features  3: a, v[2]" in out
+    assert re.search(r"^classes +3 \(int64\): 0, 1, 2$", out, re.MULTILINE)
+    assert re.search(r"^features +3: a, v\[2\]$", out, re.MULTILINE)
     assert "epochs=2" in out
     assert main(["inspect", "m.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -245,10 +245,31 @@ def test_inspect_describes_a_model(trained, capsys):
     assert found["record"]["versions"]["fastsoftmax"] == fastsoftmax.__version__
 
 
+def test_inspect_lists_the_largest_weights_of_each_class(trained, capsys):
+    model = fastsoftmax.load("m.safetensors")
+    model.record["deviations"] = [2.0, 1.0, 1.0]
+    model.save("m.safetensors")
+    assert main(["inspect", "m.safetensors", "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^top weights +per standard deviation of the feature$", out, re.MULTILINE)
+    weight = r"\S+ [+-]\d\.\d+"
+    assert len(re.findall(rf"^class \d +{weight}, {weight}$", out, re.MULTILINE)) == 3
+    assert main(["inspect", "m.safetensors", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["weights_per"] == "standard deviation"
+    want = [
+        {"class": label, "features": [{"name": name, "weight": w} for name, w in ranked]}
+        for label, ranked in model.top_features().items()
+    ]
+    assert found["top_features"] == want
+
+
 def test_inspect_describes_a_model_without_names(here, capsys):
     fastsoftmax.train(np.tile(np.eye(4), (50, 1)), [0, 1, 0, 1] * 50).save("m.safetensors")
     assert main(["inspect", "m.safetensors"]) == 0
-    assert "features  4, without names" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"^features +4, without names$", out, re.MULTILINE)
+    assert re.search(r"^class 0 +\[\d\] [+-]", out, re.MULTILINE)
 
 
 def test_inspect_describes_data(here, capsys):
@@ -394,6 +415,7 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
         ([*TRAIN, "-x"], "unrecognized arguments: -x"),
         (["inspect", "m.safetensors", "x.parquet"], "inspect one at a time"),
         (["inspect", "m.safetensors", "--target", "y"], "a model has its own"),
+        (["inspect", "train.parquet", "--top", "3"], "data have none"),
     ],
 )
 def test_a_mistake_in_a_command_is_exit_code_2(here, capsys, argv, sentence):
