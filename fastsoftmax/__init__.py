@@ -20,6 +20,7 @@ from fastsoftmax.errors import (
 )
 
 if TYPE_CHECKING:
+    from fastsoftmax.calibration import calibrate
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.estimator import SoftmaxClassifier
     from fastsoftmax.evaluation import evaluate
@@ -42,6 +43,7 @@ __all__ = [
     "SaveError",
     "SoftmaxClassifier",
     "UnknownOptionError",
+    "calibrate",
     "evaluate",
     "load",
     "pack",
@@ -53,6 +55,7 @@ _HOMES = {
     "Packed": "data.pack",
     "Report": "report",
     "SoftmaxClassifier": "estimator",
+    "calibrate": "calibration",
     "evaluate": "evaluation",
     "load": "model",
     "pack": "data.pack",

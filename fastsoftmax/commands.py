@@ -86,6 +86,23 @@ def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
     return [*wording.aligned(wording.report_facts(facts)), *tables.report_tables(facts)]
 
 
+def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Write a model of the temperature that fits the data, and return what that gains."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.calibration import calibrate as calibrate_model
+    from fastsoftmax.evaluation import evaluate as evaluate_model
+    from fastsoftmax.model import load
+
+    rows = (_one_or_all(args["data"]), args["target"], args["weight"])
+    before = load(args["model"])
+    after = calibrate_model(before, *rows)
+    reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
+    after.save(args["output"])
+    facts = wording.calibration_facts(after.record["temperature"], *reports)
+    return wording.aligned([*facts, ("model", args["output"])])
+
+
 def predict(args: Arguments, talk: Talk) -> Iterable[str]:
     """Write a prediction for each row."""
     check_output(args["output"], [args["model"], *args["data"]])

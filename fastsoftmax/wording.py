@@ -106,6 +106,19 @@ def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
+def calibration_facts(
+    temperature: float, before: dict[str, Any], after: dict[str, Any]
+) -> list[tuple[str, object]]:
+    """Return what a temperature did, by the Reports of before and after it."""
+    changes = (("log-loss", "log_loss"), ("calibration error", "calibration_error"))
+    return [
+        ("temperature", f"{temperature:.4g}"),
+        *((name, f"{after[key]:.4f} (before: {before[key]:.4f})") for name, key in changes),
+        ("rows", f"{after['rows']:,}"),
+        *treated_facts(after["treated"]),
+    ]
+
+
 def packed_facts(packed: dict[str, Any]) -> list[tuple[str, object]]:
     """Return what packing did."""
     stored = f"{packed['dtype']}, a scale for each feature" if packed["scaled"] else packed["dtype"]

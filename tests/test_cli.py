@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import fastsoftmax
 from fastsoftmax import cli
@@ -208,6 +209,25 @@ def test_evaluate_prints_numbers_and_tables(trained, capsys):
         assert len({len(line) for line in lines.splitlines()}) == 1
 
 
+def test_calibrate_writes_a_model_and_says_what_it_gains(trained, capsys):
+    argv = ["calibrate", "m.safetensors", "test.parquet", "--weight", "w"]
+    assert main([*argv, "-o", "c.safetensors"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    assert list(facts) == ["temperature", "log-loss", "calibration error", "rows", "model"]
+    after, before = map(float, re.findall(r"\d\.\d{4}", facts["log-loss"]))
+    assert after <= before
+    model, given = (fastsoftmax.load(f"{name}.safetensors") for name in "cm")
+    want = fastsoftmax.calibrate(given, "test.parquet", "label", "w")
+    assert_array_equal(model.coef, want.coef)
+    assert model.record == want.record
+    assert main(["inspect", "c.safetensors"]) == 0
+    line = rf"^temperature +{re.escape(facts['temperature'])}$"
+    assert re.search(line, capsys.readouterr().out, re.MULTILINE)
+    assert "also an input" in said(capsys, [*argv, "-o", "m.safetensors"], 2)
+
+
 def test_predict_writes_a_row_for_each_row(trained, capsys):
     argv = ["predict", "m.safetensors", "test.parquet", "train.parquet", "-o", "p.parquet"]
     assert main([*argv, "--proba", "--top-k", "2", "--keep", "id,label"]) == 0
@@ -396,7 +416,7 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "give a command: train, evaluate, predict, pack, inspect"),
+        ([], "give a command: train, evaluate, calibrate, predict, pack, inspect"),
         (["trian"], "there is no command trian; did you mean train?"),
         (["packs"], "there is no command packs"),
         (["--verison"], "there is no option --verison"),
