@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastsoftmax
 from fastsoftmax import calibration, prediction
 from fastsoftmax.calibration import calibrate
+from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.evaluation import evaluate
 from fastsoftmax.labels import given_classes
@@ -81,6 +82,18 @@ def test_a_calibrated_model_is_divided_in_its_own_dtype_and_predicts_the_same(dt
     assert "temperature" not in model.record
 
 
+def test_features_brought_to_one_scale_stay_so():
+    raw, X, y = draw(3.0)
+    conditioning = Conditioning(np.arange(5.0), np.array([0.5, 1, 2, 4, 8]))
+    model = Model(
+        *conditioning.conditioned(raw.coef, raw.intercept), raw.classes_, conditioning=conditioning
+    )
+    got, want = calibrate(model, X, y), calibrate(raw, X, y)
+    assert got.conditioning is conditioning
+    assert_allclose(got.coef, want.coef, rtol=1e-8)
+    assert_allclose(got.intercept, want.intercept, rtol=1e-8)
+
+
 def test_calibrating_again_changes_nothing():
     model, X, y = draw(5.0)
     once = calibrate(model, X, y)
@@ -139,6 +152,17 @@ def test_one_mistake_in_very_many_rows_takes_few_passes_too(monkeypatch):
     loss = evaluate(best, X, y).log_loss
     assert loss < evaluate(at(best, 0.999), X, y).log_loss
     assert loss < evaluate(at(best, 1.001), X, y).log_loss
+
+
+def test_a_loss_without_curvature_is_halved_down_to():
+    asked = []
+
+    def slopes(betas):
+        asked.append(betas)
+        return [(-1.0 if beta < 30 else 1.0, 0.0) for beta in betas]
+
+    assert math.isclose(calibration._least(slopes), 30, rel_tol=1e-4)
+    assert len(asked) == calibration.MOST_PASSES
 
 
 def test_huge_logits_are_no_trouble():
