@@ -20,10 +20,12 @@ from fastsoftmax.errors import (
 )
 
 if TYPE_CHECKING:
+    from fastsoftmax.calibration import calibrate
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.estimator import SoftmaxClassifier
-    from fastsoftmax.evaluation import Report, evaluate
+    from fastsoftmax.evaluation import evaluate
     from fastsoftmax.model import Model, load
+    from fastsoftmax.report import Report
     from fastsoftmax.training import train
 
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ __all__ = [
     "SaveError",
     "SoftmaxClassifier",
     "UnknownOptionError",
+    "calibrate",
     "evaluate",
     "load",
     "pack",
@@ -50,8 +53,9 @@ __all__ = [
 _HOMES = {
     "Model": "model",
     "Packed": "data.pack",
-    "Report": "evaluation",
+    "Report": "report",
     "SoftmaxClassifier": "estimator",
+    "calibrate": "calibration",
     "evaluate": "evaluation",
     "load": "model",
     "pack": "data.pack",

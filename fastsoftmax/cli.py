@@ -35,6 +35,7 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
 
   fastsoftmax train     learn a model from data with a column of classes
   fastsoftmax evaluate  measure a model on rows whose classes are known
+  fastsoftmax calibrate make a model as sure as validation data show it may be
   fastsoftmax predict   write a class and its probability for each row
   fastsoftmax pack      rewrite data into the layout that reads fastest
   fastsoftmax inspect   say what is in a model or a data set
@@ -207,7 +208,29 @@ def _evaluate_parser() -> _Parser:
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
     parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    parser.add_argument(
+        "--top-k",
+        type=_whole,
+        metavar="N",
+        help="count a row as right where its class is among the N most probable, too"
+        " (default 5 where there are more classes)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _calibrate_parser() -> _Parser:
+    parser = _parser(
+        "calibrate",
+        "Find the temperature at which a model's probabilities fit rows that it was not trained on,"
+        "\nand write the model at that temperature.",
+        "fastsoftmax calibrate model.safetensors validation.parquet -o calibrated.safetensors",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
     return parser
 
 
@@ -271,6 +294,9 @@ def _inspect_parser() -> _Parser:
         "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
     )
     parser.add_argument("--target", metavar="COL", help="count the classes in this column of data")
+    parser.add_argument(
+        "--top", type=_whole, metavar="N", help="list N weights of a model's classes (default 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -362,6 +388,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 COMMANDS = {
     "train": (_train_parser, commands.train),
     "evaluate": (_evaluate_parser, commands.evaluate),
+    "calibrate": (_calibrate_parser, commands.calibrate),
     "predict": (_predict_parser, commands.predict),
     "pack": (_pack_parser, commands.pack),
     "inspect": (_inspect_parser, commands.inspect),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastsoftmax import wording
+from fastsoftmax import tables, wording
 from fastsoftmax.errors import FastsoftmaxError, OptionError
 from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions, parse_bytes
@@ -73,10 +73,34 @@ def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
     from fastsoftmax.evaluation import evaluate as evaluate_model
     from fastsoftmax.model import load
 
-    data = _one_or_all(args["data"])
-    report = evaluate_model(load(args["model"]), data, args["target"], args["weight"])
+    report = evaluate_model(
+        load(args["model"]),
+        _one_or_all(args["data"]),
+        args["target"],
+        args["weight"],
+        top_k=args["top_k"],
+    )
     facts = report.as_dict()
-    return _as_json(facts) if args["json"] else wording.aligned(wording.report_facts(facts))
+    if args["json"]:
+        return _as_json(facts)
+    return [*wording.aligned(wording.report_facts(facts)), *tables.report_tables(facts)]
+
+
+def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Write a model of the temperature that fits the data, and return what that gains."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.calibration import calibrate as calibrate_model
+    from fastsoftmax.evaluation import evaluate as evaluate_model
+    from fastsoftmax.model import load
+
+    rows = (_one_or_all(args["data"]), args["target"], args["weight"])
+    before = load(args["model"])
+    after = calibrate_model(before, *rows)
+    reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
+    after.save(args["output"])
+    facts = wording.calibration_facts(after.record["temperature"], *reports)
+    return wording.aligned([*facts, ("model", args["output"])])
 
 
 def predict(args: Arguments, talk: Talk) -> Iterable[str]:
@@ -134,15 +158,17 @@ def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
     """Return what is in a model or a data set."""
     from fastsoftmax import inspection
 
-    paths, target = args["data"], args["target"]
+    paths, target, top = args["data"], args["target"], args["top"]
     if not inspection.is_model(paths[0]):
+        if top is not None:
+            raise OptionError("top counts the weights of a model; data have none")
         found = inspection.describe_data(_one_or_all(paths), target)
         return _as_json(found) if args["json"] else wording.aligned(wording.data_facts(found))
     if len(paths) > 1:
         raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
     if target is not None:
         raise OptionError("target counts the classes of data; a model has its own")
-    found = inspection.describe_model(paths[0])
+    found = inspection.describe_model(paths[0], top)
     return _as_json(found) if args["json"] else wording.aligned(wording.model_facts(found))
 
 

@@ -18,8 +18,8 @@ def is_model(path: str) -> bool:
     return path.endswith(".safetensors") or looks_like_model(path)
 
 
-def describe_model(path: str) -> dict[str, Any]:
-    """Return what a model's file holds, but for the weights."""
+def describe_model(path: str, top: int | None = None) -> dict[str, Any]:
+    """Return what a model's file holds; of the weights the largest of each class (`top`, or 5)."""
     model = load(path)
     columns = model.columns or ()
     return {
@@ -28,6 +28,11 @@ def describe_model(path: str) -> dict[str, Any]:
         "classes": list(model.classes_.values),
         "n_features": model.n_features,
         "columns": [{"name": c.name, "width": c.width} for c in columns],
+        "weights_per": "unit" if model.deviations is None else "standard deviation",
+        "top_features": [
+            {"class": label, "features": [{"name": name, "weight": w} for name, w in ranked]}
+            for label, ranked in model.top_features(5 if top is None else top).items()
+        ],
         "history": model.history,
         "record": model.record,
     }

@@ -21,7 +21,8 @@ class Model:
         had no names; features are then matched by position.
     history: a dict for each epoch: epoch, rows, log_loss, accuracy, learning_rate and, with
         validation, validation_log_loss and validation_accuracy.
-    record: how it came about: options, target, weight, data, rows, prior, versions.
+    record: how it came about: options, target, weight, data, rows, prior, versions, deviations of
+        the features, temperature.
     """
 
     def __init__(
@@ -84,6 +85,22 @@ class Model:
         if self.columns is None:
             return None
         return tuple(name for column in self.columns for name in column.feature_names)
+
+    @property
+    def deviations(self) -> np.ndarray | None:
+        """The standard deviations (d,) of the features in training, or None where not known."""
+        known = self.record.get("deviations")
+        return None if known is None else np.array(known, dtype=np.float64)
+
+    def top_features(self, n: int = 5) -> dict[Any, list[tuple[str | int, float]]]:
+        """Return for each class the n features of largest weight, largest first, with that weight.
+
+        Features go by name, or by index where they have none. Weights are per standard deviation
+        of the feature where `deviations` are known, else per unit of it; those of 0 are left out.
+        """
+        from fastsoftmax import ranking
+
+        return ranking.top_features(self, n)
 
     def predict(self, data: Any) -> np.ndarray:
         """Return the most probable class of each row (n,), in the labels' own type."""

@@ -115,7 +115,7 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model
         _require(fits, "its centre and scale are not of the size of its weights")
     columns = _read_columns(told["columns"], weights.shape[1])
     history = _list(told["history"], _is_epoch, "its history is malformed")
-    record = _read_record(told["record"], len(classes))
+    record = _read_record(told["record"], *weights.shape)
     return Model(weights, bias, classes, columns, history, record, conditioning)
 
 
@@ -233,7 +233,7 @@ def _is_epoch(told: object) -> bool:
     )
 
 
-def _read_record(told: object, K: int) -> dict[str, Any]:
+def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise _Unusable("its record is malformed")
     for key in ("target", "weight"):
@@ -244,6 +244,12 @@ def _read_record(told: object, K: int) -> dict[str, Any]:
     if prior is not None:
         shares = isinstance(prior, list) and all(_is_number(p) and 0 <= p <= 1 for p in prior)
         _require(shares and len(prior) == K, "its record has malformed class frequencies")
+    deviations = told.get("deviations")
+    if deviations is not None:
+        spreads = isinstance(deviations, list) and all(_is_finite(s) and s >= 0 for s in deviations)
+        _require(spreads and len(deviations) == d, "its record has malformed deviations")
+    temperature = told.get("temperature", 1.0)
+    _require(_is_finite(temperature) and temperature > 0, "its record has a malformed temperature")
     return told
 
 

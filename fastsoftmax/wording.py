@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fastsoftmax.progress import Progress
 
 MANY = 10  # more names than this are cut short
+MOST_WEIGHED = 20  # a line for each of more classes would be scrolled past
 
 
 def printable(text: object) -> str:
@@ -93,14 +94,32 @@ def treated_facts(treated: dict[str, int]) -> list[tuple[str, object]]:
 
 
 def report_facts(report: dict[str, Any]) -> list[tuple[str, object]]:
-    """Return the facts of a Report."""
-    prior = report["log_loss_prior"]
+    """Return the facts of a Report that are one number each."""
+    prior, k = report["log_loss_prior"], report["top_k"]
     beside = "" if prior is None else f" (class frequencies alone: {prior:.4f})"
+    top = [] if k is None else [(f"top-{k} accuracy", f"{100 * report['top_k_accuracy']:.2f} %")]
     return [
         ("rows", f"{report['rows']:,}"),
         ("log-loss", f"{report['log_loss']:.4f}{beside}"),
         ("accuracy", f"{100 * report['accuracy']:.2f} %"),
+        *top,
+        ("macro F1", f"{report['macro_f1']:.4f}"),
+        ("weighted F1", f"{report['weighted_f1']:.4f}"),
+        ("calibration error", f"{report['calibration_error']:.4f}"),
         *treated_facts(report["treated"]),
+    ]
+
+
+def calibration_facts(
+    temperature: float, before: dict[str, Any], after: dict[str, Any]
+) -> list[tuple[str, object]]:
+    """Return what a temperature did, by the Reports of before and after it."""
+    changes = (("log-loss", "log_loss"), ("calibration error", "calibration_error"))
+    return [
+        ("temperature", f"{temperature:.4g}"),
+        *((name, f"{after[key]:.4f} (before: {before[key]:.4f})") for name, key in changes),
+        ("rows", f"{after['rows']:,}"),
+        *treated_facts(after["treated"]),
     ]
 
 
@@ -132,8 +151,24 @@ def model_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     named = (("options", record.get("options", {})), ("versions", record.get("versions", {})))
     facts += [(name, ", ".join(f"{k}={v}" for k, v in of.items())) for name, of in named if of]
+    if "temperature" in record:
+        facts.append(("temperature", f"{record['temperature']:.4g}"))
     facts += [(f"epoch {line['epoch']}", _history_text(line)) for line in model["history"][-MANY:]]
-    return facts
+    return [*facts, *_weight_facts(model)]
+
+
+def _weight_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the largest weights of each class, where there are few classes."""
+    per, classes = f"per {model['weights_per']} of the feature", model["top_features"]
+    if len(classes) > MOST_WEIGHED:
+        return [("top weights", f"{per}, of {len(classes):,} classes: see --json")]
+    return [("top weights", per), *((f"class {c['class']}", _weights_text(c)) for c in classes)]
+
+
+def _weights_text(ranked: dict[str, Any]) -> str:
+    named = ((feature["name"], feature["weight"]) for feature in ranked["features"])
+    texts = (f"{j if isinstance(j, str) else f'[{j}]'} {weight:+.4g}" for j, weight in named)
+    return ", ".join(texts) or "none"
 
 
 def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:

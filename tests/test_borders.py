@@ -19,9 +19,20 @@ ROOMS = [
     {"files", "labels", "options", "progress", "schedules"},
     {"data"},
     {"model", "model_file", "tensors"},
-    {"checkpoint", "evaluation", "prediction", "run", "solver", "training", "warmup"},
+    {"metrics", "report"},
+    {
+        "calibration",
+        "checkpoint",
+        "evaluation",
+        "prediction",
+        "ranking",
+        "run",
+        "solver",
+        "training",
+        "warmup",
+    },
     {"estimator"},
-    {"commands", "inspection", "wording"},
+    {"commands", "inspection", "tables", "wording"},
     {"cli", "__main__"},
 ]
 HOMES = {

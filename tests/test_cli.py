@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_array_equal
 
 import fastsoftmax
 from fastsoftmax import cli
@@ -188,14 +189,43 @@ def test_evaluate_prints_one_json_object(trained, capsys):
     assert report["log_loss"] < report["log_loss_prior"]
 
 
-def test_evaluate_prints_a_table(trained, capsys):
+def test_evaluate_prints_numbers_and_tables(trained, capsys):
     argv = ["evaluate", "m.safetensors", "test.parquet", "--target", "label", "--weight", "w"]
-    assert main(argv) == 0
+    assert main([*argv, "--top-k", "2"]) == 0
+    numbers, bins, scores, confusion = capsys.readouterr().out.split("\n\n")
     assert re.fullmatch(
-        r"rows      300\nlog-loss  0\.\d{4} \(class frequencies alone: 1\.\d{4}\)\n"
-        r"accuracy  \d\d\.\d\d %\n",
-        capsys.readouterr().out,
+        r"rows               300\n"
+        r"log-loss           0\.\d{4} \(class frequencies alone: 1\.\d{4}\)\n"
+        r"accuracy           \d\d\.\d\d %\ntop-2 accuracy     \d\d\.\d\d %\n"
+        r"macro F1           0\.\d{4}\nweighted F1        0\.\d{4}\ncalibration error  0\.\d{4}",
+        numbers,
     )
+    assert re.match(r"confidence +rows +weight +mean +accuracy\n0\.\d\d to 0\.\d\d +\d", bins)
+    assert re.fullmatch(
+        r"class  precision  recall      F1  support(\n\d( +0\.\d{4}){3} +\d+){3}", scores
+    )
+    assert re.fullmatch(r"true \\ predicted( +\d){3}(\n\d( +\d+){3}){3}\n", confusion)
+    for lines in (bins, scores, confusion):
+        assert len({len(line) for line in lines.splitlines()}) == 1
+
+
+def test_calibrate_writes_a_model_and_says_what_it_gains(trained, capsys):
+    argv = ["calibrate", "m.safetensors", "test.parquet", "--weight", "w"]
+    assert main([*argv, "-o", "c.safetensors"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    assert list(facts) == ["temperature", "log-loss", "calibration error", "rows", "model"]
+    after, before = map(float, re.findall(r"\d\.\d{4}", facts["log-loss"]))
+    assert after <= before
+    model, given = (fastsoftmax.load(f"{name}.safetensors") for name in "cm")
+    want = fastsoftmax.calibrate(given, "test.parquet", "label", "w")
+    assert_array_equal(model.coef, want.coef)
+    assert model.record == want.record
+    assert main(["inspect", "c.safetensors"]) == 0
+    line = rf"^temperature +{re.escape(facts['temperature'])}$"
+    assert re.search(line, capsys.readouterr().out, re.MULTILINE)
+    assert "also an input" in said(capsys, [*argv, "-o", "m.safetensors"], 2)
 
 
 def test_predict_writes_a_row_for_each_row(trained, capsys):
@@ -224,8 +254,8 @@ def test_options_may_stand_anywhere(trained, capsys):
 def test_inspect_describes_a_model(trained, capsys):
     assert main(["inspect", "m.safetensors"]) == 0
     out = capsys.readouterr().out
-    assert "classes   3 (int64): 0, 1, 2" in out
-    assert "features  3: a, v[2]" in out
+    assert re.search(r"^classes +3 \(int64\): 0, 1, 2$", out, re.MULTILINE)
+    assert re.search(r"^features +3: a, v\[2\]$", out, re.MULTILINE)
     assert "epochs=2" in out
     assert main(["inspect", "m.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -235,10 +265,31 @@ def test_inspect_describes_a_model(trained, capsys):
     assert found["record"]["versions"]["fastsoftmax"] == fastsoftmax.__version__
 
 
+def test_inspect_lists_the_largest_weights_of_each_class(trained, capsys):
+    model = fastsoftmax.load("m.safetensors")
+    model.record["deviations"] = [2.0, 1.0, 1.0]
+    model.save("m.safetensors")
+    assert main(["inspect", "m.safetensors", "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^top weights +per standard deviation of the feature$", out, re.MULTILINE)
+    weight = r"\S+ [+-]\d\.\d+"
+    assert len(re.findall(rf"^class \d +{weight}, {weight}$", out, re.MULTILINE)) == 3
+    assert main(["inspect", "m.safetensors", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["weights_per"] == "standard deviation"
+    want = [
+        {"class": label, "features": [{"name": name, "weight": w} for name, w in ranked]}
+        for label, ranked in model.top_features().items()
+    ]
+    assert found["top_features"] == want
+
+
 def test_inspect_describes_a_model_without_names(here, capsys):
     fastsoftmax.train(np.tile(np.eye(4), (50, 1)), [0, 1, 0, 1] * 50).save("m.safetensors")
     assert main(["inspect", "m.safetensors"]) == 0
-    assert "features  4, without names" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"^features +4, without names$", out, re.MULTILINE)
+    assert re.search(r"^class 0 +\[\d\] [+-]", out, re.MULTILINE)
 
 
 def test_inspect_describes_data(here, capsys):
@@ -365,7 +416,7 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "give a command: train, evaluate, predict, pack, inspect"),
+        ([], "give a command: train, evaluate, calibrate, predict, pack, inspect"),
         (["trian"], "there is no command trian; did you mean train?"),
         (["packs"], "there is no command packs"),
         (["--verison"], "there is no option --verison"),
@@ -384,6 +435,7 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
         ([*TRAIN, "-x"], "unrecognized arguments: -x"),
         (["inspect", "m.safetensors", "x.parquet"], "inspect one at a time"),
         (["inspect", "m.safetensors", "--target", "y"], "a model has its own"),
+        (["inspect", "train.parquet", "--top", "3"], "data have none"),
     ],
 )
 def test_a_mistake_in_a_command_is_exit_code_2(here, capsys, argv, sentence):

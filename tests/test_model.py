@@ -300,6 +300,11 @@ def described(**changes) -> dict:
         (described(record={"prior": [0.5, 0.5]}), "malformed class frequencies"),
         (described(record={"prior": [0.5, 0.5, "x"]}), "malformed class frequencies"),
         (described(record={"prior": [-1, 1, 1]}), "malformed class frequencies"),
+        (described(record={"deviations": [1.0, 2.0, 3.0]}), "malformed deviations"),
+        (described(record={"deviations": [1.0, 2.0, 3.0, -1.0]}), "malformed deviations"),
+        (described(record={"deviations": 1.0}), "malformed deviations"),
+        (described(record={"temperature": 0.0}), "malformed temperature"),
+        (described(record={"temperature": "warm"}), "malformed temperature"),
     ],
 )
 def test_a_description_that_contradicts_itself_is_refused(saved, told, why):
