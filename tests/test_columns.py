@@ -39,9 +39,20 @@ def test_features_listed_keep_their_own_order():
     assert [feature.column.name for feature in layout.features] == ["member", "age"]
 
 
-def test_a_list_of_no_fixed_size_is_as_wide_as_its_first_row():
+def test_a_list_of_no_fixed_size_is_as_wide_as_the_first_there_is():
     layout = choose(pa.schema({"v": pa.list_(pa.float32()), "label": pa.int8()}), weight=None)
     assert layout.features[0].column == Column("v", 3)
+
+
+def test_lists_of_no_length_or_one_that_nobody_knows_are_refused():
+    schema = pa.schema({"v": pa.list_(pa.float32()), "label": pa.int8()})
+    with pytest.raises(DataError, match='column "v" holds lists of no numbers'):
+        choose(schema, peek=lambda name: 0, weight=None)
+    with pytest.raises(DataError, match='a table: column "v" is null in all rows'):
+        choose(schema, peek=lambda name: None, weight=None)
+    like = (Column("v", 3, fill=(0.0, 1.0, 2.0)),)  # a model fills what is null
+    layout = choose(schema, peek=lambda name: None, weight=None, like=like)
+    assert layout.features[0].column == like[0]
 
 
 def test_a_tensor_is_as_wide_as_its_shape():

@@ -296,7 +296,7 @@ def test_a_null_among_many_columns_and_in_a_list_is_named():
 
 def test_lists_of_unequal_lengths_are_named():
     given = pa.table({"a": [[1, 2], [3, 4], [5]], "y": [0, 1, 0]})
-    want = 'row 2: column "a" holds a list of 1 numbers, but of 2 in the first row.'
+    want = 'row 2: column "a" holds a list of 1 numbers, but of 2 in the first list.'
     assert want in refused(given, "y")
     assert want in refused(lambda: given.to_reader(1), "y")
 

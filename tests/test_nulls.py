@@ -29,7 +29,7 @@ CITY = np.array(["Rome", "Oslo", "Lima", "Ürümqi"])[RNG.integers(0, 4, N)]
 Y = (AGE + (HEIGHT > 0) + RNG.integers(0, 3, N)) % 3
 NO_AGE, NO_HEIGHT, NO_CITY, NO_VECTOR = (RNG.random(N) < 0.1 for _ in range(4))
 NO_ITEM = RNG.random((N, 3)) < 0.05
-NO_VECTOR[0] = False  # the first row tells how long lists are
+NO_VECTOR[:3] = True  # a later row tells how long lists are
 OPTIONS = {"epochs": 2, "learning_rate": 0.05, "shuffle": "off", "dtype": "float64"}
 
 
@@ -91,6 +91,85 @@ def test_nulls_are_filled_in_training_and_after(path, policy):
         'nulls in "height"': NO_HEIGHT.sum(),
         'nulls in "vector"': NO_VECTOR.sum() + NO_ITEM[~NO_VECTOR].sum(),
     }
+
+
+SOURCES = {
+    "table": lambda rows, folder: rows,
+    "batches": lambda rows, folder: pa.Table.from_batches(
+        [rows.slice(0, 5).to_batches()[0], *rows.slice(5).to_batches(max_chunksize=7)]
+    ),
+    "parquet": lambda rows, folder: written(rows, folder / "rows.parquet"),
+    "ipc": lambda rows, folder: written(rows, folder / "rows.arrow"),
+    "stream": lambda rows, folder: lambda: rows.to_reader(max_chunksize=7),
+    "polars": lambda rows, folder: pytest.importorskip("polars").from_arrow(rows),
+}
+
+
+def written(rows, path):
+    if path.suffix == ".arrow":
+        with pa.ipc.new_file(path, rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=70)
+    else:
+        pq.write_table(rows, path, row_group_size=70)
+    return path
+
+
+def with_late_lists(rows, first=100):
+    """Return a table of lists, the first of which stands in row `first`, and of labels."""
+    items = [None] * first + rows[first:]
+    return pa.table({"v": pa.array(items, pa.list_(pa.float64())), "y": Y[: len(items)]})
+
+
+@pytest.mark.parametrize("policy", ["zero", "mean", "drop"])
+@pytest.mark.parametrize("kind", SOURCES)
+def test_lists_are_as_long_as_the_first_that_is_no_null(tmp_path, kind, policy):
+    data = SOURCES[kind](with_late_lists(VECTOR.tolist()), tmp_path)
+    mean = VECTOR[100:].mean(axis=0) if policy == "mean" else 0.0
+    gone = np.arange(N) < 100
+    weight = {"weight": np.where(gone, 0.0, 1.0)} if policy == "drop" else {}
+    model = fastsoftmax.train(data, "y", nulls=policy, **OPTIONS)
+    same(model, np.where(gone[:, None], mean, VECTOR), Y, **weight)
+
+
+@pytest.mark.parametrize("policy", ["zero", "mean", "drop"])
+@pytest.mark.parametrize("length", [1, 4, 6])
+def test_lists_of_unequal_lengths_are_named_whatever_becomes_of_nulls(tmp_path, policy, length):
+    rows = VECTOR.tolist()
+    rows[150] = [0.0] * length
+    path = written(with_late_lists(rows), tmp_path / "rows.parquet")
+    want = f'{path}, row group 2, row 10: column "v" holds a list of {length} numbers, but of 3'
+    with pytest.raises(DataError, match=want):
+        fastsoftmax.train(path, "y", nulls=policy, **OPTIONS)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_lists_that_are_all_null_are_refused_and_filled_by_a_model(tmp_path, kind):
+    data = SOURCES[kind](with_late_lists(VECTOR.tolist(), first=N), tmp_path)
+    with pytest.raises(DataError, match=r'column "v" is null in all rows. Leave it out'):
+        fastsoftmax.train(data, "y", nulls="zero", **OPTIONS)
+    model = fastsoftmax.train(with_late_lists(VECTOR.tolist()), "y", nulls="mean", **OPTIONS)
+    means = VECTOR[100:].mean(axis=0)[None]
+    assert_allclose(
+        model.predict_proba(data)[:1], model.predict_proba(pa.table({"v": list(means)}))
+    )
+
+
+def test_a_null_list_before_all_others_is_named(tmp_path):
+    path = written(with_late_lists(VECTOR.tolist(), first=1), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=f'{path}, row group 0, row 0: column "v" is null'):
+        fastsoftmax.train(path, "y", **OPTIONS)
+
+
+def test_a_reader_keeps_few_rows_until_there_is_a_list():
+    rows = with_late_lists(VECTOR.tolist()).append_column("w", [VECTOR.tolist()])
+    options = {"classes": [0, 1, 2], "nulls": "zero", **OPTIONS, "epochs": 1}
+    reader = rows.to_reader(max_chunksize=7)
+    model = fastsoftmax.train(reader, "y", **options)
+    same_rows = fastsoftmax.train(rows, "y", **options, schedule="constant")
+    assert_array_equal(model.coef, same_rows.coef)
+    long = pa.table({"v": pa.nulls(10**6, pa.list_(pa.float64())), "y": np.zeros(10**6)})
+    with pytest.raises(DataError, match=r'the reader: column "v" is null in the first [\d,]+ rows'):
+        fastsoftmax.train(long.to_reader(max_chunksize=1000), "y", memory="10MB", **options)
 
 
 def test_means_are_those_of_rows_that_are_trained_on(path):

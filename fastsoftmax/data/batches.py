@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -40,8 +40,8 @@ class Batches(ABC):
         """
 
     @abstractmethod
-    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return at least the first row of the columns `names`, or None where there are no rows."""
+    def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the batches of column `name` from the first row on, small where that can be."""
 
     @abstractmethod
     def place(self, piece: int, row: int) -> str:

@@ -31,7 +31,7 @@ from fastsoftmax.labels import Classes
 MOST_DIFFERENCES = 12  # between files, that are listed
 PARTITION = {b"fastsoftmax.partition": b"1"}  # metadata of a column that a folder's name tells
 NO_CATEGORIES = Classes("string", ())  # until they are learnt
-Peek = Callable[[str], int]  # the length of the list in the first row of the column so named
+Peek = Callable[[str], int | None]  # the length of the first list in a column; None: all are null
 
 
 @dataclass(frozen=True)
@@ -275,9 +275,22 @@ def _feature(schema: pa.Schema, name: str, wish: Wish, peek: Peek, origin: str) 
         )
     if not is_vector(kind):
         return Feature(Column(name, fill=(0.0,) if fills else None), kind)
+    width = _width(name, kind, wish, peek, origin)
+    return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
+
+
+def _width(name: str, kind: pa.DataType, wish: Wish, peek: Peek, origin: str) -> int:
+    """Return how many numbers a row of a column of lists holds."""
     width = fixed_width(kind)
     width = peek(name) if width is None else width
-    return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
+    if width is None:  # the model will fill them, if it has learnt how
+        width = next((column.width for column in wish.like or () if column.name == name), None)
+    if not width:
+        what = "is null in all rows" if width is None else "holds lists of no numbers"
+        raise DataError(
+            f'{origin}: column "{name}" {what}. Leave it out (features= lists the others).'
+        )
+    return width
 
 
 def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str) -> None:

@@ -13,7 +13,7 @@ from pyarrow import types
 
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
-from fastsoftmax.data.layouts import decoded_dtype, is_plain, is_vector, storage_type
+from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector
 from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
@@ -58,13 +58,18 @@ def _scalars(batch: pa.RecordBatch, run: list[Feature], where: Where) -> np.ndar
     return side_by_side
 
 
-def _refuse_other_lengths(array: pa.Array, width: int, name: str, where: Where) -> None:
+def refuse_other_lengths(batch: pa.RecordBatch, feature: Feature, where: Where) -> None:
+    """Raise DataError that names the first list of another length than the feature's."""
+    name, width = feature.column.name, feature.width
+    if not is_vector(feature.kind) or fixed_width(feature.kind) is not None:
+        return
+    array = batch.column(name)
     lengths = np.diff(array.offsets.to_numpy())
     odd = np.flatnonzero((lengths != width) & ~pc.is_null(array).to_numpy(zero_copy_only=False))
     if odd.size:
         raise DataError(
             f'{where(int(odd[0]))}: column "{name}" holds a list of {lengths[odd[0]]} numbers, '
-            f"but of {width} in the first row. All rows need the same length."
+            f"but of {width} in the first list. All need the same length."
         )
 
 
@@ -83,8 +88,7 @@ def _vectors(batch: pa.RecordBatch, feature: Feature, where: Where) -> np.ndarra
         refuse_null(array, f'column "{name}"', where)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
-    if not types.is_fixed_size_list(storage_type(feature.kind)):
-        _refuse_other_lengths(array, width, name, where)
+    refuse_other_lengths(batch, feature, where)
     items = items_of(array)
     if fill is None:
         refuse_null(items, f'an item of column "{name}"', lambda item: where(item // width))
@@ -177,10 +181,13 @@ def _note_nulls(batch: pa.RecordBatch, feature: Feature, notes: Notes) -> None:
         notes[f'nulls in "{feature.column.name}"'] += count
 
 
-def rows_with_nulls(batch: pa.RecordBatch, features: tuple[Feature, ...]) -> np.ndarray:
+def rows_with_nulls(
+    batch: pa.RecordBatch, features: tuple[Feature, ...], where: Where
+) -> np.ndarray:
     """Return which rows have a null among their features: (rows,) bool."""
     missing = np.zeros(batch.num_rows, np.bool_)
     for feature in features:
+        refuse_other_lengths(batch, feature, where)
         array = batch.column(feature.column.name)
         if array.null_count or feature.column.width is not None:
             missing |= nulls_of(array, feature.width)

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MOST_OPEN = 64  # files at a time
+PEEKED_ROWS = 64  # at a time, of lists whose length nobody knows
 
 
 class OpenFile(ABC):
@@ -158,7 +159,7 @@ class FileBatches(Batches):
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Yield the pieces in `order`, at most `batch_rows` rows at a time."""
         for file in self._files:
             file.refuse_changed()
@@ -177,14 +178,10 @@ class FileBatches(Batches):
                         "the file's own account. Write the file again."
                     )
 
-    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return the first row of the columns `names`, or None where there are no rows."""
-        filled = [piece for piece, rows in enumerate(self.pieces) if rows]
-        batches = self.read(names, filled[:1], 1)
-        try:
-            return next((batch.rows for batch in batches), None)
-        finally:
-            batches.close()  # type: ignore[attr-defined]
+    def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
+        """Yield column `name`, some rows at a time."""
+        with closing(self.read([name], None, PEEKED_ROWS)) as batches:
+            yield from (batch.rows for batch in batches)
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of which piece of which file it is."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fastsoftmax.data.batches import Batches
 from fastsoftmax.data.columns import Wish, check_width, choose_columns
@@ -23,6 +25,8 @@ from fastsoftmax.errors import DataError
 
 if TYPE_CHECKING:
     from fastsoftmax.data.files import FileBatches
+
+PEEKED_SHARE = 8  # of the memory: a reader's rows without a list that tells its length
 
 
 def open_source(
@@ -177,19 +181,34 @@ def _open_table(
     if not any(batches.pieces or (1,)):
         raise DataError(f"{batches.origin}: there are no rows.")
     layout = choose_columns(
-        batches.schema, wish, lambda name: _first_length(batches, name), batches.origin
+        batches.schema, wish, lambda name: _first_length(batches, name, memory), batches.origin
     )
     batches.check_schemas(layout)
     return TableSource(batches, layout, target, weight, memory, treatment)
 
 
-def _first_length(batches: Batches, name: str) -> int:
-    """Return the length of the list in the first row of a column."""
-    rows = batches.peek([name])
-    if rows is None:
+def _first_length(batches: Batches, name: str, memory: int) -> int | None:
+    """Return the length of the first list in a column, or None where all rows are null.
+
+    Raises DataError where a reader's rows, which must be kept meanwhile, exceed their share of the
+    memory before there is a list.
+    """
+    rows = held = 0
+    with closing(batches.peek(name)) as peeked:
+        for batch in peeked:
+            column = batch.column(name)
+            if column.null_count < len(column):
+                return len(column[pc.index(pc.is_valid(column), True).as_py()])
+            rows, held = rows + batch.num_rows, held + batch.nbytes
+            if batches.one_pass and held > memory // PEEKED_SHARE:
+                raise DataError(
+                    f'{batches.origin}: column "{name}" is null in the first {rows:,} rows, so that'
+                    " nobody knows how long its lists are. Declare a fixed size, or give data that"
+                    " can be read again."
+                )
+    if not rows:
         raise DataError(f"{batches.origin}: there are no rows.")
-    first = rows.column(name)[0]
-    return len(first.values) if first.is_valid else 1  # a null is named when its row is decoded
+    return None
 
 
 def _refuse_array_beside_files(target: Given | None, weight: Given | None) -> None:

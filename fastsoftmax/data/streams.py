@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -33,9 +33,9 @@ class TableBatches(Batches):
         for piece in range(len(self._parts)) if order is None else order:
             yield Batch(self._parts[piece], int(piece), 0)
 
-    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return the first batch, or None."""
-        return self._parts[0] if self._parts else None
+    def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the batches."""
+        yield from self._parts
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the table it is."""
@@ -76,10 +76,9 @@ class StreamBatches(Batches):
         """Say which row of the stream it is."""
         return f"row {row}"
 
-    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return the first batch with rows, or None."""
-        batches = _batches_of(self._open(), self.origin)
-        return next((rows for rows in batches if rows.num_rows), None)
+    def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the batches of one more pass."""
+        yield from _batches_of(self._open(), self.origin)
 
     def _open(self) -> pa.RecordBatchReader:
         given = self._ask()
@@ -129,14 +128,13 @@ class ReaderBatches(Batches):
             yield Batch(rows, 0, start)
             start += rows.num_rows
 
-    def peek(self, names: Sequence[str]) -> pa.RecordBatch | None:
-        """Return the first batch with rows, which `read` will still yield, or None."""
+    def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the reader's batches, which are kept: `read` will still yield them."""
         assert self._reader is not None
+        yield from self._peeked
         for rows in _batches_of(self._reader, self.origin):
             self._peeked.append(rows)
-            if rows.num_rows:
-                return rows
-        return None
+            yield rows
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the reader it is."""

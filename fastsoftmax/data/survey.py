@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.data.columns import Feature
-from fastsoftmax.data.decode import filled, items_of, nulls_of
+from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
 from fastsoftmax.data.layouts import is_vector
 from fastsoftmax.data.scan import Discovery
 from fastsoftmax.data.values import Where, plain_values
@@ -72,6 +72,7 @@ class _Learner:
 
     def add(self, rows: Rows) -> None:
         """Take in rows."""
+        refuse_other_lengths(rows.batch, self.feature, rows.where)
         array = rows.batch.column(self.feature.column.name)
         if array.null_count or is_vector(array.type):
             self.nulls += int(nulls_of(array, self.feature.width)[rows.trained].sum())

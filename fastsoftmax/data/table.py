@@ -76,12 +76,13 @@ class TableSource(Source):
     def _surveyed(self, held_out: HeldOut | None) -> Iterator[Rows]:
         for batch in self._read(self._layout.names(labelled=False), None, self._chunk_rows):
             for part in self._cut(batch):
-                rows, trained = part.rows, np.ones(part.rows.num_rows, np.bool_)
+                rows, where = part.rows, self._where(part)
+                trained = np.ones(rows.num_rows, np.bool_)
                 if held_out is not None:
                     trained = ~held_out(self._number(part), rows.num_rows)
                 if self._layout.drops:
-                    trained &= ~rows_with_nulls(rows, self._layout.features)
-                yield Rows(rows, trained, self._where(part))
+                    trained &= ~rows_with_nulls(rows, self._layout.features, where)
+                yield Rows(rows, trained, where)
 
     def treated(self) -> dict[str, int]:
         """Return what was done to values that were not there; see Source."""
@@ -162,7 +163,7 @@ class TableSource(Source):
             labels = self._target.of(batch.rows, number)
             weights = None if self._weight is None else self._weight.of(batch.rows, number)
             if self._layout.drops:
-                dropped = rows_with_nulls(batch.rows, self._layout.features)
+                dropped = rows_with_nulls(batch.rows, self._layout.features, self._where(batch))
                 weights = _without(weights, dropped)
             yield Labelled(batch.piece, number, labels, weights, self._where(batch))
 
@@ -189,7 +190,7 @@ class TableSource(Source):
             parts = features_of(rows, self._layout.features, where, notes)
         dropped = None
         if self._layout.drops:
-            dropped = rows_with_nulls(rows, self._layout.features)
+            dropped = rows_with_nulls(rows, self._layout.features, where)
             weights = np.ones(rows.num_rows) if weights is None else weights.copy()
             weights[dropped] = 0.0
             notes = Counter({"rows dropped for nulls": int(dropped.sum())})
