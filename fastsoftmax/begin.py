@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsoftmax.conditioning import Conditioning, Moments
 from fastsoftmax.curvature import Batch
-from fastsoftmax.data.shuffle import sample_order
+from fastsoftmax.data.shuffle import STEP, sample_order
 from fastsoftmax.data.windows import Window
 from fastsoftmax.moments import Gauge, wide_columns
 from fastsoftmax.options import TrainOptions
@@ -57,9 +57,15 @@ class Beginning:
     d: int
     options: TrainOptions
 
+    @property
+    def rows_seen(self) -> int:
+        """How many rows of the window are looked at: unshuffled, as many as any window holds."""
+        rows = self.window.rows
+        return min(rows, STEP) if self.options.shuffle == "off" else rows
+
     def sample(self) -> Batch:
         """Return rows of the window in a random order of their own, enough for every choice."""
-        order = sample_order(self.window.rows, self.options.seed)
+        order = sample_order(self.rows_seen, self.options.seed)
         weight = self.weight_of(order)
         counted = np.flatnonzero(weight > 0)
         counted = counted[: max(RATE_ROWS, NORM_ROWS, penalty_rows(self.K, self.d))]
@@ -69,7 +75,7 @@ class Beginning:
 
 def measure_columns(beginning: Beginning) -> Gauge:
     """Return the sums behind the moments of all rows of the window that count."""
-    order = np.arange(beginning.window.rows)
+    order = np.arange(beginning.rows_seen)
     gauge = Gauge(beginning.d)
     gauge.add(beginning.window.parts, order, beginning.weight_of(order))
     return gauge

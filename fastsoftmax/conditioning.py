@@ -68,7 +68,8 @@ class Moments:
         scale = 1.0 / np.maximum(spread, 1e-300)
         limits = np.finfo(dtype)
         near = np.clip(scale, float(limits.tiny), float(limits.max)).astype(dtype)
-        centre = np.where(wide, centre, centre.astype(dtype, copy=False).astype(np.float64))
+        with np.errstate(over="ignore"):  # of wide columns, whose centre stays as it is
+            centre = np.where(wide, centre, centre.astype(dtype).astype(np.float64))
         return Conditioning(centre, np.where(wide, scale, near.astype(np.float64)))
 
     def squares(self, conditioning: Conditioning) -> np.ndarray:

@@ -33,6 +33,7 @@ LEAST_ROWS = 4096
 CHEAP = 16  # passes, about, that the products of a sample of rows may cost
 WORTH_PASSES = 30  # over all rows, that a matrix for each class may cost
 RIDGE = 1e-6  # of the mean diagonal, added to it
+SHARED_NUMBERS = 10**6  # of all factors, from which on threads share them
 UNSEEN = 0.05  # of the curvature a feature would have if it had nothing to do with the class
 
 
@@ -77,7 +78,8 @@ class Curvature:
         self.K, self.d, self.matrices = K, d, matrices
         self._dtype = np.dtype(dtype)
         self._affine = affine_of(conditioning, self._dtype)
-        self._team = Team(max(1, min(threads, matrices or 1)))
+        shared = K * (d + 1) ** 2 >= SHARED_NUMBERS
+        self._team = Team(max(1, min(threads, matrices)) if shared else 1)
         self._factors = aligned((matrices, d + 1, padded(d + 1, self._dtype)), self._dtype)
         self._level = np.ones((K, 1))
         self._diagonal = np.ones((K, d + 1))

@@ -26,11 +26,13 @@ except ImportError as missing:
 
 
 class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
-    """Multinomial logistic regression by exact per-sample SGD, as a scikit-learn classifier.
+    """Multinomial logistic regression, as a scikit-learn classifier.
 
-    max_iter: epochs. tol: stop when an epoch's progressive log-loss is not lower than the one
-    before by this much; None: never (the schedule ends at max_iter). n_jobs: threads; None and -1
-    are all cores this process may use. random_state: None is seed 0, never random. class_weight:
+    solver: lbfgs goes to the optimum; sgd takes exact per-sample steps. max_iter: passes over the
+    rows. tol: for lbfgs the share of the objective that may be left to gain; for sgd, stop when an
+    epoch's progressive log-loss is not lower than the one before by this much. l2: `auto` chooses
+    it on held-out rows; scikit-learn's C is 1 / (l2 rows). n_jobs: threads; None and -1 are all
+    cores this process may use. random_state: None is seed 0, never random. class_weight:
     a dict or "balanced". warm_start: begin at the last fit's weights. The others are those of
     `fastsoftmax.train`; a step size of None is measured on the data.
 
@@ -42,13 +44,14 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        max_iter: int = 10,
-        learning_rate: float | None = None,
+        solver: str = "lbfgs",
+        max_iter: int = 200,
+        learning_rate: float | str | None = None,
         schedule: str | None = None,
         halflife: float | None = None,
         batch_size: int = 1,
-        average: bool = False,
-        l2: float = 0.0,
+        average: bool | str = "auto",
+        l2: float | str = "auto",
         fit_intercept: bool = True,
         tol: float | None = None,
         class_weight: dict[Any, float] | str | None = None,
@@ -59,6 +62,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         dtype: str = "float32",
         shuffle: str = "auto",
     ) -> None:
+        self.solver = solver
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -88,6 +92,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         again = before is not None and np.array_equal(before, self.classes_)
         self._train(
             X, labels, self._weights(X, y, sample_weight), self.model_ if again else None,
+            solver=self.solver,
+            tolerance=self.tol if self.solver == "lbfgs" else None,
             epochs=self.max_iter,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
@@ -120,7 +126,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = known
         if not hasattr(self, "_rate"):
             norms = np.einsum("ij,ij->i", X, X, dtype=np.float64)
-            self._rate = self.learning_rate or 1.0 / (1.0 + float(norms.mean()))
+            given = None if isinstance(self.learning_rate, str) else self.learning_rate
+            self._rate = given or 1.0 / (1.0 + float(norms.mean()))
         self._train(
             X, np.searchsorted(known, y), self._weights(X, y, sample_weight),
             getattr(self, "model_", None),
@@ -130,6 +137,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             learning_rate=self._rate,
             schedule="constant",
             shuffle="off",
+            solver="sgd",
         )  # fmt: skip
         self.loss_curve_ = [*getattr(self, "loss_curve_", []), self.model_.history[-1]["log_loss"]]
         self.n_iter_ = len(self.loss_curve_)
@@ -171,8 +179,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "model_")
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return X.astype(np.float64) @ self.model_.coef.T + self.model_.intercept
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False).astype(np.float64)
+        model = self.model_
+        if model.conditioning is not None:
+            X = model.conditioning.apply(X)
+        return X @ model.weights.T.astype(np.float64) + model.bias
 
     def _weights(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> np.ndarray | None:
         """Return sample_weight times class_weight, or None where there is neither."""
@@ -207,7 +218,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if init is not None:
             init = _with_classes(init, given_classes(range(len(self.classes_))))
         model = train(
-            X, labels, weight=weights, init=init, report=_Patience(self.tol),
+            X, labels, weight=weights, init=init,
+            report=_Patience(self.tol if options["solver"] == "sgd" else None),
             batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
             fit_intercept=self.fit_intercept, threads=self._threads(), verbose=bool(self.verbose),
             **options,
@@ -234,7 +246,15 @@ def _folded(values: np.ndarray) -> np.ndarray:
 
 
 def _with_classes(model: Model, classes: Classes) -> Model:
-    return Model(model.weights, model.bias, classes, model.columns, model.history, model.record)
+    return Model(
+        model.weights,
+        model.bias,
+        classes,
+        model.columns,
+        model.history,
+        model.record,
+        model.conditioning,
+    )
 
 
 def _spoken(labels: np.ndarray) -> Classes:

@@ -147,7 +147,7 @@ class TrainOptions:
 
         def settle(name: str, value: Any) -> None:
             if getattr(self, name) == "auto":
-                chosen[name] = value
+                chosen.setdefault(name, value)
 
         if one_pass:
             settle("epochs", 1)

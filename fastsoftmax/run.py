@@ -120,7 +120,7 @@ class Run:
         short = 4.0 * K * d * (self.source.rows or math.inf) <= FINISH_FLOPS
         simple = o.batch_size == 1 and not o.by_hand and o.epochs == "auto" and o.average is True
         watched = self.validation is not None or o.holdout is not None
-        return simple and short and self.plan.holds_all and not watched
+        return simple and short and self.plan.kind == "all" and not watched
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights (K, d) and biases (K,) found, for features as they are conditioned."""

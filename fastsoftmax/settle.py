@@ -21,8 +21,10 @@ WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will no
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
 ENOUGH_ROWS = 20  # for each class, below which rows cannot tell one penalty from another
 FOLDS = ((500, 50), (2000, 10), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
+FOLD_FLOPS = 4e9  # that fits of one strength to all folds may take, about
+LEAST_FOLDS = 4  # of which some are then left out
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
-THREAD_FLOPS = 2e7  # of a pass, below which one thread does it
+THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
 PASSES = 40  # of such a fit, at most
 # Where rows are many each fit goes on from that of the strength before, and takes its time.
@@ -93,7 +95,10 @@ def choose_l2(problem: Problem) -> Choice:
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
-    parts = [_split(sample, fold, folds) for fold in range(folds if n <= ONE_FOLD else 1)]
+    fit = float(n * problem.K * problem.d * (4 * PASSES + 2 * problem.d))
+    affordable = max(1, int(FOLD_FLOPS / fit)) if n <= ONE_FOLD else 1
+    folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
+    parts = [_split(sample, fold, folds) for fold in range(min(folds, affordable))]
     thetas = [np.zeros((problem.K, problem.d + 1)) for _ in parts]
     losses: list[float] = []
     # Two classes have two vectors of weights here, half of one each: the penalty counts half.

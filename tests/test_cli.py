@@ -430,7 +430,7 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
         ([*TRAIN, "--l2", "-1"], "l2 must be >= 0, got -1.0"),
         ([*TRAIN, "--epochs", "0"], "epochs must be a whole number >= 1, got 0"),
         ([*TRAIN, "--memory", "lots"], "memory must be bytes"),
-        ([*TRAIN, "--schedule", "cubic"], "schedule must be one of constant, inverse"),
+        ([*TRAIN, "--schedule", "cubic"], "schedule must be one of auto, constant, inverse"),
         ([*TRAIN, "--quiet", "--verbose"], "not allowed with"),
         ([*TRAIN, "-x"], "unrecognized arguments: -x"),
         (["inspect", "m.safetensors", "x.parquet"], "inspect one at a time"),

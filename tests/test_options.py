@@ -46,7 +46,7 @@ def test_memory_that_means_nothing_is_refused(text):
         ({"seed": -1}, "seed must be"),
         ({"threads": 0}, "threads must be"),
         ({"memory": "1MB"}, "memory must be at least 10MB"),
-        ({"schedule": "step"}, "schedule must be one of constant, inverse, linear, cosine"),
+        ({"schedule": "step"}, "schedule must be one of auto, constant, inverse, linear, cosine"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64"),
         ({"shuffle": "yes"}, "shuffle must be one of"),
         ({"average": "no"}, "average must be one of"),
@@ -60,16 +60,27 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "rule"),
     [
-        {"learning_rate": "auto"},
-        {"l1": 0.1},
-        {"solver": "lbfgs"},
+        ({"l1": 0.1}, "l1 > 0 is there for solver=lbfgs alone"),
+        ({"standardize": True, "conditioning": "off"}, "conditioning=off forbids"),
+        ({"solver": "lbfgs", "batch_size": 8}, "batch_size is of the solver sgd"),
     ],
 )
-def test_what_is_not_there_yet_says_so(given):
-    with pytest.raises(OptionError, match="not there yet"):
+def test_options_that_exclude_each_other_say_so(given, rule):
+    with pytest.raises(OptionError, match=rule):
         TrainOptions.of(**given)
+
+
+def test_a_given_step_size_leaves_everything_else_simple():
+    options = TrainOptions.of(learning_rate=0.1).settled(one_pass=False)
+    assert (options.epochs, options.schedule, options.l2, options.average) == (
+        10,
+        "linear",
+        0,
+        False,
+    )
+    assert (options.conditioning, options.standardize) == ("off", False)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -188,10 +188,11 @@ def test_unshuffled_rows_in_windows_are_the_rows_at_once(many):
 def test_a_window_smaller_than_the_data_trains_as_well(many, tmp_path):
     X, y, _, folder = many
     runs = [
-        fastsoftmax.train(folder, "y", shuffle_window=4096, threads=threads) for threads in (1, 2)
+        fastsoftmax.train(folder, "y", learning_rate=0.05, shuffle_window=4096, threads=threads)
+        for threads in (1, 2)
     ]
     assert digest(runs[0], tmp_path) == digest(runs[1], tmp_path)
-    whole = fastsoftmax.train(X, y)
+    whole = fastsoftmax.train(X, y, learning_rate=0.05)
     assert abs(runs[0].history[-1]["log_loss"] / whole.history[-1]["log_loss"] - 1) < 0.02
     assert runs[0].record["window"] == 4096
     assert whole.record["window"] is None
@@ -222,13 +223,14 @@ def test_validation_is_what_evaluate_says(many):
 def test_a_reader_that_reads_once_trains_one_epoch(many):
     _, _, table, _ = many
     classes = [0, 1, 2, 3, 4]
-    once = fastsoftmax.train(table.to_reader(), "y", classes=classes, epochs=1, shuffle="off")
-    again = fastsoftmax.train(table, "y", epochs=1, shuffle="off", schedule="constant")
+    given = {"epochs": 1, "shuffle": "off", "learning_rate": 0.05}
+    once = fastsoftmax.train(table.to_reader(), "y", classes=classes, **given)
+    again = fastsoftmax.train(table, "y", schedule="constant", **given)
     assert_array_equal(once.coef, again.coef)
     with pytest.raises(OptionError, match="give classes="):
         fastsoftmax.train(table.to_reader(), "y", epochs=1)
     with pytest.raises(DataError, match="epochs=1"):
-        fastsoftmax.train(table.to_reader(), "y", classes=classes)
+        fastsoftmax.train(table.to_reader(), "y", classes=classes, epochs=2)
     with pytest.raises(OptionError, match="schedule"):
         fastsoftmax.train(table.to_reader(), "y", classes=classes, epochs=1, schedule="linear")
 
@@ -296,7 +298,17 @@ def test_a_feature_that_is_not_finite_is_named(value, tmp_path):
     b[67] = value
     pq.write_table(table.set_column(1, "b", pa.array(b)), tmp_path / "t.parquet", row_group_size=30)
     with pytest.raises(DataError, match=r't\.parquet, row group 2, row 7: column "b" is'):
-        fastsoftmax.train(tmp_path / "t.parquet", "y")
+        fastsoftmax.train(tmp_path / "t.parquet", "y", conditioning="off")
+
+
+def test_any_finite_feature_trains_where_features_are_brought_to_one_scale():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    X = rng.normal(size=(400, 4)) + y[:, None]
+    plain = fastsoftmax.train(X, y, l2=1e-3, standardize=True).predict_proba(X)
+    X = X * [1e300, 1.0, 1e-200, 1.0] + [0.0, 1.7e9, 0.0, 0.0]
+    model = fastsoftmax.train(X, y, l2=1e-3, standardize=True)
+    assert_allclose(model.predict_proba(X), plain, atol=2e-3)
 
 
 def test_a_feature_is_named_wherever_it_stands(many, tmp_path):
