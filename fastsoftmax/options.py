@@ -157,8 +157,9 @@ class TrainOptions:
             settle("l2", 0.0)
             settle("conditioning", "off")
         settle("average", not self.by_hand and self.solver == "sgd")
-        settle("schedule", "inverse")
-        settle("standardize", self.l2 == "auto" and not self.by_hand)
+        settle("schedule", "inverse" if self.epochs == "auto" or one_pass else "linear")
+        chosen_l2 = self.l2 == "auto" and not self.by_hand
+        settle("standardize", chosen_l2 and self.conditioning == "auto")
         return replace(self, **chosen)
 
     def shaping(self) -> dict[str, Any]:

