@@ -204,10 +204,7 @@ def _evaluate_parser() -> _Parser:
         "Measure a model on rows whose classes are known.",
         "fastsoftmax evaluate model.safetensors test.parquet",
     )
-    parser.add_argument("model", metavar="MODEL", help="the model's file")
-    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
-    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_known_rows(parser)
     parser.add_argument(
         "--top-k",
         type=_whole,
@@ -226,10 +223,7 @@ def _calibrate_parser() -> _Parser:
         "\nand write the model at that temperature.",
         "fastsoftmax calibrate model.safetensors validation.parquet -o calibrated.safetensors",
     )
-    parser.add_argument("model", metavar="MODEL", help="the model's file")
-    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
-    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_known_rows(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
     return parser
 
@@ -309,6 +303,14 @@ def _warmup_parser() -> _Parser:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
+
+
+def _add_known_rows(parser: argparse.ArgumentParser) -> None:
+    """Add a model, and rows whose classes are known."""
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
 
 
 def _add_columns(parser: argparse.ArgumentParser, flag: str, text: str) -> None:

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 
-# Below this share of the largest magnitude a spread is rounding, and the column a constant.
-CONSTANT = 1e-12
-
 
 @dataclass(frozen=True)
 class Conditioning:

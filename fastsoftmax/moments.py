@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.conditioning import CONSTANT, Conditioning, Moments
+from fastsoftmax.conditioning import Conditioning, Moments
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.kernels.parts import is_wide, part_width
 from fastsoftmax.kernels.scratch import aligned, padded
 
+# Below this share of the largest magnitude a spread is rounding, and the column a constant.
+CONSTANT = 1e-12
 FIRST_ROWS = 256  # on which the first guess of centre and scale is made
 BLOCK = 16
 

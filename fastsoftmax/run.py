@@ -113,6 +113,11 @@ class Run:
         return MOST_EPOCHS if self.options.epochs == "auto" else int(self.options.epochs)
 
     @property
+    def planned_epochs(self) -> int | None:
+        """How many epochs there will be; None where the run ends when another is worth little."""
+        return None if self.options.epochs == "auto" else self.last_epoch
+
+    @property
     def finishes(self) -> bool:
         """Whether full gradients end the run: all rows are at hand, and passes over them short."""
         o, K, d = self.options, len(self.classes), self.source.n_features
@@ -280,7 +285,7 @@ class Run:
         steps = self.steps or 0
         progress = Progress(
             epoch=before + state.passes,
-            epochs=None if self.options.epochs == "auto" else self.last_epoch, rows=steps,
+            epochs=self.planned_epochs, rows=steps,
             rows_per_epoch=steps, rows_seen=self.seen + steps * state.passes,
             seconds=self.seconds, log_loss=state.log_loss, accuracy=state.accuracy,
             learning_rate=0.0, treated=self.source.treated(), gain=state.gain, finished=True,
@@ -447,7 +452,7 @@ class Run:
         log_loss, accuracy = sums.means()
         return Progress(
             epoch=epoch + 1,
-            epochs=None if self.options.epochs == "auto" else self.last_epoch,
+            epochs=self.planned_epochs,
             rows=sums.rows,
             rows_per_epoch=self.steps,
             rows_seen=self.seen,

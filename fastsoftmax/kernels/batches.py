@@ -11,7 +11,7 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import add_scaled, gather_share
 from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
-from fastsoftmax.kernels.recurrence import add_row, residual
+from fastsoftmax.kernels.recurrence import add_row, plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), and facts about it.
@@ -89,8 +89,7 @@ def batch_residuals(weights, gradient, block, rows, first, stop):
     loss, hits = 0.0, 0.0
     for t in range(stop - first):
         weight = rows.weight[first + t]
-        for k in range(0, R.shape[1], lanes(R)):
-            store(R, t, k, load(Z, t, k) + load(b, 0, k))
+        plain_logits(R, Z, b, t)
         row_loss, hit = residual(R, gradient.b, t, rows.y[first + t], R.dtype.type(weight), 1.0)
         loss += weight * row_loss
         hits += weight * hit

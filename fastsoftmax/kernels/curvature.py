@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import namedtuple
 
+import numpy as np
+
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
-from fastsoftmax.kernels.recurrence import residual
+from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update
+from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.tiles import WIDE
 from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, splat, store
 
@@ -35,23 +37,19 @@ def class_curvatures(C, weights, block, rows, first, stop, d):
     W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
     B, K = Z.shape[0], W.shape[0]
     at_hand = address_of(block.lines, 0, 0)
-    one, zero = R.dtype.type(1), R.dtype.type(0)
+    one = R.dtype.type(1)
     while first < stop:
         count = min(B, stop - first)
         gather_ones(X, count, rows, first, d)
-        for tile in range(class_tiles(K)):
-            k = tile_start(K, tile)
-            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
+        all_margins(Z, X, W, count, at_hand)
         for t in range(count):
-            for k in range(0, R.shape[1], lanes(R)):
-                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            plain_logits(R, Z, b, t)
             y = rows.y[first + t]
             residual(R, b, t, y, one, 0.0)
             for k in range(K):
                 p = -R[t, k] if k != y else one - R[t, k]
                 weight = C.dtype.type(rows.weight[first + t])
                 C[first + t, k] = weight * max(p * (one - p), R.dtype.type(SURE))
-            R[t, y] = zero
         first += count
 
 
@@ -61,7 +59,7 @@ def add_products(H, C, k, scratch, rows, d):
     X, E = scratch.X, scratch.E
     n, B, D, width = rows.order.shape[0], X.shape[0], d + 1, X.shape[1]
     at_hand = address_of(scratch.lines, 0, 0)
-    one, start = H.dtype.type(1), H.shape[0] * 0
+    one, start = H.dtype.type(1), np.int64(0)
     for first in range(0, n, B):
         count = min(B, n - first)
         gather_ones(X, count, rows, first, d)

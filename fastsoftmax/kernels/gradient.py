@@ -13,9 +13,9 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
-from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, store
+from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update
+from fastsoftmax.kernels.recurrence import plain_logits, residual
+from fastsoftmax.kernels.vectors import address_of, apart
 
 # W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
 # part_W, part_b: the same over the latest rows, in the model's dtype, one for each worker.
@@ -54,13 +54,10 @@ def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop
     while first < stop:
         count = min(B, stop - first)
         finite &= gather(X, 0, count, rows.order, first, rows.table)
-        for tile in range(class_tiles(K)):
-            k = tile_start(K, tile)
-            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
+        all_margins(Z, X, W, count, at_hand)
         for t in range(count):
             weight = rows.weight[first + t]
-            for k in range(0, R.shape[1], lanes(R)):
-                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            plain_logits(R, Z, b, t)
             y = rows.y[first + t]
             row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
             loss += weight * row_loss

@@ -6,27 +6,24 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.products import class_tiles, margins, tile_start
-from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.vectors import address_of, lanes, load, store
+from fastsoftmax.kernels.products import all_margins
+from fastsoftmax.kernels.recurrence import plain_logits, residual
+from fastsoftmax.kernels.vectors import address_of
 
 
 @kernel(EXACT, entry=True)
 def measure(weights, block, rows):
     """Return the weighted loss (nats) and hits of rows at the weights as they are."""
     W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
-    n, B, K = rows.order.shape[0], Z.shape[0], W.shape[0]
+    n, B = rows.order.shape[0], Z.shape[0]
     loss, hits, finite = 0.0, 0.0, True
     at_hand = address_of(block.lines, 0, 0)
     for first in range(0, n, B):
         count = min(B, n - first)
         finite &= gather(X, 0, count, rows.order, first, rows.table)
-        for tile in range(class_tiles(K)):
-            k = tile_start(K, tile)
-            margins(Z, X, W, k, tile_start(K, tile + 1) - k, count, at_hand, at_hand)
+        all_margins(Z, X, W, count, at_hand)
         for t in range(count):
-            for k in range(0, R.shape[1], lanes(R)):
-                store(R, t, k, load(Z, t, k) + load(b, 0, k))
+            plain_logits(R, Z, b, t)
             row_loss, hit = residual(R, b, t, rows.y[first + t], R.dtype.type(0), 0.0)
             loss += rows.weight[first + t] * row_loss
             hits += rows.weight[first + t] * hit

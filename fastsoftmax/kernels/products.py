@@ -99,6 +99,14 @@ def margins(Z, X, W, k, size, count, cursor, last):
 
 
 @kernel()
+def all_margins(Z, X, W, count, at_hand):
+    """Set Z = X W^T for all classes, asking for no rows ahead."""
+    for tile in range(class_tiles(W.shape[0])):
+        k = tile_start(W.shape[0], tile)
+        margins(Z, X, W, k, tile_start(W.shape[0], tile + 1) - k, count, at_hand, at_hand)
+
+
+@kernel()
 def copy_gram(G, X, at, start, stop):
     """Copy rows that begin in memory at `at` (B, 1) to X, and set the upper triangle of X X^T.
 
