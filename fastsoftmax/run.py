@@ -195,6 +195,21 @@ class Run:
         conditioning = self.settled.conditioning
         self.solver.condition(conditioning)
         self.solver.penalise(self.settled.l2 * self.settled.units)
+        if self.finishes and self._epochs_before_finish() == 0:
+            if conditioning is None:
+                self._mean_squared_norm(window, sample.order)  # for its checks
+        else:
+            self._settle_steps(window, sample)
+        if self.init is not None:
+            raw = self.init if conditioning is None else conditioning.conditioned(*self.init)
+            self.solver.set_weights(*raw)
+        self.started = time.perf_counter()
+
+    def _settle_steps(self, window: Window, sample: Batch) -> None:
+        """Settle the size of steps on a sample, and have what takes them compiled."""
+        o, d, settled = self.options, self.source.n_features, self.settled
+        assert settled is not None
+        conditioning = settled.conditioning
         rate = o.learning_rate
         if isinstance(rate, str):
             norm = self._mean_squared_norm(window, sample.order, checks=conditioning is None)
@@ -205,23 +220,19 @@ class Run:
             if conditioning is None and o.fit_intercept:
                 self.solver.bias *= feature
             norm += feature if o.fit_intercept else 0.0
-            rate = step_size(self.solver, sample, norm, self.settled)
+            rate = step_size(self.solver, sample, norm, settled)
             if o.schedule == "linear":
                 # A step that falls to 0 may begin bolder than one that stays: on Fashion-MNIST 20
                 # epochs end 1.6 % above the optimum from three times the step, 3.9 % from it.
                 rate *= BOLDER
         else:
-            self._mean_squared_norm(window, sample.order, checks=True)
-        if self.init is not None:
-            raw = self.init if conditioning is None else conditioning.conditioned(*self.init)
-            self.solver.set_weights(*raw)
+            self._mean_squared_norm(window, sample.order)
         epochs = math.inf if self.steps is None else float(self.steps)
         planned = self.last_epoch * epochs
         self.schedule = Schedule(o.schedule, rate, planned, o.halflife or epochs)
         logger.info("step size %.6g, schedule %s, window %s", rate, o.schedule, self.plan)
         measures = self.validation is not None or o.holdout is not None
         self.solver.warm_up(window.parts, measures=measures)
-        self.started = time.perf_counter()
 
     def _moments(self, beginning: Beginning) -> Moments | None:
         """Return the moments of the columns; None where features are used as they are."""
@@ -242,7 +253,7 @@ class Run:
 
     def _finish(self) -> None:
         """Go on by full gradients until next to nothing is left to gain."""
-        if self.schedule is None:
+        if self.settled is None:
             self._begin(next(iter(self.feed.epoch(self.options.seed, 0))))
         o, settled = self.options, self.settled
         assert settled is not None

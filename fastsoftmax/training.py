@@ -55,10 +55,10 @@ def _open_validation(
 
 def _record(run: Run, target: Any, weight: Any) -> dict[str, Any]:
     """Return what a model remembers of its run: nothing of the clock, the machine or paths."""
-    assert run.schedule is not None
     assert run.settled is not None
     options = run.options.shaping()
-    options["learning_rate"], options["schedule"] = run.schedule.eta0, run.schedule.kind
+    if run.schedule is not None:  # it is None where no step was taken
+        options["learning_rate"], options["schedule"] = run.schedule.eta0, run.schedule.kind
     options["l2"], options["epochs"] = run.settled.l2, len(run.history)
     versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     total = float(run.mass.sum())
