@@ -7,6 +7,9 @@ OUT := demo-out
 PIP := -m pip --disable-pip-version-check --quiet
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
+# A process for each core; files stay whole, so that what one has compiled serves all its tests.
+PARALLEL := -q -n auto
+IN_PARALLEL := $(PARALLEL) --dist loadfile
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
 # Peers get one thread, as what they are compared with.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
@@ -30,17 +33,17 @@ demo-fashion: $(VENV)/.installed ## the same on 70,000 images of 784 pixels (nee
 # The second run counts the lines of the kernels, which coverage cannot see once compiled. Machine
 # code computes with infinities in silence, where NumPy warns.
 test: $(VENV)/.with-test ## run the tests, with a line coverage report
-	$(IN_VENV) python -m pytest -q --cov --cov-report=
-	NUMBA_DISABLE_JIT=1 $(IN_VENV) python -m pytest -q -W ignore::RuntimeWarning \
+	$(IN_VENV) python -m pytest $(IN_PARALLEL) --cov --cov-report=
+	NUMBA_DISABLE_JIT=1 $(IN_VENV) python -m pytest $(PARALLEL) -W ignore::RuntimeWarning \
 		--cov --cov-append --cov-report= $(PORTABLE)
-	NUMBA_CPU_NAME=generic $(IN_VENV) python -m pytest -q $(PORTABLE)
+	NUMBA_CPU_NAME=generic $(IN_VENV) python -m pytest $(IN_PARALLEL) $(PORTABLE)
 	$(IN_VENV) python -m coverage report
 
 test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 	$(IN_VENV) python -m tests.fuzz_parquet
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
-	$(OLDEST)/bin/python -m pytest -q -p no:cacheprovider
+	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) -p no:cacheprovider
 
 lint: $(VENV)/.with-lint ## check style, format and types
 	$(IN_VENV) ruff check .
