@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,14 @@ from fastsoftmax.data.shuffle import STEP, sample_order
 from fastsoftmax.data.windows import Window
 from fastsoftmax.moments import Gauge, wide_columns
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.settle import RATE_ROWS, Problem, choose_l2, choose_rate, penalty_rows
+from fastsoftmax.settle import (
+    ADAPTIVE_NORM,
+    RATE_ROWS,
+    Problem,
+    choose_l2,
+    choose_rate,
+    penalty_rows,
+)
 from fastsoftmax.solver import Solver
 
 logger = logging.getLogger("fastsoftmax")
@@ -27,13 +35,44 @@ NORM_ROWS = 4096  # rows that the mean squared norm is measured on
 
 @dataclass
 class Settled:
-    """What a run works with: see `settle`. units (d,) turn an l2 into penalties of features."""
+    """What a run works with: see `settle`. units (d,) turn an l2 into penalties of features.
+
+    memory: the budget at the time, by which full gradients are preconditioned.
+    """
 
     conditioning: Conditioning | None
     moments: Moments | None
     units: np.ndarray
-    l2: float
+    l1: float
+    memory: int
+    l2: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def penalties(self) -> tuple[np.ndarray, np.ndarray]:
+        """The penalties l2, l1 (d,) of each feature's weights, in the units of these."""
+        l1 = np.full(len(self.units), self.l1)
+        return self.l2 * self.units, l1 if self.conditioning is None else l1 * np.sqrt(self.units)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return it as facts, and arrays by name."""
+        arrays = {"units": self.units}
+        for name, held in (("conditioning", self.conditioning), ("moments", self.moments)):
+            if held is not None:
+                arrays |= {f"{name}.{key}": value for key, value in vars(held).items()}
+        return {name: getattr(self, name) for name in ("l1", "memory", "l2", "notes")}, arrays
+
+    @classmethod
+    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Settled:
+        """Return what was settled with this state."""
+
+        made: list[Any] = []
+        for kind, name in ((Conditioning, "conditioning"), (Moments, "moments")):
+            keys = {f.name: f"{name}.{f.name}" for f in fields(kind)}
+            known = all(key in arrays for key in keys.values())
+            made.append(kind(**{f: arrays[key] for f, key in keys.items()}) if known else None)
+        conditioning, moments = made
+        return cls(conditioning, moments, arrays["units"], **facts)
 
     @property
     def squares(self) -> np.ndarray | None:
@@ -101,7 +140,7 @@ def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Sett
         )
         # A column that never changes has no weight to penalise.
         units = np.square(conditioning.scale * (moments.deviation if standardised else 1.0))
-    settled = Settled(conditioning, moments, units, 0.0)
+    settled = Settled(conditioning, moments, units, float(o.l1), o.memory_bytes)
     if o.l2 != "auto":
         settled.l2 = float(o.l2)
         return settled
@@ -126,7 +165,7 @@ def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Sett
 
 def step_size(solver: Solver, sample: Batch, norm: float, settled: Settled) -> float:
     """Return the step size that does best on the sample."""
-    choice = choose_rate(solver, sample, norm)
+    choice = choose_rate(solver, sample, ADAPTIVE_NORM if solver.adaptive else norm)
     settled.notes["learning_rate"] = choice.reason
     logger.info("learning_rate %.3g: %s", choice.value, choice.reason)
     return choice.value

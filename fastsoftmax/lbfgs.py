@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,37 @@ class Search:
     _pairs: list[tuple[np.ndarray, np.ndarray, float]] = field(default_factory=list)
     _values: list[float] = field(default_factory=list)
     _share: float = 1.0  # of what `precondition` says, as the last step's curvature has it
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return all that the next step depends on: facts, and arrays by name."""
+        facts = {
+            "evaluations": self.evaluations,
+            "gain": self.gain if np.isfinite(self.gain) else None,
+            "share": self._share,
+            "values": self._values[-2 * TREND - 1 :],
+            "curvatures": [curvature for _, _, curvature in self._pairs],
+        }
+        arrays: dict[str, np.ndarray] = {}
+        for i, (s, y, _) in enumerate(self._pairs):
+            arrays |= {f"s{i}": s, f"y{i}": y}
+        return facts, arrays
+
+    @classmethod
+    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Search:
+        """Return the search of this state, to be told by `resume` what it minimises."""
+        search = cls(_unknown, _unknown)
+        search.evaluations, search._share = facts["evaluations"], facts["share"]
+        search.gain = np.inf if facts["gain"] is None else facts["gain"]
+        search._values = list(facts["values"])
+        search._pairs = [
+            (arrays[f"s{i}"], arrays[f"y{i}"], curvature)
+            for i, curvature in enumerate(facts["curvatures"])
+        ]
+        return search
+
+    def resume(self, evaluate: Any, precondition: Any, l1: np.ndarray | None) -> None:
+        """Go on with these."""
+        self.evaluate, self.precondition, self.l1 = evaluate, precondition, l1
 
     def start(self, x: np.ndarray) -> Point:
         """Return the point at x."""
@@ -142,6 +174,10 @@ class Search:
             return 0.0
         ratio = min(newer / older, 0.95)
         return newer * ratio / (1 - ratio)
+
+
+def _unknown(x: np.ndarray) -> Any:
+    raise NotImplementedError("the search has not been told what it minimises")
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.curvature import Batch, Curvature, choose_matrices, sample_rows
-from fastsoftmax.lbfgs import Search
+from fastsoftmax.lbfgs import Point, Search
 from fastsoftmax.solver import FullGradient
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.
@@ -31,15 +31,50 @@ class Penalty:
     l1: np.ndarray
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a minimisation stands after a pass over the rows."""
+@dataclass
+class Journey:
+    """How far a minimisation has come: the point reached, and what the way on depends on."""
 
-    passes: int
+    point: Point
+    search: Search
     log_loss: float
     accuracy: float
-    objective: float
-    gain: float  # nats that the optimum is estimated to lie below
+    learnt_at: np.ndarray  # weights at which the curvature was taken
+    learnt: int = 0  # passes before that
+    steps: int = 0
+    is_over: bool = False
+
+    @property
+    def passes(self) -> int:
+        """Passes over the rows so far, line search included."""
+        return self.search.evaluations
+
+    @property
+    def gain(self) -> float:
+        """Nats that the optimum is estimated to lie below the objective here."""
+        return self.search.gain
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return all that the way on depends on: facts, and arrays by name."""
+        facts, arrays = self.search.state()
+        facts |= {name: getattr(self, name) for name in _FACTS}
+        facts["point"] = [self.point.smooth, self.point.value]
+        arrays |= {"x": self.point.x, "gradient": self.point.gradient, "learnt_at": self.learnt_at}
+        return facts, arrays
+
+    @classmethod
+    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Journey:
+        """Return the journey of this state; its search has yet to be told what it minimises."""
+        smooth, value = facts["point"]
+        return cls(
+            Point(arrays["x"], smooth, arrays["gradient"], value),
+            Search.of(facts, arrays),
+            learnt_at=arrays["learnt_at"],
+            **{name: facts[name] for name in _FACTS},
+        )
+
+
+_FACTS = ("log_loss", "accuracy", "learnt", "steps", "is_over")
 
 
 class Objective:
@@ -120,12 +155,13 @@ def minimise(
     passes: int,
     tolerance: float,
     memory: int,
-    report: Callable[[State, np.ndarray], bool | None] | None = None,
-) -> tuple[np.ndarray, State]:
-    """Return weights (K, d + 1) near the optimum, the bias last, and how near.
+    journey: Journey | None = None,
+    report: Callable[[Journey], bool] | None = None,
+) -> Journey:
+    """Go from weights (K, d + 1), the bias last, to near the optimum, or on from a journey.
 
     Ends when the estimated gain is below `tolerance` times the objective, after `passes` over the
-    rows, or when report(state, theta), called after each step, returns True.
+    rows, or when report(journey), called after each step, returns True.
     """
     K, d = objective.K, objective.d
     itemsize = np.dtype(objective.dtype).itemsize
@@ -139,7 +175,9 @@ def minimise(
         K, d, objective.dtype, matrices, objective.threads, objective.conditioning
     )
     with curvature:
-        curvature.learn(theta, objective.sample(), objective.l2, objective.squares)
+
+        def learn(at: np.ndarray) -> None:
+            curvature.learn(at, objective.sample(), objective.l2, objective.squares)
 
         def precondition(v: np.ndarray) -> np.ndarray:
             # A number added to the weights of all classes changes no probability. Without L1,
@@ -149,27 +187,25 @@ def minimise(
                 w[:, d] = 0.0
             return w if l1 is not None else w - w.mean(axis=0)
 
-        search = Search(objective.evaluate, precondition, l1)
-        point = search.start(theta)
-        state = _state(objective, search, point)
-        steps, learnt = 0, 0
+        learn(theta if journey is None else journey.learnt_at)
+        if journey is None:
+            search = Search(objective.evaluate, precondition, l1)
+            point = search.start(theta)
+            journey = Journey(point, search, objective.log_loss, objective.accuracy, theta)
+        else:
+            journey.search.resume(objective.evaluate, precondition, l1)
         cost = curvature.passes(objective.n)
-        while search.evaluations < passes and objective.finite:
-            if steps in RENEWALS and search.evaluations - learnt >= cost:
-                curvature.learn(point.x, objective.sample(), objective.l2, objective.squares)
-                learnt = search.evaluations
-            following = search.step(point, passes)
+        search = journey.search
+        while not journey.is_over and search.evaluations < passes and objective.finite:
+            if journey.steps in RENEWALS and search.evaluations - journey.learnt >= cost:
+                journey.learnt, journey.learnt_at = search.evaluations, journey.point.x
+                learn(journey.learnt_at)
+            following = search.step(journey.point, passes)
             if following is not None:
-                point, steps = following, steps + 1
-            state = _state(objective, search, point)
-            told = report is not None and report(state, point.x)
-            enough = search.gain <= tolerance * abs(point.value)
-            if following is None or told or enough:
+                journey.point, journey.steps = following, journey.steps + 1
+            journey.log_loss, journey.accuracy = objective.log_loss, objective.accuracy
+            enough = search.gain <= tolerance * abs(journey.point.value)
+            journey.is_over = following is None or enough
+            if report is not None and report(journey):
                 break
-    return point.x, state
-
-
-def _state(objective: Objective, search: Search, point: Any) -> State:
-    return State(
-        search.evaluations, objective.log_loss, objective.accuracy, point.value, search.gain
-    )
+    return journey

@@ -54,6 +54,7 @@ class TrainOptions:
     halflife: float | None = option(
         None, "rows after which the inverse schedule has halved the step; default one epoch"
     )
+    adaptive: bool = option(False, "AdaGrad: a step size of its own for each weight")
     average: bool | str = option("auto", "keep the mean of the weights over the last steps")
     l2: float | str = option("auto", "penalty l2/2 ||W||^2; auto: chosen on held-out rows")
     l1: float = option(0.0, "penalty l1 ||W||_1")
@@ -108,7 +109,7 @@ class TrainOptions:
                 object.__setattr__(self, name, "auto")
         _check_ranges(self)
         _check_choices(self)
-        _refuse_what_is_not_there(self)
+        _check_together(self)
 
     @classmethod
     def of(cls, **given: Any) -> TrainOptions:
@@ -156,7 +157,10 @@ class TrainOptions:
             settle("schedule", "constant" if one_pass else "linear")
             settle("l2", 0.0)
             settle("conditioning", "off")
-        settle("average", not self.by_hand and self.solver == "sgd")
+        # The mean of weights that are 0 now and then is never 0.
+        settle("average", not self.by_hand and self.solver == "sgd" and not self.l1)
+        if self.adaptive:
+            settle("schedule", "constant")  # its steps fall by themselves
         settle("schedule", "inverse" if self.epochs == "auto" or one_pass else "linear")
         chosen_l2 = self.l2 == "auto" and not self.by_hand
         settle("standardize", chosen_l2 and self.conditioning == "auto")
@@ -256,6 +260,7 @@ def _check_choices(o: TrainOptions) -> None:
         "nulls": ("error", "zero", "mean", "drop"),
         "solver": ("sgd", "lbfgs"),
         "average": ("auto", True, False),
+        "adaptive": (True, False),
         "fit_intercept": (True, False),
         "null_indicators": (True, False),
     }
@@ -265,12 +270,10 @@ def _check_choices(o: TrainOptions) -> None:
         _require(value in allowed, f"{name} must be one of {listed}", value)
 
 
-def _refuse_what_is_not_there(o: TrainOptions) -> None:
-    if o.l1 > 0 and o.solver == "sgd":
-        raise OptionError(
-            "l1 > 0 is there for solver=lbfgs alone in this version: choose it, or leave l1 at 0"
-        )
+def _check_together(o: TrainOptions) -> None:
     if o.standardize is True and o.conditioning == "off":
         raise OptionError("standardize=True scales features, which conditioning=off forbids")
     if o.solver == "lbfgs" and o.batch_size > 1:
         raise OptionError("batch_size is of the solver sgd; lbfgs takes all rows at once")
+    if o.adaptive and (o.batch_size > 1 or o.solver == "lbfgs"):
+        raise OptionError("adaptive=True takes a step per row: leave batch_size 1 and solver sgd")

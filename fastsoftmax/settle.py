@@ -31,6 +31,7 @@ PASSES = 40  # of such a fit, at most
 NEARLY, FEW_PASSES = 1e-3, 12
 RATE_ROWS = 8192  # that step sizes are compared on
 RATE_FLOPS = 2e10
+ADAPTIVE_NORM = 30.0  # in the place of that norm: AdaGrad's steps are sizes of weights
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # in units of 1 / (mean squared norm + 1)
 
 
@@ -107,13 +108,14 @@ def choose_l2(problem: Problem) -> Choice:
         loss = weight = 0.0
         for fold, (kept, held) in enumerate(parts):
             with problem.objective(kept, vectors / (C * len(kept.order))) as objective:
-                thetas[fold], _ = minimise(
+                journey = minimise(
                     objective,
                     thetas[fold],
                     passes=PASSES if len(parts) > 1 else FEW_PASSES,
                     tolerance=SETTLED if len(parts) > 1 else NEARLY,
                     memory=problem.memory,
                 )
+                thetas[fold] = journey.point.x
             with problem.objective(held, 0.0) as objective:
                 objective.evaluate(thetas[fold])
                 share = float(held.weight.sum())

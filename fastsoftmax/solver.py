@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsoftmax.conditioning import Conditioning
+from fastsoftmax.kernels.adaptive import LEAST, descend_adaptively
 from fastsoftmax.kernels.batches import STEPS, descend_batches
 from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import Affine, part_table
@@ -17,6 +18,7 @@ from fastsoftmax.kernels.pair import descend_pairwise
 from fastsoftmax.kernels.panels import descend_panels
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import (
+    aligned,
     block_rows,
     drained_rows,
     has_panels,
@@ -73,7 +75,8 @@ class Solver:
             0.0 if options.l2 == "auto" else float(options.l2),
             options.batch_size,
         )
-        self._penalty: np.ndarray | None = None
+        self._penalty: np.ndarray | None = None  # where features' weights shrink apart
+        self._l1: Truncation | None = None
         self.bias = 1.0 if options.fit_intercept else 0.0
         rows = block_rows(K, d)
         self._in_turn = descend_pairwise if K == 2 else descend_plainly
@@ -81,7 +84,12 @@ class Solver:
         workers = useful_workers(K, d, options.thread_count)
         self._gradient, self._panels = None, None
         self._descend: Callable[[Visit], Any] = self._per_block
-        if self.batch_size > 1:
+        self._squares, self._penalties = None, np.zeros((2, 1, d))
+        if options.adaptive:
+            workers = 1
+            self._squares = new_weights(K, d, self.dtype)
+            self._descend = self._adaptively
+        elif self.batch_size > 1:
             self._gradient = new_gradient(K, d, self.dtype)
             self._descend = self._per_batch
         elif is_tiny(K, d):
@@ -103,8 +111,9 @@ class Solver:
         self._affine: Affine | None = None
         self._parts: tuple[np.ndarray, ...] = ()
         self._part_tables: list[np.ndarray] = []
+        self.restart()
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
-        self.call_rows = max(rows, min(CALL_ROWS, whole))
+        self.span_rows = self.call_rows = max(rows, min(CALL_ROWS, whole))
 
     def __enter__(self) -> Solver:
         return self
@@ -117,12 +126,21 @@ class Solver:
         self._affine = affine_of(conditioning, self.dtype)
         self._part_tables = []
 
-    def penalise(self, l2: np.ndarray) -> None:
-        """Set the penalty (d,) of each feature's weights.
+    def penalise(self, l2: np.ndarray, l1: np.ndarray) -> None:
+        """Set the penalties (d,) of each feature's weights.
 
-        Where all are the same a row's own step shrinks the weights, which is exact. Else they
-        shrink after each call of `step`, by what its rows add up to.
+        Where l2 is the same for all a row's own step shrinks the weights, which is exact. Else they
+        shrink after each call of `step`, by what its rows add up to; so they do under l1.
         """
+        if self._squares is not None:
+            width = self._weights.W.shape[1]
+            self._penalties = aligned((2, 1, width), self.dtype)
+            self._penalties[0, 0, : self.d], self._penalties[1, 0, : self.d] = l2, l1
+            self.l2 = 0.0
+            return
+        if l1.any():
+            self._l1 = Truncation(l1, self.K)
+            self.call_rows = min(self.call_rows, SHRINK_ROWS)
         if np.ptp(l2) <= 1e-9 * l2.max(initial=0.0):
             self.l2, self._penalty = float(l2.mean()), None
             return
@@ -133,6 +151,10 @@ class Solver:
         """Begin anew at zeros, with nothing averaged."""
         self._weights.W[:] = 0
         self._weights.b[0, : self.K] = 0
+        if self._squares is not None:
+            self._squares.W[:], self._squares.b[:] = LEAST, LEAST
+        if self._l1 is not None:
+            self._l1.restart()
         self.restart_average()
 
     def restart_average(self) -> None:
@@ -151,9 +173,48 @@ class Solver:
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps."""
         if self._averaged == 0:
-            return self._weights.W[:, : self.d].copy(), self._weights.b[0, : self.K].copy()
+            return self.last_weights()
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
+
+    def last_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of W (K, d) and b (K,) as they are now."""
+        return self._weights.W[:, : self.d].copy(), self._weights.b[0, : self.K].copy()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of all that the next step depends on, by name."""
+        return {name: held.copy() for name, held in self._held().items()} | {
+            "averaged": np.array([self._averaged]),
+            "bias": np.array([self.bias]),
+            "due": np.array([0.0 if self._l1 is None else self._l1.due]),
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a state; what was settled must be so already."""
+        for name, held in self._held().items():
+            held[:] = state[name]
+        self._averaged, self.bias = float(state["averaged"][0]), float(state["bias"][0])
+        if self._l1 is not None:
+            self._l1.due = float(state["due"][0])
+
+    def _held(self) -> dict[str, np.ndarray]:
+        K, d = self.K, self.d
+        held = {"sums.W": self._sums[0], "sums.b": self._sums[1]}
+        for name, pair in (
+            ("weights", self._weights), ("squares", self._squares), ("gradient", self._gradient),
+        ):  # fmt: skip
+            if pair is not None:
+                held |= {f"{name}.W": pair.W[:, :d], f"{name}.b": pair.b[0, :K]}
+        if self._gradient is not None:
+            held["batch"] = self._gradient.facts
+        if self._l1 is not None:
+            held["paid"] = self._l1.paid
+        return held
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether each weight has a step size of its own."""
+        return self._squares is not None
 
     def warm_up(self, parts: tuple[np.ndarray, ...], *, measures: bool) -> None:
         """Have all that a run needs compiled, on no rows; `measures`: `measure` too."""
@@ -176,9 +237,8 @@ class Solver:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
         visit = Visit(self._tables(parts), order, labels, weight, eta, ends)
         tally = Tally(*self._descend(visit))
-        if self._penalty is not None:
-            kept = np.maximum(0.0, 1.0 - self._penalty * float((eta * weight).sum()))
-            self._weights.W[:, : self.d] *= kept.astype(self.dtype)
+        if self._penalty is not None or self._l1 is not None:
+            self._shrink(float((eta * weight).sum()) / self.batch_size)
         if self._averages[0] is not None:
             self._add_up(int(np.count_nonzero(weight)))
         return tally
@@ -200,6 +260,14 @@ class Solver:
         norms = np.zeros(len(order))
         squared_norms(norms, self._block.X[0], order, part_table(parts, affine=self._affine))
         return norms
+
+    def _shrink(self, step: float) -> None:
+        """Let penalties of the features' own act on the weights for steps of so much in all."""
+        W = self._weights.W[:, : self.d]
+        if self._penalty is not None:
+            W *= np.maximum(0.0, 1.0 - self._penalty * step).astype(self.dtype)
+        if self._l1 is not None:
+            self._l1.apply(W, step)
 
     def _tables(self, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """Return the part tables of these arrays, made anew only when they are others."""
@@ -253,6 +321,13 @@ class Solver:
             )
         )  # fmt: skip
 
+    def _adaptively(self, visit: Visit) -> Any:
+        rows = Rows(visit.tables[0], *visit[1:5])
+        l2, l1 = self._penalties
+        return descend_adaptively(
+            self._weights, self._squares, self._averages[0], self._block, rows, l2, l1, self.bias
+        )
+
     def _add_up(self, rows: int) -> None:
         """Move the kernel's short sums of W and b into float64 ones, before they lose digits."""
         self._sums[1] += self._averages[0].b[0, : self.K]
@@ -264,6 +339,35 @@ class Solver:
             self._averaged += rows
         else:
             self._averaged = float(self._gradient.facts[STEPS])
+
+
+class Truncation:
+    """L1 by cumulative penalties: each weight pays what is due so far, and stops at 0.
+
+    Tsuruoka, Tsujii and Ananiadou, Stochastic Gradient Descent Training for L1-regularized
+    Log-linear Models with Cumulative Penalty, ACL 2009.
+    """
+
+    def __init__(self, l1: np.ndarray, K: int) -> None:
+        """Begin with nothing due; l1 (d,): the penalty of each feature's weights."""
+        self._l1 = l1
+        self.due = 0.0  # the sum of step sizes so far, that l1 is multiplied by
+        self.paid = np.zeros((K, len(l1)))  # what each weight received, with its sign
+
+    def restart(self) -> None:
+        """Begin anew, with nothing due."""
+        self.due = 0.0
+        self.paid[:] = 0
+
+    def apply(self, W: np.ndarray, step: float) -> None:
+        """Bring weights (K, d) nearer 0 by what steps of so much in all make due."""
+        self.due += step
+        due = self.due * self._l1
+        before = W.astype(np.float64)
+        above = np.maximum(before - (due + self.paid), 0.0)
+        below = np.minimum(before + (due - self.paid), 0.0)
+        W[:] = np.where(before > 0, above, np.where(before < 0, below, 0.0))
+        self.paid += W - before
 
 
 def affine_of(conditioning: Conditioning | None, dtype: np.dtype) -> Affine | None:

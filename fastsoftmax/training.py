@@ -19,6 +19,7 @@ from fastsoftmax.data.source import Column, Source
 from fastsoftmax.data.survey import Treatment
 from fastsoftmax.errors import DataError, DivergedError, OptionError
 from fastsoftmax.labels import given_classes
+from fastsoftmax.learner import Learner
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress
@@ -53,25 +54,26 @@ def _open_validation(
     return Feed(source, run.classes, plan, choose_reading(source, plan, options))
 
 
-def _record(run: Run, target: Any, weight: Any) -> dict[str, Any]:
+def _record(run: Run, learner: Learner, target: Any, weight: Any) -> dict[str, Any]:
     """Return what a model remembers of its run: nothing of the clock, the machine or paths."""
-    assert run.settled is not None
-    options = run.options.shaping()
-    if run.schedule is not None:  # it is None where no step was taken
-        options["learning_rate"], options["schedule"] = run.schedule.eta0, run.schedule.kind
-    options["l2"], options["epochs"] = run.settled.l2, len(run.history)
+    settled, schedule, history = learner.settled, learner.schedule, learner.history
+    assert settled is not None
+    options = learner.options.shaping()
+    if schedule is not None:  # it is None where no step was taken
+        options["learning_rate"], options["schedule"] = schedule.eta0, schedule.kind
+    options["l2"], options["epochs"] = settled.l2, len(history)
     versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     total = float(run.mass.sum())
-    moments = run.settled.moments
+    moments = settled.moments
     return {
         "options": options,
-        "reasons": run.settled.notes,
+        "reasons": settled.notes,
         "deviations": None if moments is None else [float(s) for s in moments.deviation],
         "window": run.plan.window if run.plan.kind in ("window", "full") else None,
         "buckets": run.plan.buckets or None,
         "target": target if isinstance(target, str) else None,
         "weight": weight if isinstance(weight, str) else None,
-        "rows": run.history[-1]["rows"],
+        "rows": history[-1]["rows"],
         "prior": [float(m) / total for m in run.mass],
         "data": run.source.fingerprint(),
         "versions": {"fastsoftmax": __version__, **versions},
@@ -106,7 +108,8 @@ def _begin_from(run: Run, init: Model) -> None:
             f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
             f" have {run.source.n_features} and {list(run.classes.values[:5])}: they must agree."
         )
-    run.init = (init.coef, init.intercept)
+    for learner in run.learners:
+        learner.init = (init.coef, init.intercept)
 
 
 def train(
@@ -171,27 +174,38 @@ def train(
             scan = source.scan_labels(known, _holdout_mask(chosen))
         found = known if scan is None else scan.classes
         assert found is not None
-        run = stack.enter_context(Run(source, found, scan, chosen, report, weights_as_given))
+        run = stack.enter_context(
+            Run(
+                source, found, scan, [chosen], report,
+                validated=validation is not None, weights_as_given=weights_as_given,
+            )
+        )  # fmt: skip
         if init is not None:
             _begin_from(run, init)
         if validation is not None:
             run.validation = _open_validation(validation, source.columns, target, weight, run)
         run.train()
-        coef, intercept = run.weights()
-        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            raise DivergedError(
-                "the weights are no longer finite. The learning rate is too high for these"
-                " features: try a tenth of it, or scale the features."
-            )
-        return Model(
-            coef,
-            intercept,
-            found,
-            source.columns,
-            run.history,
-            _record(run, target, weight),
-            None if run.settled is None else run.settled.conditioning,
+        return _model(run, run.field[0], target, weight)
+
+
+def _model(run: Run, learner: Learner, target: Any, weight: Any) -> Model:
+    """Return what a learner has learnt."""
+    coef, intercept = learner.weights()
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise DivergedError(
+            "the weights are no longer finite. The learning rate is too high for these"
+            " features: try a tenth of it, or scale the features."
         )
+    assert learner.settled is not None
+    return Model(
+        coef,
+        intercept,
+        run.classes,
+        run.source.columns,
+        learner.history,
+        _record(run, learner, target, weight),
+        learner.settled.conditioning,
+    )
 
 
 def _treatment(options: TrainOptions) -> Treatment:

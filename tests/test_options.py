@@ -62,7 +62,7 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
-        ({"l1": 0.1}, "l1 > 0 is there for solver=lbfgs alone"),
+        ({"adaptive": True, "batch_size": 8}, "adaptive=True takes a step per row"),
         ({"standardize": True, "conditioning": "off"}, "conditioning=off forbids"),
         ({"solver": "lbfgs", "batch_size": 8}, "batch_size is of the solver sgd"),
     ],

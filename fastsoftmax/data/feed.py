@@ -147,21 +147,23 @@ class Feed:
         self._keeps = reading.keep != "off" and not (source.in_memory or source.one_pass)
         self._reader: Ahead[Window] | None = None
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[Window]:
-        """Yield the windows of this epoch, each plan.window rows but the last.
+    def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Window]:
+        """Yield the windows of this epoch from number `first`, each plan.window rows but the last.
 
         What goes wrong in a thread is raised here as it is. One epoch runs at a time: another one,
         or `close`, ends it.
         """
         self._stop()
         if self._source.rows is not None and self._plan.window >= self._source.rows:
+            if first > 0:
+                return
             window = self._kept or self._all_rows()
             if self._reading.keep != "off" or self._source.in_memory:
                 self._kept = window
             yield window
             return
         stopped = threading.Event()
-        reader = self._reader = Ahead(self._windows(seed, epoch, stopped), stopped)
+        reader = self._reader = Ahead(self._windows(seed, epoch, first, stopped), stopped)
         try:
             yield from reader.items()
         finally:
@@ -197,15 +199,21 @@ class Feed:
             return window
 
     def _windows(
-        self, seed: int, epoch: int, stopped: threading.Event
+        self, seed: int, epoch: int, first: int, stopped: threading.Event
     ) -> Generator[Window, None, None]:
         order = piece_order(self._plan, self._source.pieces, seed, epoch)
         if self._plan.kind == "full" and order is not None:
-            yield from self._dealt_windows(order, seed, stopped)
+            yield from self._dealt_windows(order, seed, first, stopped)
             return
-        empty = True
-        with closing(self._chunks(order)) as chunks:
-            for window in fill(_until(stopped, chunks), self._source, self._size):
+        empty, skipped = first == 0, first * self._plan.window
+        if order is not None and self._source.pieces is not None:
+            while order and skipped >= self._source.pieces[order[0]]:
+                skipped -= self._source.pieces[order[0]]
+                order = order[1:]
+        # A part of the rows is no cache of them.
+        chunks = self._chunks(order) if first == 0 or self._is_sealed else self._decoded(order)
+        with closing(chunks):
+            for window in fill(_until(stopped, chunks), self._source, self._size, first, skipped):
                 empty = False
                 yield window
         if empty and not stopped.is_set():
@@ -296,15 +304,15 @@ class Feed:
         return replace(chunk, held=held_out(*self._plan.held, first, chunk.rows))
 
     def _dealt_windows(
-        self, order: Sequence[int], seed: int, stopped: threading.Event
+        self, order: Sequence[int], seed: int, first: int, stopped: threading.Event
     ) -> Iterator[Window]:
-        """Yield one bucket after the other."""
+        """Yield one bucket after the other, from number `first` in the order."""
         if self._cache is None:
             self._deal(seed, stopped)
         assert self._cache is not None
         rows, source = self._source.rows or 0, self._source
         sizes = bucket_sizes(seed, self._plan.buckets, rows)
-        for index, bucket in enumerate(order):
+        for index, bucket in list(enumerate(order))[first:]:
             filling = None
             for chunk in self._cache.read(bucket):
                 filling = filling or Filling(chunk, int(sizes[bucket]))

@@ -61,6 +61,14 @@ class Mixing:
         self._rows += rows
         self._sum += rows * distance(counts, self._whole)
 
+    def state(self) -> list[float]:
+        """Return what was taken in so far."""
+        return [self._rows, self._sum]
+
+    def restore(self, state: list[float]) -> None:
+        """Go on from a state."""
+        self._rows, self._sum = int(state[0]), state[1]
+
     @property
     def value(self) -> float:
         """One less the mean distance of the rows' windows from the whole."""

@@ -116,11 +116,21 @@ def as_window(
     return Window(chunk.parts, chunk.labels, chunk.weights, chunk.held, number, source, index, last)
 
 
-def fill(chunks: Iterator[Chunk], source: Source, sizes: Callable[[int], int]) -> Iterator[Window]:
-    """Yield windows of as many rows as `sizes` tells of each, wherever the chunks were cut."""
-    index, filling, numbers = 0, None, Numbers()
+def fill(
+    chunks: Iterator[Chunk],
+    source: Source,
+    sizes: Callable[[int], int],
+    first: int = 0,
+    skipped: int = 0,
+) -> Iterator[Window]:
+    """Yield windows of as many rows as `sizes` tells of each, wherever the chunks were cut.
+
+    The first one has the number `first`; before it, so many rows are skipped.
+    """
+    index, filling, numbers = first, None, Numbers()
     for chunk in chunks:
-        done = 0
+        done = min(skipped, chunk.rows)
+        skipped -= done
         while done < chunk.rows:
             if filling is not None and not filling.room:
                 yield filling.window(source, numbers, index, last=False)
