@@ -10,6 +10,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from fastsoftmax.errors import OptionError, SaveError
 
@@ -115,18 +116,30 @@ def _flush(path: Path) -> None:
 def check_output(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
     """Raise OptionError if `path` cannot be written, or is one of the inputs or lies in one."""
     check_writable(path)
-    for given in inputs:
-        given = given.removeprefix("file://")
-        for name in glob.glob(given) or [given]:
-            if _is_same(path, name):
-                raise OptionError(
-                    f"the output {os.fspath(path)} is also an input; give another name"
-                )
-            if os.path.isdir(name) and _lies_in(path, name):
-                raise OptionError(
-                    f"the output {os.fspath(path)} lies in the input folder {name}, where it would "
-                    "be read as data the next time; give another folder"
-                )
+    for name in (name for given in inputs for name in _named(given)):
+        if os.path.isdir(name) and _lies_in(path, name):
+            raise OptionError(
+                f"the output {os.fspath(path)} lies in the input folder {name}, where it would "
+                "be read as data the next time; give another folder"
+            )
+        if any(_is_same(path, file) for file in _files_of(name, path)):
+            raise OptionError(f"the output {os.fspath(path)} is also an input; give another name")
+
+
+def _named(given: str) -> list[str]:
+    """Return the files and folders that an input names: itself, or what its pattern matches."""
+    if given.startswith("file://"):
+        given = unquote(given.removeprefix("file://"))
+    found = [] if os.path.exists(given) else glob.glob(given, recursive=True)
+    return found or [given]
+
+
+def _files_of(name: str, output: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield an input, and what is in it where the output may be linked to that."""
+    yield name
+    if os.path.isdir(name) and os.path.exists(output):
+        for folder, _, files in os.walk(name):
+            yield from (os.path.join(folder, file) for file in files)
 
 
 def _is_same(path: str | os.PathLike[str], other: str) -> bool:

@@ -80,6 +80,8 @@ def decode_tensors(
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ModelFileError(f"{name} is not a {kind} file: it is not a regular file.")
             return _decode(file)
+    except _Foreign:
+        raise ModelFileError(f"{name} is not a {kind} file.") from None
     except _Damaged as damage:
         raise ModelFileError(f"{name} is damaged, or not a {kind} file: {damage}.") from None
     except FileNotFoundError:
@@ -113,6 +115,10 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
     _check_depth(value)
     return value
+
+
+class _Foreign(Exception):
+    """A file does not begin as one of this layout."""
 
 
 class _Damaged(Exception):
@@ -216,7 +222,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 9 or start[8:] != b"{" or length > LONGEST_HEADER:
-        raise _Damaged("it does not begin as one")
+        raise _Foreign
     if length > size - 8:
         raise _Damaged(f"its header should have {length} bytes, the file has {size} in all")
     try:

@@ -207,6 +207,29 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path):
     check_output(tmp_path / "other", [str(data)])
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_an_output_that_stands_in_an_input_folder_by_a_link_is_refused(tmp_path, link):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "out").touch()
+    getattr(tmp_path / "data" / "deep" / "part", link)(tmp_path / "out")
+    with pytest.raises(OptionError, match="also an input"):
+        check_output(tmp_path / "out", [str(tmp_path / "data")])
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("deep/a", "{}/**/a"), ("b[1]", "{}/b[1]"), ("c d", "file://{}/c%20d")],
+    ids=["at any depth", "a name that looks like a pattern", "a URI"],
+)
+def test_an_input_is_known_however_it_is_named(tmp_path, name, given):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / name).touch()
+    (tmp_path / "b1").touch()
+    with pytest.raises(OptionError, match="also an input"):
+        check_output(tmp_path / name, [given.format(tmp_path)])
+    check_output(tmp_path / "b1", [given.format(tmp_path)])
+
+
 def test_an_output_inside_an_input_folder_is_refused(tmp_path):
     (tmp_path / "data" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("data")
