@@ -16,7 +16,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_transpose.py tests/test_descent.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion test test-fuzz test-oldest lint bench bench-quick clean
+.PHONY: help demo demo-fashion test test-fuzz test-crash test-oldest lint bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(VENV)/.with-test ## run the tests, with a line coverage report
 
 test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 	$(IN_VENV) python -m tests.fuzz_parquet
+
+test-crash: $(VENV)/.with-test ## load 100,000 damaged model files (minutes)
+	$(IN_VENV) python -m tests.fuzz_models 100000
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) -p no:cacheprovider

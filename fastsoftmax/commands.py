@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import time
@@ -12,11 +13,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsoftmax import tables, wording
-from fastsoftmax.errors import FastsoftmaxError, OptionError
+from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError
 from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions, parse_bytes
 
 if TYPE_CHECKING:
+    from fastsoftmax.model import Model
     from fastsoftmax.progress import Progress
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
@@ -59,7 +61,7 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
         report=progress,
         **given,
     )
-    model.save(args["output"])
+    _save(model, args["output"])
     talk.show("")
     assert progress.last is not None  # an epoch's end is always reported
     facts = wording.training_summary(progress.last, time.perf_counter() - started)
@@ -98,7 +100,7 @@ def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
     before = load(args["model"])
     after = calibrate_model(before, *rows)
     reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
-    after.save(args["output"])
+    _save(after, args["output"])
     facts = wording.calibration_facts(after.record["temperature"], *reports)
     return wording.aligned([*facts, ("model", args["output"])])
 
@@ -207,6 +209,34 @@ class _Told:
             self.talk.show(as_line(progress))
         elif progress.finished:
             self.talk.say(wording.epoch_line(progress))
+
+
+def _save(model: Model, path: str) -> None:
+    """Write a model, to a second place where the first fails: it may be the work of days."""
+    try:
+        model.save(path)
+    except SaveError as error:
+        second = _second_place(model, path)
+        if second is None:
+            raise
+        raise SaveError(f"{error} The model was saved to {second} instead.") from error
+
+
+def _second_place(model: Model, path: str) -> str | None:
+    """Write a model to a folder of its own among the temporary files; return where, if it can."""
+    import tempfile
+
+    try:
+        # A name that nobody else can have taken, in a folder that nobody else can write.
+        second = os.path.join(tempfile.mkdtemp(prefix="fastsoftmax-"), os.path.basename(path))
+    except OSError:
+        return None
+    try:
+        model.save(second)
+    except SaveError:
+        os.rmdir(os.path.dirname(second))
+        return None
+    return second
 
 
 def _as_json(value: Any) -> list[str]:

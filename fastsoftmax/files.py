@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from fastsoftmax.errors import OptionError, SaveError
 
@@ -39,6 +41,7 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
         with reporting(path):
             _flush(partial)
             os.replace(partial, target)
+        with reporting(path, "The new file stands there whole, but a power cut might undo that."):
             _flush(target.parent)
     finally:
         with contextlib.suppress(OSError):
@@ -46,22 +49,22 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def reporting(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an operating system's error into a SaveError that names `path`."""
+def reporting(
+    path: str | os.PathLike[str], state: str = "What stood there is untouched."
+) -> Iterator[None]:
+    """Turn an operating system's error into a SaveError that names `path`, and what is there."""
     try:
         yield
     except SaveError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise SaveError(
-            f"{os.fspath(path)} could not be written: {reason}. What stood there is untouched."
-        ) from error
+        raise SaveError(f"{os.fspath(path)} could not be written: {reason}. {state}") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise OptionError if `path` cannot become a file, so that it is known before the work."""
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if target.is_dir():
         raise OptionError(f"the output {os.fspath(path)} is a folder; give the name of a file")
     if target.exists() and not target.is_file():
@@ -74,6 +77,20 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         )
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OptionError(f"the output folder {target.parent} is not writable; give another")
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return the file that is meant by `path`; raise OptionError where no file can be called so."""
+    try:
+        target = Path(os.path.realpath(path))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            target.lstat()
+    except (OSError, ValueError) as error:  # too long a name, a null byte, a folder that is closed
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(
+            f"the output {os.fspath(path)} cannot be a file: {reason}; give another name"
+        ) from None
+    return target
 
 
 def _create(partial: Path, like: Path) -> None:
@@ -89,6 +106,9 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot flush a folder, and say so
+            raise
     finally:
         os.close(descriptor)
 
@@ -96,18 +116,30 @@ def _flush(path: Path) -> None:
 def check_output(path: str | os.PathLike[str], inputs: Iterable[str]) -> None:
     """Raise OptionError if `path` cannot be written, or is one of the inputs or lies in one."""
     check_writable(path)
-    for given in inputs:
-        given = given.removeprefix("file://")
-        for name in glob.glob(given) or [given]:
-            if _is_same(path, name):
-                raise OptionError(
-                    f"the output {os.fspath(path)} is also an input; give another name"
-                )
-            if os.path.isdir(name) and _lies_in(path, name):
-                raise OptionError(
-                    f"the output {os.fspath(path)} lies in the input folder {name}, where it would "
-                    "be read as data the next time; give another folder"
-                )
+    for name in (name for given in inputs for name in _named(given)):
+        if os.path.isdir(name) and _lies_in(path, name):
+            raise OptionError(
+                f"the output {os.fspath(path)} lies in the input folder {name}, where it would "
+                "be read as data the next time; give another folder"
+            )
+        if any(_is_same(path, file) for file in _files_of(name, path)):
+            raise OptionError(f"the output {os.fspath(path)} is also an input; give another name")
+
+
+def _named(given: str) -> list[str]:
+    """Return the files and folders that an input names: itself, or what its pattern matches."""
+    if given.startswith("file://"):
+        given = unquote(given.removeprefix("file://"))
+    found = [] if os.path.exists(given) else glob.glob(given, recursive=True)
+    return found or [given]
+
+
+def _files_of(name: str, output: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield an input, and what is in it where the output may be linked to that."""
+    yield name
+    if os.path.isdir(name) and os.path.exists(output):
+        for folder, _, files in os.walk(name):
+            yield from (os.path.join(folder, file) for file in files)
 
 
 def _is_same(path: str | os.PathLike[str], other: str) -> bool:

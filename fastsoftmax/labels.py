@@ -17,6 +17,7 @@ from fastsoftmax.errors import DataError, OptionError
 
 INTEGER_KINDS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 KINDS = (*INTEGER_KINDS, "bool", "string")
+LONGEST_FIXED = 256  # letters of a class's name that NumPy holds as unicode
 
 
 class LabelCounts(Protocol):
@@ -41,10 +42,15 @@ class Classes:
         return len(self.values)
 
     def array(self) -> np.ndarray:
-        """Return the classes (K,) as an array of their own dtype (strings as unicode)."""
-        if self.kind == "string":
-            return np.array(self.values, dtype=np.str_)
-        return np.array(self.values, dtype=self.kind)
+        """Return the classes (K,) as an array of their own dtype: strings as unicode.
+
+        Strings are objects where NumPy would strip null bytes from the end of one, or where one is
+        so long that NumPy, which gives all the same room, would waste memory without bound.
+        """
+        if self.kind != "string":
+            return np.array(self.values, dtype=self.kind)
+        fits = all(len(s) <= LONGEST_FIXED and not s.endswith("\0") for s in self.values)
+        return np.array(self.values, dtype=np.str_ if fits else np.object_)
 
 
 def sorted_values(kind: str, values: Iterable[Any]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from reprlib import repr as brief  # what a damaged file says is of any length
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ from fastsoftmax.tensors import decode_tensors, encode_tensors, parse_json
 
 FORMAT = "fastsoftmax"
 VERSION = "1"
+NULLS = ("error", "zero", "mean", "drop")
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Write `model` to `path`; raise SaveError if it has non-finite weights, or on a failure."""
-    if not (np.isfinite(model.weights).all() and np.isfinite(model.bias).all()):
+    if not _are_finite(model.weights, model.bias, model.conditioning, model.deviations):
         raise SaveError(
             f"the model has weights that are not finite; {os.fspath(path)} is not written."
         )
@@ -98,7 +100,7 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model
     version = metadata.get("format_version")
     _require(
         version == VERSION,
-        f"it has format version {version}, and this fastsoftmax reads version {VERSION}",
+        f"it has format version {brief(version)}, and this fastsoftmax reads version {VERSION}",
     )
     try:
         told = parse_json(metadata.get("model", ""))
@@ -116,7 +118,26 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Model
     columns = _read_columns(told["columns"], weights.shape[1])
     history = _list(told["history"], _is_epoch, "its history is malformed")
     record = _read_record(told["record"], *weights.shape)
-    return Model(weights, bias, classes, columns, history, record, conditioning)
+    model = Model(weights, bias, classes, columns, history, record, conditioning)
+    finite = _are_finite(weights, bias, conditioning, model.deviations)
+    _require(finite, "it has weights that are not finite")
+    return model
+
+
+def _are_finite(
+    W: np.ndarray, b: np.ndarray, conditioning: Conditioning | None, deviations: np.ndarray | None
+) -> bool:
+    """Return whether weights are finite, also in raw units and per standard deviation."""
+    # Bounds (d,) of the sizes: raw weights in float64 would need twice the memory of the model.
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = np.maximum(W.max(axis=0), -W.min(axis=0)).astype(np.float64)
+        sums = [largest.sum(), np.abs(b).sum(dtype=np.float64)]
+        if conditioning is not None:
+            largest = largest * conditioning.scale
+            sums.append((largest * np.abs(conditioning.centre)).sum())
+        if deviations is not None:
+            sums.append((largest * deviations).sum())
+        return bool(np.isfinite(sum(sums) + largest.sum()))
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -152,11 +173,10 @@ def _read_weights(tensors: dict[str, np.ndarray], K: int) -> tuple[np.ndarray, n
     _require(set(tensors) == {"weights", "bias"}, "its tensors are not weights and bias")
     weights, bias = tensors["weights"], tensors["bias"]
     _require(weights.dtype == bias.dtype, "weights and bias differ in dtype")
+    _require(weights.dtype.kind == "f", f"its weights are {weights.dtype}")
     _require(weights.ndim == 2 and weights.shape[1] > 0, "its weights are not a matrix")
     _require(weights.shape[0] == K, f"it has {K} classes but weights for {weights.shape[0]}")
     _require(bias.shape == (K,), f"it has {K} classes but a bias of shape {bias.shape}")
-    finite = np.isfinite(weights).all() and np.isfinite(bias).all()
-    _require(bool(finite), "it has weights that are not finite")
     native = weights.dtype.newbyteorder("=")
     return weights.astype(native, copy=False), bias.astype(native, copy=False)
 
@@ -170,7 +190,9 @@ def _read_classes(told: object) -> Classes:
 def _read_values(told: object, what: str) -> Classes:
     described = _object(told, {"kind", "values"}, f"its {what} are malformed")
     kind = described["kind"]
-    _require(isinstance(kind, str) and kind in KINDS, f"its {what} are of no known kind: {kind!r}")
+    _require(
+        isinstance(kind, str) and kind in KINDS, f"its {what} are of no known kind: {brief(kind)}"
+    )
     fits = partial(_fits, kind)
     values = _list(described["values"], fits, f"its {what} are not all of kind {kind}")
     order: Callable[[Any], Any] = str.encode if kind == "string" else int
@@ -181,7 +203,7 @@ def _read_values(told: object, what: str) -> Classes:
 
 def _fits(kind: str, value: object) -> bool:
     if kind == "string":
-        return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+        return _is_text(value)
     if kind == "bool":
         return isinstance(value, bool)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -224,13 +246,15 @@ def _is_column(told: object) -> bool:
         return False
     width = told["width"]
     counted = isinstance(width, int) and not isinstance(width, bool) and width > 0
-    return isinstance(told["name"], str) and (width is None or counted)
+    return _is_text(told["name"]) and (width is None or counted)
 
 
 def _is_epoch(told: object) -> bool:
-    return isinstance(told, dict) and all(
-        value is None or _is_number(value) for value in told.values()
-    )
+    if not isinstance(told, dict) or not all(v is None or _is_number(v) for v in told.values()):
+        return False
+    said = {key for key, value in told.items() if value is not None}
+    validated = "validation_log_loss" not in said or "validation_accuracy" in said
+    return validated and said >= {"epoch", "rows", "log_loss", "accuracy"}
 
 
 def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
@@ -240,6 +264,8 @@ def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
         _require(isinstance(told.get(key), str | None), f"its record has a malformed {key}")
     for key in ("options", "versions"):
         _require(isinstance(told.get(key, {}), dict), f"its record has malformed {key}")
+    nulls = told.get("options", {}).get("nulls", "error")
+    _require(nulls in NULLS, f"its record has an unknown treatment of nulls: {brief(nulls)}")
     prior = told.get("prior")
     if prior is not None:
         shares = isinstance(prior, list) and all(_is_number(p) and 0 <= p <= 1 for p in prior)
@@ -251,6 +277,14 @@ def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
     temperature = told.get("temperature", 1.0)
     _require(_is_finite(temperature) and temperature > 0, "its record has a malformed temperature")
     return told
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is text that UTF-8 can hold."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _is_finite(value: object) -> bool:

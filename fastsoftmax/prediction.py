@@ -201,7 +201,8 @@ def _cast_rows(model: Model, parts: tuple[np.ndarray, ...], start: int, X: np.nd
         here = slice(column, column + width)
         column += width
         is_code = categories_of(part.dtype) is not None
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found then
+        # What does not fit becomes infinite or NaN, and is found then.
+        with np.errstate(over="ignore", invalid="ignore"):
             if is_code:
                 X[:, here] = some == np.arange(width)
             elif conditioning is not None and is_wide(part.dtype):
@@ -241,7 +242,8 @@ def _describe_non_finite(
 def _value(parts: tuple[np.ndarray, ...], row: int, column: int) -> Any:
     for part in parts:
         if column < part_width(part):
-            return part[row, column]
+            is_code = categories_of(part.dtype) is not None
+            return float(part[row, 0] == column) if is_code else part[row, column]
         column -= part_width(part)
     raise IndexError(column)
 

@@ -1,4 +1,4 @@
-"""The only place that knows the safetensors layout.
+"""The only place that knows the safetensors layout, in which models and checkpoints lie.
 
     8 bytes     the header's length, little-endian
     header      JSON: {"__metadata__": {text: text}, name: {dtype, shape, data_offsets}, ...}
@@ -6,68 +6,150 @@
 
 Written here, and not by a library, so that the same model is the same bytes whatever is installed.
 Source: the format's own description, https://github.com/huggingface/safetensors.
+
+Among the metadata is a checksum of all that the file holds, so that a flipped bit is found. It is
+checked where it is there: another program that rewrites a file may leave it out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from reprlib import repr as brief  # what a damaged file says is of any length
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from fastsoftmax.errors import ModelFileError
 
-DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I8": np.dtype("i1"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "U64": np.dtype("<u8"),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
+# A bracket costs a reader a hundred bytes and a microsecond; a million columns need two million.
+MOST_BRACKETS = 5_000_000
+DEEPEST = 32  # objects and lists within each other; we write fewer than ten
+MOST_DIGITS = 300  # of a number: more could not become a float
+CHECKSUM = "sha256"
 
 
 def encode_tensors(
     tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> list[bytes | memoryview]:
-    """Return the pieces of the file that holds float32 or float64 `tensors` and `metadata`."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    pieces: list[bytes | memoryview] = []
+    """Return the pieces of the file that holds `tensors`, `metadata` and a checksum of both."""
+    stored = {name: _as_stored(tensor) for name, tensor in sorted(tensors.items())}
+    header: dict[str, Any] = {
+        "__metadata__": {**metadata, CHECKSUM: _checksum(stored, metadata)},
+    }
     end = 0
-    for name, tensor in sorted(tensors.items()):
-        code = f"F{8 * tensor.dtype.itemsize}"
-        stored = np.ascontiguousarray(tensor, dtype=DTYPES[code])
-        begin, end = end, end + stored.nbytes
-        header[name] = {"dtype": code, "shape": list(stored.shape), "data_offsets": [begin, end]}
-        pieces.append(stored.reshape(-1).view(np.uint8).data)
+    for name, tensor in stored.items():
+        begin, end = end, end + tensor.nbytes
+        offsets = [begin, end]
+        shape = list(tensor.shape)
+        header[name] = {"dtype": CODES[tensor.dtype], "shape": shape, "data_offsets": offsets}
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned
-    return [len(text).to_bytes(8, "little"), text, *pieces]
+    return [len(text).to_bytes(8, "little"), text, *map(_bytes_of, stored.values())]
 
 
 def decode_tensors(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], kind: str = "model"
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the tensors and the metadata of a file; nothing in it is trusted before it is checked.
+    """Return the tensors, read-only, and the metadata of a file of this kind.
 
-    Raises ModelFileError where the file is missing, damaged or not of this layout.
+    Nothing in it is trusted before it is checked, and what is held meanwhile is in proportion to
+    the file. Raises ModelFileError where the file is missing, damaged or not of this layout.
     """
     name = os.fspath(path)
     try:
         with open(path, "rb", opener=_open_quickly) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ModelFileError(f"{name} is not a model file: it is not a regular file.")
-            return _decode(file, name)
+                raise ModelFileError(f"{name} is not a {kind} file: it is not a regular file.")
+            return _decode(file)
+    except _Foreign:
+        raise ModelFileError(f"{name} is not a {kind} file.") from None
+    except _Damaged as damage:
+        raise ModelFileError(f"{name} is damaged, or not a {kind} file: {damage}.") from None
     except FileNotFoundError:
-        raise ModelFileError(f"{name} does not exist; give the path of a model file.") from None
-    except OSError as error:
-        raise ModelFileError(f"{name} could not be read: {error.strerror or error}.") from error
+        raise ModelFileError(f"{name} does not exist; give the path of a {kind} file.") from None
+    except (OSError, ValueError) as error:  # the path may hold a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"{name} could not be read: {reason}.") from error
+    except MemoryError:
+        raise ModelFileError(f"{name} is larger than the memory that is left.") from None
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what JSON text says; raise ValueError for twice the same key, NaN or infinities."""
+    """Return what JSON text says, UTF-8 if it is bytes, where it can be said again.
+
+    Raises ValueError for NaN and infinities, numbers of hundreds of digits, twice the same key,
+    and nesting that would exhaust the stack of whoever walks through it.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise ValueError("it has too many lists and objects")
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_distinct,
+            parse_constant=_refuse_constant,
+            parse_float=_number,
+            parse_int=_whole,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+class _Foreign(Exception):
+    """A file does not begin as one of this layout."""
+
+
+class _Damaged(Exception):
+    """What is wrong with a file."""
+
+
+class _Entry(NamedTuple):
+    """Where a tensor lies and what it is; sorted by where."""
+
+    begin: int
+    end: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def _as_stored(tensor: np.ndarray) -> np.ndarray:
+    return np.asarray(tensor, dtype=tensor.dtype.newbyteorder("<"), order="C")
+
+
+def _bytes_of(tensor: np.ndarray) -> memoryview:
+    return tensor.reshape(-1).view(np.uint8).data
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Return a digest of what is stored, wherever in the file it stands."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        entry = [name, CODES[tensor.dtype], list(tensor.shape)]
+        digest.update(json.dumps(entry).encode())
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
 
 
 def _open_quickly(path: str, flags: int) -> int:
@@ -85,79 +167,106 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _decode(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    header, left = _read_header(file, name)
+def _number(text: str) -> float:
+    if len(text) > MOST_DIGITS:
+        raise ValueError("a number has too many digits")
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(text)
+
+
+def _check_depth(value: Any) -> None:
+    held = [value]
+    for _ in range(DEEPEST):
+        held = [inner for outer in held for inner in _items(outer) if _items(inner)]
+        if not held:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _decode(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    header, left = _read_header(file)
     metadata = header.pop("__metadata__", {})
     if not _is_text_map(metadata):
-        raise _damaged(name, "its metadata are not text")
-    layout = {key: _read_entry(entry, key, name) for key, entry in header.items()}
-    _check_spans(layout, left, name)
+        raise _Damaged("its metadata are not text")
+    layout = {name: _read_entry(entry, name) for name, entry in header.items()}
+    _check_spans(layout.values(), left)
     tensors = {}
-    for key, (dtype, shape, begin, end) in sorted(layout.items(), key=lambda item: item[1][2:]):
-        data = file.read(end - begin)
-        if len(data) != end - begin:
-            raise _damaged(name, "it ended while it was being read")
-        tensors[key] = np.frombuffer(data, dtype).reshape(shape)
+    for name, entry in sorted(layout.items(), key=lambda item: item[1][:2]):
+        data = file.read(entry.end - entry.begin)
+        if len(data) != entry.end - entry.begin:
+            raise _Damaged("it ended while it was being read")
+        tensors[name] = np.frombuffer(data, entry.dtype).reshape(entry.shape)
+    promised = metadata.pop(CHECKSUM, None)
+    if promised is not None and promised != _checksum(tensors, metadata):
+        raise _Damaged("its checksum is not that of what it holds")
     return tensors, metadata
 
 
-def _read_header(file: BinaryIO, name: str) -> tuple[dict[str, Any], int]:
+def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """Return the header and how many bytes follow it."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if len(start) < 9 or start[8:] != b"{" or length > LONGEST_HEADER:
-        raise ModelFileError(f"{name} is not a model file.")
+        raise _Foreign
     if length > size - 8:
-        raise _damaged(name, f"its header should have {length} bytes, the file has {size} in all")
+        raise _Damaged(f"its header should have {length} bytes, the file has {size} in all")
     try:
         header = parse_json(b"{" + file.read(length - 1))
     except ValueError as error:
-        raise _damaged(name, f"its header is not JSON ({error})") from None
-    if not isinstance(header, dict):
-        raise _damaged(name, "its header is not a JSON object")
+        raise _Damaged(f"its header is not JSON ({error})") from None
     return header, size - 8 - length
 
 
-def _read_entry(
-    entry: object, key: str, name: str
-) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    """Return dtype, shape, begin and end of one tensor."""
+def _read_entry(entry: object, name: str) -> _Entry:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(name, f"tensor {key!r} is not described by dtype, shape and data_offsets")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise _damaged(name, f"tensor {key!r} has the dtype {dtype!r}, neither F32 nor F64")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _damaged(name, f"tensor {key!r} has a shape or offsets that are no sizes")
+        raise _Damaged(f"tensor {brief(name)} is not described by dtype, shape and data_offsets")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPES:
+        raise _Damaged(f"tensor {brief(name)} has the dtype {brief(code)}, which is not read")
+    if not _is_shape(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise _Damaged(f"tensor {brief(name)} has a shape or offsets that are no sizes")
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise _damaged(name, f"tensor {key!r} has a shape that does not fit its bytes")
-    return DTYPES[dtype], tuple(shape), begin, end
+    if end - begin != math.prod(shape) * DTYPES[code].itemsize:
+        raise _Damaged(f"tensor {brief(name)} has a shape that does not fit its bytes")
+    return _Entry(begin, end, DTYPES[code], tuple(shape))
 
 
-def _check_spans(
-    layout: dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]], left: int, name: str
-) -> None:
+def _check_spans(layout: Iterable[_Entry], left: int) -> None:
     """Check that the tensors lie back to back and end where the file ends."""
     position = 0
-    for begin, end in sorted((begin, end) for _, _, begin, end in layout.values()):
+    for begin, end in sorted(entry[:2] for entry in layout):
         if begin != position:
-            raise _damaged(name, "its tensors overlap or leave holes")
+            raise _Damaged("its tensors overlap or leave holes")
         position = end
     if position != left:
-        raise _damaged(name, f"its tensors should have {position} bytes, but {left} are there")
+        raise _Damaged(f"its tensors should have {position} bytes, but {left} are there")
 
 
-def _are_sizes(values: object) -> bool:
-    if not isinstance(values, list) or len(values) > 8:
-        return False
-    return all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63 for v in values)
+def _is_shape(values: Any) -> bool:
+    # NumPy refuses what would be too large if no side were 0.
+    return _are_sizes(values) and len(values) <= 8 and math.prod(v or 1 for v in values) < 2**59
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**63 for v in values
+    )
 
 
 def _is_text_map(values: object) -> bool:
     return isinstance(values, dict) and all(isinstance(v, str) for v in values.values())
-
-
-def _damaged(name: str, why: str) -> ModelFileError:
-    return ModelFileError(f"{name} is damaged, or not a model file: {why}.")

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import fields
@@ -493,6 +494,67 @@ def test_an_output_that_cannot_be_is_refused_before_anything_is_read(here, capsy
     assert "also an input" in said(capsys, [*predict, "m.safetensors"], 2)
     assert "also an input" in said(capsys, [*predict, "train.parquet"], 2)
     assert len(pq.read_table("train.parquet")) == ROWS
+
+
+def test_every_output_may_be_no_input_by_any_link(trained, capsys):
+    Path("data").mkdir()
+    Path("data/part.parquet").hardlink_to("test.parquet")
+    Path("hard").hardlink_to("m.safetensors")
+    rows = ["train.parquet", "--target", "label"]
+    for argv in (
+        ["train", *rows, "-o", "train.parquet"],
+        ["train", *rows, "--validation", "data", "-o", "test.parquet"],
+        ["train", *rows, "--init", "m.safetensors", "-o", "hard"],
+        ["predict", "m.safetensors", "data", "-o", "test.parquet"],
+        ["predict", "hard", "train.parquet", "-o", "m.safetensors"],
+        ["calibrate", "hard", "train.parquet", "-o", "m.safetensors"],
+        ["calibrate", "m.safetensors", "data", "-o", "test.parquet"],
+        ["pack", *rows, "-o", "train.parquet"],
+    ):
+        assert "also an input" in said(capsys, argv, 2)
+
+
+@pytest.mark.parametrize("command", ["train", "calibrate"])
+def test_a_model_that_cannot_be_saved_is_saved_in_a_second_place(
+    trained, capsys, monkeypatch, command, tmp_path_factory
+):
+    other, replace = tmp_path_factory.mktemp("other"), os.replace
+
+    def fail_here(source, target):
+        if Path(target).parent == trained:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_here)
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    before = Path("m.safetensors").read_bytes()
+    train = [*TRAIN, *FEATURES, "--quiet"]
+    calibrate = ["calibrate", "m.safetensors", "test.parquet", "-o", "c.safetensors"]
+    sentence = said(capsys, train if command == "train" else calibrate, 1)
+    words = (
+        r"fastsoftmax: (\w)\.safetensors could not be written: No space left on device\. What stood"
+        r" there is untouched\. The model was saved to (\S+/\1\.safetensors) instead\.\n"
+    )
+    place = Path(re.fullmatch(words, sentence)[2])
+    assert place.parent.parent == other
+    assert place.parent.stat().st_mode & 0o077 == 0
+    model = fastsoftmax.load(place)
+    assert ("temperature" in model.record) == (command == "calibrate")
+    assert Path("m.safetensors").read_bytes() == before
+    assert sorted(os.listdir()) == ["m.safetensors", "test.parquet", "train.parquet"]
+
+
+def test_a_model_that_can_be_saved_nowhere_leaves_nothing_behind(
+    trained, capsys, monkeypatch, tmp_path_factory
+):
+    other = tmp_path_factory.mktemp("other")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "Full")))
+    for place in (other, other / "missing"):
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        sentence = said(capsys, [*TRAIN, *FEATURES, "--quiet"], 1)
+        assert sentence.endswith("could not be written: Full. What stood there is untouched.\n")
+    assert not any(other.iterdir())
+    assert sorted(os.listdir()) == ["m.safetensors", "test.parquet", "train.parquet"]
 
 
 def test_what_predict_cannot_write_is_refused(trained, capsys):

@@ -1,14 +1,19 @@
-"""Some of the damaged files of `make test-fuzz`, which has five hundred."""
+"""Some of the damaged files of `make test-fuzz` and `make test-crash`, which have many more."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_damaged_files_end_well_or_in_one_sentence():
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("fuzz_parquet", "20"), ("fuzz_models", "500")], ids=["data", "models"]
+)
+def test_damaged_files_end_well_or_in_one_sentence(kind, count):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz_parquet", "20"],
+        [sys.executable, "-m", f"tests.{kind}", count],
         capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "20 damaged files" in done.stdout
+    assert f"{count} damaged files" in done.stdout

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import fastsoftmax
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import ModelFileError, SaveError
+from fastsoftmax.files import write_file
 from fastsoftmax.labels import Classes, given_classes, sort_classes
 from fastsoftmax.model import Model, load
 from fastsoftmax.tensors import decode_tensors, encode_tensors
@@ -32,15 +33,18 @@ CLASSES = [
 
 
 def split(path: Path) -> tuple[dict, bytes]:
-    """Return the header and the tensors' bytes of a file."""
+    """Return the header, without its checksum, and the tensors' bytes of a file."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
-    return json.loads(raw[8 : 8 + length]), raw[8 + length :]
+    header = json.loads(raw[8 : 8 + length])
+    del header["__metadata__"]["sha256"]
+    return header, raw[8 + length :]
 
 
-def join(path: Path, header: dict | str, data: bytes) -> None:
+def join(path: Path, header: dict | str | bytes, data: bytes) -> None:
     """Write a file of a header and the tensors' bytes."""
-    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    text = json.dumps(header) if isinstance(header, dict) else header
+    text = text if isinstance(text, bytes) else text.encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
@@ -191,7 +195,7 @@ def test_a_header_longer_than_the_file_is_refused_before_it_is_read(saved):
     with pytest.raises(ModelFileError, match="67108864 bytes, the file has 10 in all"):
         load(saved)
     saved.write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ModelFileError, match="not a model file"):
+    with pytest.raises(ModelFileError, match=r"m is not a model file\.$"):
         load(saved)
 
 
@@ -205,6 +209,12 @@ def test_a_header_longer_than_the_file_is_refused_before_it_is_read(saved):
         ('{"__metadata__":[]}', "not text"),
         ('{"a":[]}', "not described"),
         ("{}", "not written by fastsoftmax"),
+        ("{\udce9}".encode("utf-8", "surrogateescape"), "not JSON"),
+        ('{"a":' + "[" * 40 + "]" * 40 + "}", "nested too deeply"),
+        ('{"a":[' + "[]," * 5_000_000 + "0]}", "too many lists"),
+        ('{"a":1e999}', "too large"),
+        ('{"a":' + "9" * 5000 + "}", "too many digits"),
+        ('{"a":0.' + "9" * 5000 + "}", "too many digits"),
     ],
 )
 def test_a_header_that_is_no_header_is_refused(saved, text, why):
@@ -216,10 +226,13 @@ def test_a_header_that_is_no_header_is_refused(saved, text, why):
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
-        ({"dtype": "I64"}, "neither F32 nor F64"),
-        ({"dtype": ["F32"]}, "neither F32 nor F64"),
+        ({"dtype": "I32"}, "differ in dtype"),
+        ({"dtype": "I64"}, "does not fit its bytes"),
+        ({"dtype": "BF16"}, "dtype 'BF16', which is not read"),
+        ({"dtype": ["F32"]}, "which is not read"),
+        ({"shape": [0, 2**62], "data_offsets": [12, 12]}, "no sizes"),
         ({"shape": [3, 5]}, "does not fit its bytes"),
-        ({"shape": [2**62, 2**62]}, "does not fit its bytes"),
+        ({"shape": [2**62, 2**62]}, "no sizes"),
         ({"shape": [-3, -4]}, "no sizes"),
         ({"shape": [3.0, 4]}, "no sizes"),
         ({"shape": [True, 12]}, "no sizes"),
@@ -242,6 +255,53 @@ def test_tensors_that_contradict_the_file_are_refused(saved, entry, why):
         load(saved)
 
 
+def test_a_flipped_bit_anywhere_is_found(saved):
+    whole = saved.read_bytes()
+    for at in range(len(whole)):
+        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with contextlib.suppress(ModelFileError):
+            got, want = load(saved), make_model()  # what is changed is a name for the checksum
+            np.testing.assert_array_equal(got.weights, want.weights)
+            assert got.record == want.record
+
+
+def test_what_a_damaged_file_says_of_itself_is_cut_short(saved):
+    header, data = split(saved)
+    header["x" * 10**6] = {}
+    join(saved, header, data)
+    with pytest.raises(ModelFileError, match=r"xxx\.\.\.xxx") as caught:
+        load(saved)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "path", ["a\0b", "x" * 300], ids=["a null byte", "a name that is too long"]
+)
+def test_a_path_that_cannot_be_is_refused(path):
+    with pytest.raises(ModelFileError, match="could not be read"):
+        load(path)
+
+
+@pytest.mark.parametrize("label", ["a\0", "x" * 10**6])
+def test_a_class_of_any_name_is_predicted_as_it_is(saved, label):
+    model = make_model(2, classes=given_classes(["b", label]))
+    model.bias = np.float32([9 if v == label else -9 for v in model.classes_.values])
+    model.save(saved)
+    assert load(saved).predict(np.zeros((2, 4))).tolist() == [label, label]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)])
+def test_tensors_of_any_number_come_back(tmp_path, dtype, shape):
+    want = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+    write_file(tmp_path / "t", encode_tensors({"t": want, "s": want.T}, {"of": "é"}))
+    tensors, metadata = decode_tensors(tmp_path / "t", "checkpoint")
+    assert metadata == {"of": "é"}
+    assert tensors["t"].dtype == want.dtype
+    np.testing.assert_array_equal(tensors["t"], want, strict=True)
+    np.testing.assert_array_equal(tensors["s"], want.T, strict=True)
+
+
 def test_tensors_that_are_not_a_models_are_refused(saved):
     header, data = split(saved)
     header["W"] = header.pop("weights")
@@ -255,6 +315,9 @@ def test_weights_that_are_not_finite_are_refused(saved):
     join(saved, header, data[:-4] + np.float32("nan").tobytes())
     with pytest.raises(ModelFileError, match="not finite"):
         load(saved)
+
+
+EPOCH = {"epoch": 1, "rows": 9, "log_loss": 0.5, "accuracy": 0.75}
 
 
 def described(**changes) -> dict:
@@ -294,6 +357,14 @@ def described(**changes) -> dict:
         (described(columns=[{"name": "a", "width": 2}] * 2), "two of its columns"),
         (described(history={}), "history is malformed"),
         (described(history=[{"epoch": "one"}]), "history is malformed"),
+        (described(history=[{"epoch": 1}]), "history is malformed"),
+        (described(history=[EPOCH | {"rows": None}]), "history is malformed"),
+        (described(history=[EPOCH | {"validation_log_loss": 1}]), "history is malformed"),
+        (described(columns=[{"name": "\udc80", "width": 4}]), "columns are malformed"),
+        (described(record={"options": {"nulls": "guess"}}), "treatment of nulls: 'guess'"),
+        (described(record={"options": {"nulls": []}}), "treatment of nulls"),
+        (described(record={"temperature": 10**400}), "too many digits"),
+        (described(record={"deviations": [1e308] * 4}), "not finite"),
         (described(record=[]), "record is malformed"),
         (described(record={"target": 1}), "malformed target"),
         (described(record={"options": []}), "malformed options"),
@@ -319,7 +390,7 @@ def test_a_model_of_a_later_format_says_so(saved):
     header, data = split(saved)
     header["__metadata__"]["format_version"] = "2"
     join(saved, header, data)
-    with pytest.raises(ModelFileError, match="format version 2, and this fastsoftmax reads"):
+    with pytest.raises(ModelFileError, match="format version '2', and this fastsoftmax reads"):
         load(saved)
 
 
