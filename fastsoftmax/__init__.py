@@ -16,6 +16,7 @@ from fastsoftmax.errors import (
     ModelFileError,
     OptionError,
     SaveError,
+    TrainingInterrupted,
     UnknownOptionError,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "Report",
     "SaveError",
     "SoftmaxClassifier",
+    "TrainingInterrupted",
     "UnknownOptionError",
     "calibrate",
     "evaluate",

@@ -4,6 +4,8 @@ Every exception says what is wrong, where, and what to do; `exit_code` is what t
 returns for it.
 """
 
+from typing import Any
+
 
 class FastsoftmaxError(Exception):
     """Base of every error that fastsoftmax raises on purpose."""
@@ -45,3 +47,19 @@ class DivergedError(FastsoftmaxError, ArithmeticError):
 
 class SaveError(FastsoftmaxError, OSError):
     """A result could not be written; what stood there before is untouched."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted; `model` is what it had learnt by then."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__("training was interrupted; .model is what it had learnt by then")
+        self.model = model
+
+
+class StoppedError(FastsoftmaxError):
+    """A run ended by a signal before it was done; the message says what was kept."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

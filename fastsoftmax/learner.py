@@ -237,8 +237,11 @@ class Learner:
                 raise DivergedError(
                     "the loss is not finite: scale the features, or take dtype=float64."
                 )
-        if self._best is None:
-            self._found = self._as_weights(end.point.x)
+        self.reach(end.point.x)
+
+    def reach(self, theta: np.ndarray) -> None:
+        """Have found the weights theta (K, d + 1), the bias last."""
+        self._found = self._as_weights(theta)
 
     def _batch(self, window: Window) -> Batch:
         order = np.arange(window.rows)

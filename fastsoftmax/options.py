@@ -14,6 +14,7 @@ from typing import Any
 from fastsoftmax.errors import OptionError, UnknownOptionError
 
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
+UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
 MOST_READERS = 8  # unless asked for
 UNITS = {
     "": 1, "b": 1,
@@ -100,6 +101,13 @@ class TrainOptions:
     readers: int | None = option(
         None, "threads that decode; default as many as threads, at most 8", shapes_model=False
     )
+    checkpoint: str | None = option(
+        None, "folder where the state of the run is kept", shapes_model=False
+    )
+    checkpoint_every: str | int = option(
+        "30s", "time between checkpoints, as 30s or 5m, or rows", shapes_model=False
+    )
+    resume: bool = option(False, "go on from the last checkpoint", shapes_model=False)
     verbose: bool = option(False, "log one line an epoch to stderr", shapes_model=False)
 
     def __post_init__(self) -> None:
@@ -246,6 +254,12 @@ def _check_ranges(o: TrainOptions) -> None:
         "class_weight must be balanced, or a number >= 0 for each class",
         o.class_weight,
     )
+    every = str(o.checkpoint_every)
+    _require(
+        re.fullmatch(r"\d+(\.\d+)?[smh]|[1-9]\d*", every) is not None,
+        "checkpoint_every must be a time, as 30s or 5m, or a number of rows",
+        o.checkpoint_every,
+    )
     _require(parse_bytes(o.memory) >= 10**7, "memory must be at least 10MB", o.memory)
 
 
@@ -263,6 +277,7 @@ def _check_choices(o: TrainOptions) -> None:
         "adaptive": (True, False),
         "fit_intercept": (True, False),
         "null_indicators": (True, False),
+        "resume": (True, False),
     }
     for name, allowed in choices.items():
         value = getattr(o, name)
@@ -275,5 +290,7 @@ def _check_together(o: TrainOptions) -> None:
         raise OptionError("standardize=True scales features, which conditioning=off forbids")
     if o.solver == "lbfgs" and o.batch_size > 1:
         raise OptionError("batch_size is of the solver sgd; lbfgs takes all rows at once")
+    if o.resume and o.checkpoint is None:
+        raise OptionError("resume goes on from a checkpoint: name its folder with checkpoint=")
     if o.adaptive and (o.batch_size > 1 or o.solver == "lbfgs"):
         raise OptionError("adaptive=True takes a step per row: leave batch_size 1 and solver sgd")

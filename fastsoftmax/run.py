@@ -16,7 +16,7 @@ import numpy as np
 
 from fastsoftmax.data.feed import Feed, choose_reading, settle_plan
 from fastsoftmax.data.mixing import POOR, Mixing
-from fastsoftmax.data.shuffle import Plan, row_order
+from fastsoftmax.data.shuffle import row_order
 from fastsoftmax.data.source import LabelScan, Source
 from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
@@ -71,7 +71,7 @@ class Run:
         settings: Sequence[TrainOptions],
         report: Callable[[Progress], bool | None] | None = None,
         *,
-        plan: Plan | None = None,
+        plan: Sequence[Any] | None = None,
         validated: bool = False,
         weights_as_given: bool = False,
         halves: bool = False,
@@ -79,7 +79,7 @@ class Run:
     ) -> None:
         """settings: the options of each model, which agree in all that concerns the rows.
 
-        plan: which rows are shuffled together, where that is known already. validated: there will
+        plan: its kind, window and buckets, where these are known already. validated: there will
         be `validation`. halves: the worse half of the field is given up now and then.
         """
         self.source, self.classes, self.scan = source, classes, scan
@@ -88,7 +88,10 @@ class Run:
         self.report, self.halves, self.keeper = report, halves, keeper
         self.told_to_stop = False
         segments = None if scan is None else scan.segments
-        self.plan = settle_plan(source, options, segments) if plan is None else plan
+        self.plan = settle_plan(source, options, segments)
+        if plan is not None:
+            kind, window, buckets = plan
+            self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)
         self.validated = validated or options.holdout is not None
         threads = options.threads if len(settings) == 1 else 1
         self._closing = ExitStack()
@@ -145,6 +148,11 @@ class Run:
         limit = self.options.max_seconds
         return self.told_to_stop or (limit is not None and self.seconds >= limit)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has been learnt."""
+        return self.visited > 0
+
     def _finishes(self, o: TrainOptions) -> bool:
         """Whether full gradients end the run: all rows are at hand, and passes over them short."""
         if o.solver == "lbfgs":
@@ -174,6 +182,14 @@ class Run:
             if not self.is_over:
                 self.place.phase = "done"
         self._keep()
+        if self.place.phase == "steps":
+            self.close_epoch()
+
+    def close_epoch(self) -> None:
+        """Note how an epoch went that ended before its end, if one did."""
+        for learner in self._active():
+            if learner.sums.rows > 0:
+                self._note_epoch(learner)
 
     def state(self) -> State:
         """Return all that the rest of the run depends on: facts, and arrays by name."""
@@ -182,6 +198,7 @@ class Run:
             "visited": self.visited,
             "halving": self._halving,
             "retreats": self._retreats,
+            "plan": [self.plan.kind, self.plan.window, self.plan.buckets],
             "warned": [self._warned, self._warned_of_mixing],
             "dropped": [[i, why] for i, why in self.dropped.items()],
             "mixing": None if self._mixing is None else self._mixing.state(),
@@ -358,6 +375,7 @@ class Run:
         logger.info("%s", progress)
         self._report(progress)
         self._journey = journey
+        learner.reach(journey.point.x)
         self.visited += steps
         journey.is_over = journey.is_over or learner.is_over
         if self.keeper is not None and self.keeper.is_due(self.visited):
@@ -407,19 +425,22 @@ class Run:
                 raise DataError(
                     "no row is left to train on: give other data, or a smaller holdout=."
                 )
-            rate = learner.first_rate or 0.0
-            progress = replace(self._progress(learner), learning_rate=rate, finished=True)
-            progress = self._validated(learner, replace(progress, **learner.worth()))
-            facts = progress.facts()
-            if self._mixing is not None:
-                facts["mixing"] = self._mixing.value
-            learner.end_epoch(facts)
-            logger.info("%s", progress)
-            self._report(progress)
-            self._warn_of_loss(learner, progress)
+            self._note_epoch(learner)
         self._warn_of_mixing()
         self.place = Place("steps", self.place.epoch + 1)
         self._good = None
+
+    def _note_epoch(self, learner: Learner) -> None:
+        rate = learner.first_rate or 0.0
+        progress = replace(self._progress(learner), learning_rate=rate, finished=True)
+        progress = self._validated(learner, replace(progress, **learner.worth()))
+        facts = progress.facts()
+        if self._mixing is not None:
+            facts["mixing"] = self._mixing.value
+        learner.end_epoch(facts)
+        logger.info("%s", progress)
+        self._report(progress)
+        self._warn_of_loss(learner, progress)
 
     def _warn_of_mixing(self) -> None:
         if self._mixing is None or self._warned_of_mixing:

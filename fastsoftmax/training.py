@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax import __version__
+from fastsoftmax.checkpoint import Checkpoints
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
-from fastsoftmax.data.source import Column, Source
+from fastsoftmax.data.source import Column, LabelScan, Source
 from fastsoftmax.data.survey import Treatment
-from fastsoftmax.errors import DataError, DivergedError, OptionError
-from fastsoftmax.labels import given_classes
+from fastsoftmax.errors import DataError, DivergedError, OptionError, TrainingInterrupted
+from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.learner import Learner
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
@@ -28,17 +30,14 @@ from fastsoftmax.run import Run
 logger = logging.getLogger("fastsoftmax")
 
 
-def _open_validation(
-    validation: Any, model_columns: Any, target: Any, weight: Any, run: Run
-) -> Feed:
+def _open_validation(rows: Rows, run: Run) -> Feed:
     """Open validation data like the training data: (X, y) or (X, y, weight), or named columns."""
-    if isinstance(validation, tuple):
-        data, target, *rest = validation
+    data, target, weight = rows.validation, rows.target, rows.weight
+    if isinstance(data, tuple):
+        data, target, *rest = data
         weight = rest[0] if rest else None
-    else:
-        data = validation
     source = open_source(
-        data, target, weight=weight, like=model_columns, like_width=run.source.n_features,
+        data, target, weight=weight, like=run.source.columns, like_width=run.source.n_features,
         memory=run.options.memory_bytes // 4 // run.options.reader_count,
         treatment=Treatment(run.options.nulls),
     )  # fmt: skip
@@ -54,7 +53,7 @@ def _open_validation(
     return Feed(source, run.classes, plan, choose_reading(source, plan, options))
 
 
-def _record(run: Run, learner: Learner, target: Any, weight: Any) -> dict[str, Any]:
+def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
     """Return what a model remembers of its run: nothing of the clock, the machine or paths."""
     settled, schedule, history = learner.settled, learner.schedule, learner.history
     assert settled is not None
@@ -71,9 +70,9 @@ def _record(run: Run, learner: Learner, target: Any, weight: Any) -> dict[str, A
         "deviations": None if moments is None else [float(s) for s in moments.deviation],
         "window": run.plan.window if run.plan.kind in ("window", "full") else None,
         "buckets": run.plan.buckets or None,
-        "target": target if isinstance(target, str) else None,
-        "weight": weight if isinstance(weight, str) else None,
-        "rows": history[-1]["rows"],
+        "target": rows.target if isinstance(rows.target, str) else None,
+        "weight": rows.weight if isinstance(rows.weight, str) else None,
+        "rows": history[-1]["rows"] if history else learner.seen,
         "prior": [float(m) / total for m in run.mass],
         "data": run.source.fingerprint(),
         "versions": {"fastsoftmax": __version__, **versions},
@@ -143,52 +142,113 @@ def train(
     weights_as_given: do not divide weights by their mean.
     options: see docs/options.md and TrainOptions.
 
-    Raises OptionError, DataError (naming file, row and column) and DivergedError.
+    Raises OptionError, DataError (naming file, row and column), DivergedError, and on an interrupt
+    TrainingInterrupted, whose `model` is what was learnt by then.
     """
-    chosen = TrainOptions.of(**options)
-    if target is None:
+    rows = Rows(data, target, features, weight, classes, categorical, validation, init)
+    with trained(rows, [TrainOptions.of(**options)], report, as_given=weights_as_given) as run:
+        return model_of(run, run.field[0], rows)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is trained on, as `train` is given it."""
+
+    data: Any
+    target: Any
+    features: Sequence[str] | None = None
+    weight: Any = None
+    classes: Sequence[Any] | None = None
+    categorical: Sequence[str] | None = None
+    validation: Any = None
+    init: Model | None = None
+
+
+@contextmanager
+def trained(
+    rows: Rows,
+    settings: list[TrainOptions],
+    report: Callable[[Progress], bool | None] | None,
+    *,
+    as_given: bool = False,
+    halves: bool = False,
+) -> Iterator[Run]:
+    """Give the run that has trained a model of each settings, which agree in what concerns rows."""
+    chosen = settings[0]
+    if rows.target is None:
         raise OptionError("target is missing: name the label column, or give an array of labels")
-    if validation is not None and chosen.holdout is not None:
+    if rows.validation is not None and chosen.holdout is not None:
         raise OptionError("validation= and holdout= exclude each other: choose one")
     with ExitStack() as stack:
         if chosen.verbose:
             stack.enter_context(_talk())
-        source = open_source(
-            data,
-            target,
-            weight=weight,
-            features=features,
-            like=_like(init),
-            categorical=categorical,
-            treatment=_treatment(chosen),
-            memory=chosen.memory_bytes // chosen.reader_count,
-        )
+        source = _opened(rows, chosen)
         stack.callback(source.close)
-        if _like(init) is None:
-            source.learn(_holdout_mask(chosen))
-        known = None if classes is None else given_classes(classes)
-        scan = None
-        if source.one_pass:
-            _check_one_pass(source, classes, chosen)
-        else:
-            scan = source.scan_labels(known, _holdout_mask(chosen))
-        found = known if scan is None else scan.classes
-        assert found is not None
+        classes, scan = _scanned(source, rows, chosen)
+        keeper, state = None, None
+        if chosen.checkpoint is not None:
+            identity = _identity(source, classes, scan, settings, rows, as_given)
+            keeper = stack.enter_context(
+                Checkpoints(chosen.checkpoint, chosen.checkpoint_every, identity)
+            )
+            state = keeper.load(resume=chosen.resume)
         run = stack.enter_context(
             Run(
-                source, found, scan, [chosen], report,
-                validated=validation is not None, weights_as_given=weights_as_given,
+                source, classes, scan, settings, report, plan=state and state[0]["plan"],
+                validated=rows.validation is not None, weights_as_given=as_given,
+                halves=halves, keeper=keeper,
             )
         )  # fmt: skip
-        if init is not None:
-            _begin_from(run, init)
-        if validation is not None:
-            run.validation = _open_validation(validation, source.columns, target, weight, run)
-        run.train()
-        return _model(run, run.field[0], target, weight)
+        if rows.init is not None:
+            _begin_from(run, rows.init)
+        if rows.validation is not None:
+            run.validation = _open_validation(rows, run)
+        if state is not None:
+            run.restore(state)
+        try:
+            run.train()
+        except KeyboardInterrupt:
+            if not run.has_begun:
+                raise
+            run.close_epoch()
+            raise TrainingInterrupted(model_of(run, run.field[0], rows)) from None
+        yield run
 
 
-def _model(run: Run, learner: Learner, target: Any, weight: Any) -> Model:
+def _opened(rows: Rows, options: TrainOptions) -> Source:
+    """Open the rows, and learn of them what must be known before training."""
+    like = _like(rows.init)
+    source = open_source(
+        rows.data,
+        rows.target,
+        weight=rows.weight,
+        features=rows.features,
+        like=like,
+        categorical=rows.categorical,
+        treatment=_treatment(options),
+        memory=options.memory_bytes // options.reader_count,
+    )
+    try:
+        if like is None:
+            source.learn(_holdout_mask(options))
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def _scanned(source: Source, rows: Rows, options: TrainOptions) -> tuple[Classes, LabelScan | None]:
+    """Return the classes, and what the labels told, where they can be read beforehand."""
+    known = None if rows.classes is None else given_classes(rows.classes)
+    if source.one_pass:
+        _check_one_pass(source, rows.classes, options)
+        assert known is not None
+        return known, None
+    scan = source.scan_labels(known, _holdout_mask(options))
+    return scan.classes, scan
+
+
+def model_of(run: Run, learner: Learner, rows: Rows) -> Model:
     """Return what a learner has learnt."""
     coef, intercept = learner.weights()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
@@ -203,9 +263,48 @@ def _model(run: Run, learner: Learner, target: Any, weight: Any) -> Model:
         run.classes,
         run.source.columns,
         learner.history,
-        _record(run, learner, target, weight),
+        _record(run, learner, rows),
         learner.settled.conditioning,
     )
+
+
+def _identity(
+    source: Source,
+    classes: Classes,
+    scan: LabelScan | None,
+    settings: list[TrainOptions],
+    rows: Rows,
+    as_given: bool,
+) -> dict[str, Any]:
+    """Return all that shapes the model, to be compared when a run is resumed."""
+    if scan is None:
+        raise OptionError("a reader can be read once, so nothing can be resumed: no checkpoint=")
+    versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
+    data = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
+    init = rows.init
+    start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
+    return {
+        "options": [options.shaping() for options in settings],
+        "versions": {"fastsoftmax": __version__, **versions},
+        "data": {str(i): facts for i, facts in enumerate(data)},
+        "features": list(source.feature_names or [source.n_features]),
+        "classes": [classes.kind, list(classes.values)],
+        "counts": scan.counts.tolist(),
+        "weights": [float(mass) for mass in scan.mass],
+        "weights_as_given": as_given,
+        "init": start,
+        "validated": rows.validation is not None,
+    }
+
+
+def _checksum(source: Source, classes: Classes) -> int:
+    """Return a checksum of rows that have no file to be known by."""
+    found = 0
+    for chunk in source.chunks(classes):
+        for part in (*chunk.parts, chunk.labels, chunk.weights):
+            if part is not None:
+                found = zlib.crc32(np.ascontiguousarray(part).view(np.uint8).data, found)
+    return found
 
 
 def _treatment(options: TrainOptions) -> Treatment:
