@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastsoftmax.evaluation import evaluate
     from fastsoftmax.model import Model, load
     from fastsoftmax.report import Report
+    from fastsoftmax.sweep import Sweep, sweep
     from fastsoftmax.training import train
 
 __version__ = "0.1.0"
@@ -43,12 +44,14 @@ __all__ = [
     "Report",
     "SaveError",
     "SoftmaxClassifier",
+    "Sweep",
     "TrainingInterrupted",
     "UnknownOptionError",
     "calibrate",
     "evaluate",
     "load",
     "pack",
+    "sweep",
     "train",
 ]
 
@@ -57,10 +60,12 @@ _HOMES = {
     "Packed": "data.pack",
     "Report": "report",
     "SoftmaxClassifier": "estimator",
+    "Sweep": "sweep",
     "calibrate": "calibration",
     "evaluate": "evaluation",
     "load": "model",
     "pack": "data.pack",
+    "sweep": "sweep",
     "train": "training",
 }
 

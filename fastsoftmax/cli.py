@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from fastsoftmax import __version__, commands
 from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import SWEPT, TrainOptions
 from fastsoftmax.wording import printable
 
 ERASE_LINE = "\r\x1b[K"
@@ -34,6 +34,7 @@ usage: fastsoftmax COMMAND ...
 Softmax regression on more rows than fit in memory, straight from Parquet and Arrow.
 
   fastsoftmax train     learn a model from data with a column of classes
+  fastsoftmax sweep     learn a model of each of many settings over one read of the data
   fastsoftmax evaluate  measure a model on rows whose classes are known
   fastsoftmax calibrate make a model as sure as validation data show it may be
   fastsoftmax predict   write a class and its probability for each row
@@ -88,8 +89,11 @@ def _dispatch(argv: list[str]) -> None:
         build, run = COMMANDS[argv[0]]
         parser = build()
         _refuse_unknown(argv[1:], parser)
-        for line in run(vars(parser.parse_intermixed_args(argv[1:])), _Talk()):
-            print(printable(line))
+        talk = _Talk()
+        args = vars(parser.parse_intermixed_args(argv[1:]))
+        with _stopping_gently(talk) if argv[0] in GENTLE else contextlib.nullcontext():
+            for line in run(args, talk):
+                print(printable(line))
 
 
 def _fail(code: int, sentence: str) -> int:
@@ -104,6 +108,7 @@ class _Talk:
 
     def __init__(self) -> None:
         self.is_live = sys.stderr.isatty()
+        self.signal = 0  # that asked to stop
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -135,6 +140,31 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _stopping_gently(talk: _Talk) -> Iterator[None]:
+    """Let a first request to stop be noticed between rows, and a second one end all at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        if talk.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if talk.signal:
+            raise SystemExit(128 + number)
+        talk.signal = number
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:  # as in a job that runs in the background
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -175,6 +205,31 @@ def _train_parser() -> _Parser:
         "Learn a model from data with a column of classes, and say how it went.",
         "fastsoftmax train data/*.parquet --target label -o model.safetensors --epochs 5",
     )
+    _add_training(parser, _add_option)
+    return parser
+
+
+def _sweep_parser() -> _Parser:
+    parser = _parser(
+        "sweep",
+        "Train a model of each combination of options, over one read of the data, and rank them."
+        "\nOptions that say so take several values, separated by commas.",
+        "fastsoftmax sweep data/*.parquet --target label -o best.safetensors --l2 0,1e-5,1e-4",
+    )
+    _add_training(parser, _add_swept)
+    parser.add_argument(
+        "--no-halve", action="store_true", help="train all settings to the end (default: the worse"
+        " half is given up now and then)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--all", metavar="FOLDER", help="write all models that were trained to the end there, too"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_training(parser: _Parser, add_option: Callable[[Any, Any], None]) -> None:
+    """Add what is trained on, where the model goes, and the options."""
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--target", required=True, metavar="COL", help="the column of classes")
     parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
@@ -191,11 +246,10 @@ def _train_parser() -> _Parser:
     parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
     options = parser.add_argument_group("options of the run")
     for field in fields(TrainOptions):
-        _add_option(options, field)
+        add_option(options, field)
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="no progress on stderr")
     talk.add_argument("--verbose", action="store_true", help="say more on stderr")
-    return parser
 
 
 def _evaluate_parser() -> _Parser:
@@ -340,6 +394,27 @@ def _add_option(parser: Any, field: Any) -> None:
     parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
+def _add_swept(parser: Any, field: Any) -> None:
+    """Add an option of TrainOptions that takes a list, where settings may differ in it."""
+    before = len(parser._group_actions)
+    _add_option(parser, field)
+    for action in parser._group_actions[before:]:
+        if field.name in SWEPT and not isinstance(action, argparse.BooleanOptionalAction):
+            action.type = _several(action.type, ";" if field.name == "class_weight" else ",")
+            action.help += "; several: separated by " + ("semicolons" if field.name ==
+                "class_weight" else "commas")  # fmt: skip
+
+
+def _several(convert: Callable[[str], Any], separator: str) -> Callable[[str], Any]:
+    """Return what converts a list of values, and one value to itself."""
+
+    def converted(text: str) -> Any:
+        values = [convert(word) for word in text.split(separator)]
+        return values if len(values) > 1 else values[0]
+
+    return converted
+
+
 def _or_auto(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: text if text == "auto" else convert(text)
 
@@ -387,8 +462,10 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {bare[nearest[0]]}?" if nearest else "; see --help"
 
 
+GENTLE = ("train", "sweep")  # commands that end between rows when they are told to stop
 COMMANDS = {
     "train": (_train_parser, commands.train),
+    "sweep": (_sweep_parser, commands.sweep),
     "evaluate": (_evaluate_parser, commands.evaluate),
     "calibrate": (_calibrate_parser, commands.calibrate),
     "predict": (_predict_parser, commands.predict),

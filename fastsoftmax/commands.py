@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsoftmax import tables, wording
-from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError
+from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
 from fastsoftmax.files import check_output
 from fastsoftmax.options import TrainOptions, parse_bytes
 
@@ -28,6 +28,7 @@ class Talk(Protocol):
     """How a command speaks to whoever waits for it."""
 
     is_live: bool
+    signal: int  # that asked to stop, or 0
 
     def say(self, line: str) -> None:
         """Say a line that stays."""
@@ -44,30 +45,78 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
     validation, init = args["validation"], args["init"]
     check_output(args["output"], [*args["data"], *(validation or []), *([init] if init else [])])
 
-    from fastsoftmax.model import load
     from fastsoftmax.training import train as train_model
 
     started = time.perf_counter()
     progress = _Told(talk, silent=args["quiet"] or args["verbose"])
-    model = train_model(
-        _one_or_all(args["data"]),
-        args["target"],
-        features=args["features"],
-        weight=args["weight"],
-        categorical=args["categorical"],
-        classes=args["classes"] and _typed_classes(args["classes"], args["data"], args["target"]),
-        validation=validation and _one_or_all(validation),
-        init=load(init) if init else None,
-        report=progress,
-        **given,
-    )
+    model = train_model(**_what_is_trained_on(args), report=progress, **given)
+    if talk.signal and options.checkpoint:
+        raise StoppedError(
+            f"stopped before its end. The state of the run is kept in {options.checkpoint}: go on"
+            " with --resume.",
+            talk.signal,
+        )
     _save(model, args["output"])
     talk.show("")
+    if talk.signal:
+        raise StoppedError(
+            f"stopped before its end. The model as it was then is in {args['output']}.", talk.signal
+        )
     assert progress.last is not None  # an epoch's end is always reported
     facts = wording.training_summary(progress.last, time.perf_counter() - started)
     return wording.aligned(
         [*facts, ("model", args["output"]), ("to repeat", _same_run(args, options))]
     )
+
+
+def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Train many settings, write the best model, and return how they rank."""
+    names = [field.name for field in fields(TrainOptions)]
+    given = {name: value for name, value in args.items() if name in names}
+    validation, init = args["validation"], args["init"]
+    check_output(args["output"], [*args["data"], *(validation or []), *([init] if init else [])])
+
+    from fastsoftmax.sweep import sweep as sweep_settings
+
+    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    found = sweep_settings(
+        **_what_is_trained_on(args),
+        report=progress,
+        halve=not args["no_halve"],
+        keep_all=args["all"] is not None,
+        **given,
+    )
+    talk.show("")
+    _save(found.best, args["output"])
+    if args["all"] is not None:
+        os.makedirs(args["all"], exist_ok=True)
+        for rank, model in enumerate(found.models, start=1):
+            _save(model, os.path.join(args["all"], f"{rank}.safetensors"))
+    if talk.signal:
+        raise StoppedError(
+            f"stopped before its end. The best model as it was then is in {args['output']}.",
+            talk.signal,
+        )
+    if args["json"]:
+        return _as_json({"table": found.table, "model": args["output"]})
+    return [*tables.sweep_table(found.table), *wording.aligned([("model", args["output"])])]
+
+
+def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
+    """Return the arguments of `train` and `sweep` that are no options."""
+    from fastsoftmax.model import load
+
+    classes, validation, init = args["classes"], args["validation"], args["init"]
+    return {
+        "data": _one_or_all(args["data"]),
+        "target": args["target"],
+        "features": args["features"],
+        "weight": args["weight"],
+        "categorical": args["categorical"],
+        "classes": classes and _typed_classes(classes, args["data"], args["target"]),
+        "validation": validation and _one_or_all(validation),
+        "init": load(init) if init else None,
+    }
 
 
 def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
@@ -199,11 +248,14 @@ class _Told:
         self.silent = silent
         self.last: Progress | None = None
 
-    def __call__(self, progress: Progress) -> None:
-        """Say where the run stands."""
+    def __call__(self, progress: Progress) -> bool:
+        """Say where the run stands; return whether it is to stop."""
         self.last = progress
-        if self.silent:
-            return
+        if not self.silent:
+            self._tell(progress)
+        return self.talk.signal != 0
+
+    def _tell(self, progress: Progress) -> None:
         if self.talk.is_live:
             as_line = wording.epoch_line if progress.finished else wording.live_line
             self.talk.show(as_line(progress))

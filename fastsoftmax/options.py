@@ -15,6 +15,11 @@ from fastsoftmax.errors import OptionError, UnknownOptionError
 
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
+# What settings that are trained together may differ in: nothing that concerns which rows come when.
+SWEPT = (
+    "learning_rate", "schedule", "halflife", "batch_size", "l2", "l1", "class_weight",
+    "fit_intercept", "average", "adaptive",
+)  # fmt: skip
 MOST_READERS = 8  # unless asked for
 UNITS = {
     "": 1, "b": 1,

@@ -301,7 +301,7 @@ class Run:
                 if len(self.field) == 1:
                     raise
                 self._drop(learner, f"diverged after {learner.seen:,} rows: {error}")
-        if self.halves and len(self.field) > 1 and self.field[0].seen >= self._halving:
+        if self.halves and len(self.field) > 1 and self.visited + len(order) >= self._halving:
             self._halving *= 2
             self._halve()
 
@@ -457,7 +457,8 @@ class Run:
 
     def _warn_of_loss(self, learner: Learner, progress: Progress) -> None:
         guessing = math.log(len(self.classes))
-        if progress.log_loss <= guessing or not learner.options.by_hand or self._warned:
+        expected = len(self.learners) > 1 or not learner.options.by_hand
+        if progress.log_loss <= guessing or expected or self._warned:
             return
         self._warned = True
         warnings.warn(

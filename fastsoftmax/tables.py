@@ -1,4 +1,4 @@
-"""The only place that sets the tables of a Report in lines of text."""
+"""The only place that sets tables in lines of text: of a Report, of a Sweep."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def report_tables(report: dict[str, Any]) -> list[str]:
     if K <= MOST_CONFUSED and report["confusion"] is not None:
         tables.append(_confusion(report))
     return [line for lines in tables for line in ("", *lines)]
+
+
+def sweep_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the table of a Sweep, the best setting first."""
+    heads = list(rows[0])
+    return table(
+        ["rank", *(head.replace("_", "-") for head in heads)],
+        ([str(i), *(_cell(row[head]) for head in heads)] for i, row in enumerate(rows, start=1)),
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return f"{value:,}" if type(value) is int else "-" if value is None else str(value)
 
 
 def _reliability(bins: list[dict[str, Any]]) -> list[str]:

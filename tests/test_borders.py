@@ -36,6 +36,7 @@ ROOMS = [
         "run",
         "settle",
         "solver",
+        "sweep",
         "training",
         "warmup",
     },

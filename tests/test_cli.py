@@ -604,7 +604,7 @@ def test_a_reader_that_leaves_is_no_failure(here):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_leaves_nothing_behind(tmp_path, number, code):
+def test_a_run_that_is_stopped_saves_what_it_has(tmp_path, number, code):
     train = ["train", str(ROOT / "examples/data/digits-train.parquet"), "--target", "digit"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fastsoftmax", *train, "-o", "m.safetensors", "--epochs", "1000000"],
@@ -622,4 +622,6 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(tmp_path, number, code):
     assert process.returncode == code
     assert out == ""
     assert "Traceback" not in err
-    assert not any(tmp_path.iterdir())
+    assert "The model as it was then is in m.safetensors." in err
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+    assert fastsoftmax.load(tmp_path / "m.safetensors").history
