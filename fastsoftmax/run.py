@@ -187,8 +187,8 @@ class Run:
 
     def close_epoch(self) -> None:
         """Note how an epoch went that ended before its end, if one did."""
-        for learner in self._active():
-            if learner.sums.rows > 0:
+        if self.place.window or self.place.row:
+            for learner in self._active():
                 self._note_epoch(learner)
 
     def state(self) -> State:

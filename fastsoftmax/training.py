@@ -210,6 +210,7 @@ def trained(
         except KeyboardInterrupt:
             if not run.has_begun:
                 raise
+            run.report = None
             run.close_epoch()
             raise TrainingInterrupted(model_of(run, run.field[0], rows)) from None
         yield run
@@ -281,10 +282,11 @@ def _identity(
         raise OptionError("a reader can be read once, so nothing can be resumed: no checkpoint=")
     versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     data = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
+    shaping = [options.shaping() for options in settings]
     init = rows.init
     start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
     return {
-        "options": [options.shaping() for options in settings],
+        "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
         "versions": {"fastsoftmax": __version__, **versions},
         "data": {str(i): facts for i, facts in enumerate(data)},
         "features": list(source.feature_names or [source.n_features]),
