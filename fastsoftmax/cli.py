@@ -64,15 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has left; a second flush at exit would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except FastsoftmaxError as error:
-        return _fail(error.exit_code, str(error))
-    except MemoryError as error:
-        return _fail(1, f"the memory of this machine is full ({error}).")
-    except OSError as error:
-        return _fail(1, f"{error.filename or 'the system'}: {error.strerror or error}.")
     except Exception as error:
-        hint = "Set FASTSOFTMAX_DEBUG=1 to see where, and report it."
-        return _fail(1, f"an error of fastsoftmax itself: {type(error).__name__}: {error}. {hint}")
+        return _fail(*_explained(error))
+
+
+def _explained(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and the sentence that tells it."""
+    if isinstance(error, FastsoftmaxError):
+        return error.exit_code, str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return 2, f"{error.object!r} is no text in UTF-8; give it another name."
+    if isinstance(error, MemoryError):
+        return 1, f"the memory of this machine is full ({error})."
+    if isinstance(error, OSError):
+        return 1, f"{error.filename or 'the system'}: {error.strerror or error}."
+    hint = "Set FASTSOFTMAX_DEBUG=1 to see where, and report it."
+    return 1, f"an error of fastsoftmax itself: {type(error).__name__}: {error}. {hint}"
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -91,14 +98,16 @@ def _dispatch(argv: list[str]) -> None:
         _refuse_unknown(argv[1:], parser)
         talk = _Talk()
         args = vars(parser.parse_intermixed_args(argv[1:]))
-        with _stopping_gently(talk) if argv[0] in GENTLE else contextlib.nullcontext():
+        gently = _stopping_gently(talk) if argv[0] in GENTLE else contextlib.nullcontext()
+        with _escaped_log(), gently:
             for line in run(args, talk):
                 print(printable(line))
 
 
 def _fail(code: int, sentence: str) -> int:
     if os.environ.get("FASTSOFTMAX_DEBUG") == "1":
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            _Talk().say(line)
     _Talk().say(f"fastsoftmax: {sentence}")
     return code
 
@@ -177,6 +186,23 @@ def _short_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def _escaped_log() -> Iterator[None]:
+    """Spell out control characters in what is logged: the log, too, ends on the terminal."""
+    import logging  # which --help does not need
+
+    def escape(record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable(record.getMessage()), ()
+        return True
+
+    logger = logging.getLogger("fastsoftmax")
+    logger.addFilter(escape)
+    try:
+        yield
+    finally:
+        logger.removeFilter(escape)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -443,7 +469,11 @@ def _class_weights(text: str) -> str | dict[str, float]:
 
 def _names(text: str) -> list[str]:
     """Return what a comma-separated list names; a name with a comma in it is quoted."""
-    return next(csv.reader([text], skipinitialspace=True))
+    try:
+        return next(csv.reader([text], skipinitialspace=True))
+    except csv.Error:
+        message = f"{text!r} is no list: put names with line breaks in double quotes"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _refuse_unknown(argv: list[str], parser: _Parser) -> None:

@@ -76,7 +76,10 @@ def given_classes(values: Sequence[Any]) -> Classes:
     if all(isinstance(v, bool) for v in listed):
         return sort_classes("bool", listed)
     if all(isinstance(v, str) for v in listed):
-        return sort_classes("string", listed)
+        try:
+            return sort_classes("string", listed)
+        except UnicodeEncodeError as error:
+            raise DataError(f"classes must be text in UTF-8, got {error.object!r}.") from None
     if all(isinstance(v, int | float) and v == int(v) for v in listed):
         return sort_classes("int64", [int(v) for v in listed])
     raise DataError(

@@ -411,6 +411,71 @@ def test_control_characters_in_names_are_spelt_out(here, capsys):
     assert said(capsys, ["inspect", "no\x1bfile"], 3).count("\x1b") == 0
 
 
+HOSTILE = "\x1b[2J\n\r\x07\x9b\u202e\u2028"  # erases, rings, begins a line, turns letters round
+
+
+def test_hostile_names_are_spelt_out_wherever_they_are_told(here, capfd):
+    name, target, kind, other = f"x{HOSTILE}", f"y{HOSTILE}", f"k{HOSTILE}", f"z{HOSTILE}\0"
+    labels = [f"{letter}{HOSTILE}\0" for letter in "abc"]
+    random = np.random.default_rng(0)
+    y, noise = random.integers(0, 3, (2, ROWS))
+    table = pa.table(
+        {name: y + random.normal(size=ROWS), other: noise % 2, kind: [labels[i] for i in noise]}
+        | {target: [labels[i] for i in y]}
+    )
+    data, model, out = (f"{HOSTILE}{end}" for end in ("d.parquet", "m.safetensors", "o.arrow"))
+    pq.write_table(table, data)
+    quoted = ['"' + text + '"' for text in (name, kind)]
+    train = ["train", data, "--target", target, "--categorical", quoted[1], "-o", model]
+    assert main([*train, "--epochs", "2", "--verbose"]) == 0
+    for command in ("evaluate", "inspect"):
+        for more in ([], ["--json"]):
+            assert main([command, model, *([data] * (command == "evaluate")), *more]) == 0
+            assert main(["inspect", data, "--target", target, *more]) == 0
+    assert main(["predict", model, data, "-o", out, "--keep", quoted[0]]) == 0
+    assert main(["calibrate", model, data, "-o", "c.safetensors"]) == 0
+    assert main(["pack", data, "-o", out, "--target", target, "--features", quoted[0]]) == 0
+    for argv, code in (
+        (["train", data, "--target", name + "?", "-o", "n"], 3),
+        (["train", data, "--target", target, "-o", "n"], 3),
+        (["predict", model, HOSTILE, "-o", out], 3),
+        (["evaluate", HOSTILE, data], 3),
+        (["train", data, "--target", target, "-o", f"{HOSTILE}/n"], 2),
+        (["train", data, "--target", target, "-o", data], 2),
+        ([*train, "--class-weight", f'"{labels[0]}!"=2'], 2),
+        ([*train, "--epochs", HOSTILE], 2),
+        ([*train, "--features", f"a{HOSTILE}b"], 2),
+        ([f"--{HOSTILE}"], 2),
+    ):
+        assert main(argv) == code, argv
+    for said in capfd.readouterr():
+        assert "\\x1b[2J" in said
+        assert all(line.isprintable() for line in said.split("\n"))
+
+
+def test_files_may_have_names_that_are_not_utf_8(here, capfd):
+    data, arrow, model = (os.fsdecode(b"\xff" + end) for end in (b"d.parquet", b"d.arrow", b"m"))
+    os.link("train.parquet", data)
+    with (
+        pa.OSFile(os.fsencode(arrow), "wb") as file,
+        pa.ipc.new_file(file, make_rows().schema) as w,
+    ):
+        w.write_table(make_rows())
+    train = ["train", data, "--target", "label", *FEATURES, "-o", model, "--epochs", "1"]
+    assert main(train) == 0
+    assert fastsoftmax.load(model).record["data"][0]["name"] == data
+    for argv in (["evaluate", model, arrow], ["inspect", model], ["inspect", data]):
+        assert main(argv) == 0
+        assert main([*argv, "--json"]) == 0
+    assert main(["predict", model, data, "-o", f"{model}.parquet"]) == 2
+    assert main([*train, "--classes", "\udcff,a"]) == 3
+    assert main([*train, "--target", "\udcff"]) == 3
+    out, err = capfd.readouterr()
+    assert "is no text in UTF-8" in err
+    assert "itself" not in err
+    assert (out + err).isascii()
+
+
 # What goes wrong.
 
 

@@ -69,6 +69,99 @@ def test_nothing_is_kept_where_others_could_write(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("mode", "kept"), [(0o700, True), (0o755, True), (0o1777, True), (0o770, False), (0o777, False)]
+)
+def test_nothing_is_kept_where_others_could_put_another_folder(tmp_path, monkeypatch, mode, kept):
+    monkeypatch.setenv("FASTSOFTMAX_CACHE", str(tmp_path))
+    tmp_path.chmod(mode)
+    assert (policy.code_folder() is not None) == kept
+
+
+def test_nothing_is_kept_in_the_folder_of_somebody_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTSOFTMAX_CACHE", str(tmp_path / "theirs"))
+    assert policy.code_folder() is not None
+    owner = (tmp_path / "theirs").stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert policy.code_folder() is None
+
+
+def test_the_code_of_many_functions_damaged_is_one_warning(monkeypatch):
+    class Damaged:
+        def __init__(self, damage):
+            self.damage = damage
+
+        def load_overload(self, *_):
+            raise self.damage
+
+        def flush(self):
+            raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(policy._SafeCache, "warned", False)
+    damages = (EOFError(), ValueError("x"), ImportError())
+    caches = [policy._SafeCache(Damaged(damage)) for damage in damages]
+    with pytest.warns(RuntimeWarning, match="damaged") as caught:
+        loaded = [cache.load_overload(None, None) for cache in caches]
+    assert loaded == [None] * 3
+    assert len(caught) == 1
+
+
+def test_nothing_is_kept_where_there_is_no_home(monkeypatch):
+    for name in ("FASTSOFTMAX_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # no such user: KeyError
+    assert policy.code_folder() is None
+
+
+FAMILY = """
+import multiprocessing, os, sys, threading
+import numpy as np, fastsoftmax
+
+def fit():
+    X = np.random.default_rng(0).normal(size=(300, 800))  # wide enough for a team of threads
+    y = (X[:, 0] > 0) * 1 + (X[:, 1] > 0)
+    return fastsoftmax.train(X, y, epochs=1, learning_rate=1e-3, threads=2).coef.tobytes()
+
+def child(queue):
+    queue.put(fit())
+
+if __name__ == "__main__":
+    want = fit()
+    forked = os.fork()
+    if not forked:
+        os._exit(0 if fit() == want else 3)
+    print("forked", os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    spawned = context.Process(target=child, args=(queue,))
+    spawned.start()
+    print("spawned", queue.get() == want)
+    spawned.join()
+    got = [None] * 4
+    def work(i):
+        got[i] = fit()
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("in threads", got == [want] * 4)
+"""
+
+
+def test_children_and_threads_train_the_same_bits(tmp_path):
+    (tmp_path / "family.py").write_text(FAMILY)
+    finished = subprocess.run(
+        [sys.executable, tmp_path / "family.py"],
+        env={**os.environ, "PYTHONPATH": str(Path(fastsoftmax.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert finished.stdout == "forked 0\nspawned True\nin threads True\n"
+
+
+@pytest.mark.parametrize(
     "environment",
     [
         {"FASTSOFTMAX_CACHE": "off"},
@@ -78,8 +171,10 @@ def test_nothing_is_kept_where_others_could_write(tmp_path):
     ids=["off", "unwritable", "no home"],
 )
 def test_a_run_needs_no_place_to_keep_code(environment, tmp_path):
+    package = Path(fastsoftmax.__file__).parent
     for _ in range(2):
         assert run(tmp_path, **environment) == "[3, 2, 0, 4, 1] 0 []"
+    assert not list(package.rglob("*.nb[ic]"))  # it may lie on a disk that nobody can write
 
 
 def test_numba_keeps_its_own_folder_for_others(tmp_path):

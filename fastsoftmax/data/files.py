@@ -84,9 +84,9 @@ class DataFile(ABC):
         return facts.st_size, facts.st_mtime_ns
 
 
-def opened(path: str) -> str | pa.NativeFile:
-    """Return what Arrow reads a file from: the path itself, or an open file for one by URI."""
-    return path.open() if isinstance(path, Remote) else path
+def opened(path: str) -> pa.NativeFile:
+    """Return an open file, whatever it is called: Arrow takes names of UTF-8 alone as text."""
+    return path.open() if isinstance(path, Remote) else pa.OSFile(os.fsencode(path))
 
 
 def tail(path: str, start: int, stop: int) -> bytes:

@@ -47,11 +47,6 @@ def _mean_bytes(path: str, rows: tuple[int, ...]) -> int:
     return os.stat(path).st_size // max(len(rows), 1)
 
 
-def _file(path: str) -> pa.NativeFile:
-    given = opened(path)
-    return pa.OSFile(given) if isinstance(given, str) else given
-
-
 def _open(file: pa.NativeFile, fields: Sequence[int]) -> pa.RecordBatchFileReader:
     options = pa.ipc.IpcReadOptions(included_fields=list(fields), use_threads=False)
     return pa.ipc.open_file(file, options=options)
@@ -59,7 +54,7 @@ def _open(file: pa.NativeFile, fields: Sequence[int]) -> pa.RecordBatchFileReade
 
 def _count_rows(path: str) -> tuple[int, ...]:
     """Return the rows of each record batch, from one narrow column: no call tells them alone."""
-    with _file(path) as file:
+    with opened(path) as file:
         schema = pa.ipc.open_file(file).schema
         narrow = [i for i, field in enumerate(schema) if not is_vector(field.type)]
         reader = _open(file, narrow[:1])
@@ -70,7 +65,7 @@ class _OpenIpc(OpenFile):
     def __init__(self, path: str, rows: tuple[int, ...]) -> None:
         self.pieces = rows
         # Not mapped, if that can be: a mapped file that shrinks kills the process.
-        self._file = _file(path)
+        self._file = opened(path)
         self.schema = pa.ipc.open_file(self._file).schema
         self._maps = not isinstance(path, Remote) and _mean_bytes(path, rows) > LARGE_BATCH
         self._path = path

@@ -39,7 +39,8 @@ class ParquetPath(DataFile):
 
 class _OpenParquet(OpenFile):
     def __init__(self, path: str) -> None:
-        metadata = pq.read_metadata(opened(path))
+        with opened(path) as file:
+            metadata = pq.read_metadata(file)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
         columns = max(metadata.num_columns, 1)

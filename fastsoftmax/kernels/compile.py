@@ -3,7 +3,8 @@
 Numba keeps machine code under a key that leaves out helpers in other files, flags and globals. So
 the code is kept in a folder named by a digest of every kernel source: any change starts afresh.
 The files are pickles: whoever can write the folder can run code as the user, so it must be the
-user's own, closed to others. FASTSOFTMAX_CACHE names another folder; `off` keeps nothing.
+user's own, closed to others, and stand where nobody else can put another in its place.
+FASTSOFTMAX_CACHE names another folder; `off` keeps nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ def _is_private(folder: Path) -> bool:
     return facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def _is_safe_place(parent: Path) -> bool:
+    """Return whether nobody else can rename what this user has in `parent`."""
+    facts = parent.stat()
+    if not hasattr(os, "getuid"):
+        return True
+    is_open = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not facts.st_mode & stat.S_ISVTX
+    return facts.st_uid in (0, os.getuid()) and not is_open
+
+
 def code_folder() -> Path | None:
     """Return the private folder for these sources' machine code, or None if there can be none."""
     chosen = os.environ.get("FASTSOFTMAX_CACHE")
@@ -48,14 +58,18 @@ def code_folder() -> Path | None:
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsoftmax"
         folder = Path(chosen or base) / source_digest()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder if _is_private(folder) and os.access(folder, os.W_OK) else None
+        for place in (folder.parent, folder):  # of parents that are missing, mkdir opens the mode
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        safe = _is_safe_place(folder.parent) and _is_private(folder)
+        return folder if safe and os.access(folder, os.W_OK) else None
     except (OSError, RuntimeError):  # nowhere to write, or no home folder
         return None
 
 
 class _SafeCache:
     """A function's cache whose damage costs a compilation, not the run."""
+
+    warned = False  # of any function: one warning tells it all
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -67,11 +81,14 @@ class _SafeCache:
         try:
             return self._cache.load_overload(signature, target)
         except Exception as damage:
-            warnings.warn(
-                f"kept machine code was damaged ({type(damage).__name__}) and is compiled again",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            if not _SafeCache.warned:
+                _SafeCache.warned = True
+                what = type(damage).__name__
+                warnings.warn(
+                    f"kept machine code was damaged ({what}) and is compiled again",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             self._drop()
             return None
 
