@@ -18,6 +18,7 @@ from numpy.testing import assert_array_equal
 from fastsoftmax.data.feed import Feed, Reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import Plan, held_out, piece_order
+from fastsoftmax.data.windows import paged
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 from tests.tables import matrix, mixed_order, table
@@ -244,3 +245,12 @@ def test_a_reader_without_rows_is_an_error():
     reader = table(rows_of())[:0].to_reader()
     with pytest.raises(DataError, match="there are no rows"):
         list(Feed(open_source(reader, "y"), THREE, Plan("window", 10)).epoch(0, 0))
+
+
+@pytest.mark.parametrize("rows", [3, 2**20])
+def test_pages_of_a_window_are_given_back_once_nobody_uses_them(rows):
+    got = paged((rows, 2), np.dtype(np.float32))
+    got[:] = 1
+    assert (got.shape, got.dtype) == ((rows, 2), np.float32)
+    assert got[1:, 0].sum() == rows - 1  # a view outlives the array it is of
+    assert (got.base is not None) == (rows > 3)

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastsoftmax.data.ahead import Ahead, Crew
 from fastsoftmax.data.cache import Cache, DiskCache, MemoryCache, by_row, cache_folder, digest_of
+from fastsoftmax.data.files import PAGES_SHARE
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.shuffle import (
     Plan,
@@ -34,7 +35,6 @@ from fastsoftmax.options import TrainOptions
 logger = logging.getLogger("fastsoftmax")
 
 KEPT_SHARE = 0.8  # of the memory: rows that are kept, and the windows
-READING_SHARE = 0.2  # of the memory: pages that readers hold, beside what they decode
 NO_ROOM = (
     "shuffle=full writes all rows once, and there is no room for them: name another folder with"
     " cache_folder=, or use shuffle=window"
@@ -71,8 +71,10 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
         )
     if keep == "auto":
         keep = _where_to_keep(source, plan, options, folder)
-    affordable = int(READING_SHARE * options.memory_bytes) // max(source.reading_bytes, 1)
+    # Readers are fewer rather than that columns are joined through a file, which takes longer.
+    affordable = int(PAGES_SHARE * options.memory_bytes) // max(source.reading_bytes, 1)
     readers = max(min(options.reader_count, affordable), 1)
+    source.allot(options.memory_bytes // readers)
     return Reading(readers, keep, folder, named)
 
 
