@@ -26,7 +26,7 @@ from fastsoftmax.data.shuffle import (
     piece_order,
 )
 from fastsoftmax.data.source import Chunk, Source
-from fastsoftmax.data.windows import Filling, Window, as_window, fill
+from fastsoftmax.data.windows import Filling, Pages, Window, as_window, fill
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
@@ -306,10 +306,11 @@ class Feed:
         assert self._cache is not None
         rows, source = self._source.rows or 0, self._source
         sizes = bucket_sizes(seed, self._plan.buckets, rows)
+        pages = Pages()
         for index, bucket in enumerate(order):
             filling = None
             for chunk in self._cache.read(bucket):
-                filling = filling or Filling(chunk, int(sizes[bucket]))
+                filling = filling or Filling(chunk, int(sizes[bucket]), pages)
                 filling.take(chunk, 0, chunk.rows)
             if filling is not None and not stopped.is_set():
                 number = _Dealt(seed, self._plan.buckets, rows, bucket)
@@ -350,6 +351,7 @@ class _Dealer:
         self._cache, self._buckets = cache, plan.buckets
         self._room = max(plan.window // plan.buckets, 1)  # all together take as much as a window
         self._filling: dict[int, Filling] = {}
+        self._pages = Pages()
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
@@ -362,7 +364,7 @@ class _Dealer:
             while start < stop:
                 filling = self._filling.get(bucket)
                 if filling is None:
-                    filling = self._filling[bucket] = Filling(chunk, self._room)
+                    filling = self._filling[bucket] = Filling(chunk, self._room, self._pages)
                 some = min(stop, start + filling.room)
                 filling.take(chunk, start, some, order)
                 start = some

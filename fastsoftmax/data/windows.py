@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,19 +47,38 @@ class Window:
         return self.source.place_of(self.number(row))
 
 
-def paged(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array of any content whose memory is the system's again once nobody uses it.
+class Pages:
+    """Memory of the windows of an epoch: it is used again once nobody uses the window before.
 
-    The C library keeps what a window took, in pieces: 50 MB more for two windows of 32 MB.
+    Fresh memory costs as much as filling it. The C library would keep what a window took, in
+    pieces: 50 MB more for two windows of 32 MB.
     """
-    size = math.prod(shape) * dtype.itemsize
-    if size < PAGED_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
-        return np.empty(shape, dtype)
-    pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel built without
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.ndarray(shape, dtype, pages)
+
+    def __init__(self) -> None:
+        self._free: list[mmap.mmap] = []
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an array of any content."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < PAGED_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+            return np.empty(shape, dtype)
+        pages = self._take(size)
+        array = np.ndarray(shape, dtype, pages)  # every view of it has it as its base
+        weakref.finalize(array, self._free.append, pages).atexit = False
+        return array
+
+    def _take(self, size: int) -> mmap.mmap:
+        fitting = [pages for pages in self._free if len(pages) >= size]
+        if fitting:
+            smallest = min(fitting, key=len)
+            self._free.remove(smallest)
+            return smallest
+        self._free.clear()
+        pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel built without
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        return pages
 
 
 class Numbers:
@@ -83,10 +103,10 @@ class Numbers:
 class Filling:
     """A window, or what is dealt to one, that is being filled."""
 
-    def __init__(self, like: Chunk, size: int) -> None:
+    def __init__(self, like: Chunk, size: int, pages: Pages) -> None:
         """Make room for `size` rows of the kind of a chunk's."""
         self.rows = 0
-        self._parts = tuple(paged((size, p.shape[1]), p.dtype) for p in like.parts)
+        self._parts = tuple(pages.array((size, p.shape[1]), p.dtype) for p in like.parts)
         self._labels = np.empty(size, np.int32)
         self._weights = None if like.weights is None else np.empty(size)
         self._held = None if like.held is None else np.empty(size, np.bool_)
@@ -137,7 +157,7 @@ def as_window(
 
 def fill(chunks: Iterator[Chunk], source: Source, sizes: Callable[[int], int]) -> Iterator[Window]:
     """Yield windows of as many rows as `sizes` tells of each, wherever the chunks were cut."""
-    index, filling, numbers = 0, None, Numbers()
+    index, filling, numbers, pages = 0, None, Numbers(), Pages()
     for chunk in chunks:
         done = 0
         while done < chunk.rows:
@@ -145,7 +165,7 @@ def fill(chunks: Iterator[Chunk], source: Source, sizes: Callable[[int], int]) -
                 yield filling.window(source, numbers, index, last=False)
                 index, filling, numbers = index + 1, None, Numbers()
             if filling is None:
-                filling = Filling(chunk, sizes(index))
+                filling = Filling(chunk, sizes(index), pages)
             stop = min(done + filling.room, chunk.rows)
             filling.take(chunk, done, stop)
             numbers.add(source.number(chunk.piece, chunk.start + done), stop - done)
