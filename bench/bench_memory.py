@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench.bench_layouts import GROUP, D, write
@@ -42,13 +44,57 @@ print(before, max(peak) - before)
 """
 
 
-def held_by(path: Path) -> tuple[float, float]:
+def held_by(path: Path, memory: str = MEMORY) -> tuple[float, float]:
     """Return what a process holds before a run on `path`, and how much more at its peak, in MB."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path), MEMORY], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHILD, str(path), memory], capture_output=True, text=True, check=True
     )
     before, more = map(float, done.stdout.split())
     return before, more
+
+
+def write_columns(path: Path, columns: int, rows: int, groups: int) -> None:
+    """Write row groups of float32 columns."""
+    rng = np.random.default_rng(0)
+    X = rng.random((columns, rows), np.float32)
+    named = {f"x{j}": X[j] for j in range(columns)}
+    table = pa.table({**named, "y": rng.integers(0, 10, rows)})
+    with pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False) as writer:
+        for _ in range(groups):
+            writer.write_table(table)
+
+
+# Columns, rows of a row group, row groups, memory: the pages of a row group exceed their share.
+WIDE = ((784, 20_000, 10, "150MB"), (2_000, 40_000, 1, "100MB"), (2_000, 40_000, 5, "100MB"))
+
+
+@pytest.mark.parametrize(("columns", "rows", "groups", "memory"), WIDE)
+def bench_memory_of_columns(
+    benchmark, report, quick, tmp_path, columns, rows, groups, memory
+) -> None:
+    """Train two epochs on scalar columns that are read some at a time."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    groups = 1 if quick else groups
+    path = tmp_path / "wide.parquet"
+    write_columns(path, columns, rows, groups)
+    found: list[tuple[float, float]] = []
+    benchmark.pedantic(
+        lambda: found.append(held_by(path, memory)), rounds=1 if quick else 3, iterations=1
+    )
+    path.unlink()
+    before, more = np.median(found, axis=0)
+    report.add(
+        "Memory of a run on scalar columns of float32 in Parquet",
+        **{
+            "columns": f"{columns:,}",
+            "MB of a row group": f"{rows * columns * 4 / 1e6:.0f}",
+            "row groups": groups,
+            "memory": memory,
+            "MB before": f"{before:.0f}",
+            "MB more at the peak": f"{more:.0f}",
+        },
+    )
 
 
 def bench_memory(benchmark, report, quick, tmp_path) -> None:

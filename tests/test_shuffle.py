@@ -115,8 +115,13 @@ def test_rows_that_fit_are_shuffled_together():
     assert summary(got) == ("window", 28672)
 
 
-def test_a_window_holds_at_least_4096_rows():
-    assert plan_of(Elsewhere((10**6,), 10**6)).window == 4096
+def test_a_window_of_wide_rows_is_no_larger_than_memory_allows():
+    options = TrainOptions(memory="1GB")
+    windows = [
+        make_plan(Elsewhere((10**6,), row_bytes), options).window
+        for row_bytes in (5 * 10**4, 10**5, 10**6, 10**9)
+    ]
+    assert windows == [4096, 2944, 256, 64]
 
 
 def test_the_window_can_be_given():

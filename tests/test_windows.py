@@ -18,6 +18,7 @@ from numpy.testing import assert_array_equal
 from fastsoftmax.data.feed import Feed, Reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import Plan, held_out, piece_order
+from fastsoftmax.data.windows import Pages
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 from tests.tables import matrix, mixed_order, table
@@ -244,3 +245,23 @@ def test_a_reader_without_rows_is_an_error():
     reader = table(rows_of())[:0].to_reader()
     with pytest.raises(DataError, match="there are no rows"):
         list(Feed(open_source(reader, "y"), THREE, Plan("window", 10)).epoch(0, 0))
+
+
+def test_memory_of_windows_is_used_again_once_nobody_uses_them():
+    pages, float32 = Pages(), np.dtype(np.float32)
+    first = pages.array((2**20, 2), float32)
+    where, view = first.ctypes.data, first[7:, 1]
+    view[:] = 3
+    del first
+    second = pages.array((2**20, 2), float32)
+    second[:] = 0
+    assert (view == 3).all()  # a view keeps the memory
+    del view
+    third = pages.array((2**19, 2), float32)
+    assert third.ctypes.data == where
+    assert third.shape == (2**19, 2)
+
+
+def test_small_windows_are_arrays_like_others():
+    got = Pages().array((3, 2), np.dtype(np.uint8))
+    assert (got.shape, got.dtype, got.base) == ((3, 2), np.uint8, None)

@@ -47,6 +47,9 @@ class Batches(ABC):
     def place(self, piece: int, row: int) -> str:
         """Say where a row stands, for a message."""
 
+    def allot(self, memory: int) -> None:
+        """Let each thread that reads hold a part of so many bytes; what is in memory takes none."""
+
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a further file will not do; there is one schema otherwise."""
 

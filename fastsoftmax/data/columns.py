@@ -10,6 +10,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -126,7 +127,7 @@ class Layout:
         alone = len(self.features) - len(vectors)
         return self.row_bytes + NUMBER_BYTES * alone + ITEM_BYTES * numbers
 
-    @property
+    @cached_property
     def copies_nothing(self) -> bool:
         """Whether decoding only points into Arrow's memory, whatever the number of rows."""
         if self.packing is not None:

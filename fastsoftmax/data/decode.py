@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_ve
 from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
+Runs = list[list[Feature]]
 Notes = Counter[str]  # what was done to values that were not there, and how often
 
 
@@ -118,11 +118,10 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) 
     return codes
 
 
-def _runs(features: tuple[Feature, ...]) -> Iterator[list[Feature]]:
-    """Yield scalars of one type that stand together, and others alone."""
+def runs_of(features: tuple[Feature, ...]) -> Runs:
+    """Return the features in runs: scalars of one type that stand together, and others alone."""
     keyed = groupby(enumerate(features), lambda at: at[0] if _stands_alone(at[1]) else _key(at[1]))
-    for _, run in keyed:
-        yield [feature for _, feature in run]
+    return [[feature for _, feature in run] for _, run in keyed]
 
 
 def _stands_alone(feature: Feature) -> bool:
@@ -146,15 +145,15 @@ def _tensor(batch: pa.RecordBatch, run: list[Feature]) -> np.ndarray | None:
 
 
 def features_of(
-    batch: pa.RecordBatch, features: tuple[Feature, ...], where: Where, notes: Notes
+    batch: pa.RecordBatch, runs: Runs, where: Where, notes: Notes
 ) -> tuple[np.ndarray, ...]:
-    """Return the batch's features as parts (rows, width), side by side.
+    """Return the batch's features, in their runs, as parts (rows, width), side by side.
 
     Neighbouring scalar columns of one type are one F-ordered array. A null for which there is no
     fill raises DataError. What was filled or not known is counted in `notes`.
     """
     parts = []
-    for run in _runs(features):
+    for run in runs:
         first = run[0].column
         if first.categories is not None:
             parts.append(_codes(batch, run[0], where, notes))

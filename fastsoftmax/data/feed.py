@@ -15,6 +15,7 @@ import numpy as np
 
 from fastsoftmax.data.ahead import Ahead, Crew
 from fastsoftmax.data.cache import Cache, DiskCache, MemoryCache, by_row, cache_folder, digest_of
+from fastsoftmax.data.files import PAGES_SHARE
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.shuffle import (
     Plan,
@@ -25,7 +26,7 @@ from fastsoftmax.data.shuffle import (
     piece_order,
 )
 from fastsoftmax.data.source import Chunk, Source
-from fastsoftmax.data.windows import Filling, Window, as_window, fill
+from fastsoftmax.data.windows import Filling, Pages, Window, as_window, fill
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
@@ -34,7 +35,6 @@ from fastsoftmax.options import TrainOptions
 logger = logging.getLogger("fastsoftmax")
 
 KEPT_SHARE = 0.8  # of the memory: rows that are kept, and the windows
-READING_SHARE = 0.2  # of the memory: pages that readers hold, beside what they decode
 NO_ROOM = (
     "shuffle=full writes all rows once, and there is no room for them: name another folder with"
     " cache_folder=, or use shuffle=window"
@@ -71,8 +71,10 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
         )
     if keep == "auto":
         keep = _where_to_keep(source, plan, options, folder)
-    affordable = int(READING_SHARE * options.memory_bytes) // max(source.reading_bytes, 1)
+    # Readers are fewer rather than that columns are joined through a file, which takes longer.
+    affordable = int(PAGES_SHARE * options.memory_bytes) // max(source.reading_bytes, 1)
     readers = max(min(options.reader_count, affordable), 1)
+    source.allot(options.memory_bytes // readers)
     return Reading(readers, keep, folder, named)
 
 
@@ -312,10 +314,11 @@ class Feed:
         assert self._cache is not None
         rows, source = self._source.rows or 0, self._source
         sizes = bucket_sizes(seed, self._plan.buckets, rows)
+        pages = Pages()
         for index, bucket in list(enumerate(order))[first:]:
             filling = None
             for chunk in self._cache.read(bucket):
-                filling = filling or Filling(chunk, int(sizes[bucket]))
+                filling = filling or Filling(chunk, int(sizes[bucket]), pages)
                 filling.take(chunk, 0, chunk.rows)
             if filling is not None and not stopped.is_set():
                 number = _Dealt(seed, self._plan.buckets, rows, bucket)
@@ -356,6 +359,7 @@ class _Dealer:
         self._cache, self._buckets = cache, plan.buckets
         self._room = max(plan.window // plan.buckets, 1)  # all together take as much as a window
         self._filling: dict[int, Filling] = {}
+        self._pages = Pages()
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
@@ -368,7 +372,7 @@ class _Dealer:
             while start < stop:
                 filling = self._filling.get(bucket)
                 if filling is None:
-                    filling = self._filling[bucket] = Filling(chunk, self._room)
+                    filling = self._filling[bucket] = Filling(chunk, self._room, self._pages)
                 some = min(stop, start + filling.room)
                 filling.take(chunk, start, some, order)
                 start = some

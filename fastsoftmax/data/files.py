@@ -20,6 +20,7 @@ from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MOST_OPEN = 64  # files at a time
+PAGES_SHARE = 0.15  # of the memory: what is held of columns that are read side by side
 PEEKED_ROWS = 64  # at a time, of lists whose length nobody knows
 
 
@@ -43,6 +44,7 @@ class DataFile(ABC):
     """A file of rows by its path, as it was when the run began."""
 
     piece_name: str  # what messages call a piece
+    memory = 10**9  # bytes, of which each thread that reads holds a part
 
     def __init__(self, path: str) -> None:
         """Note the size and age of the file at `path`."""
@@ -152,6 +154,11 @@ class FileBatches(Batches):
         self.size = sum(file.size for file in files)
         self.pieces: tuple[int, ...] = tuple(rows)
         self.schema = self._schemas[0][1]
+
+    def allot(self, memory: int) -> None:
+        """Read within a part of so many bytes from now on."""
+        for file in self._files:
+            file.memory = memory
 
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a file lacks a column in use, or has it in another type."""

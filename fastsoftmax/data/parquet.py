@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, tail
+from fastsoftmax.data.files import PAGES_SHARE, DataFile, OpenFile, first_line, opened, tail
+from fastsoftmax.data.spill import NoRoom, joined
 from fastsoftmax.errors import DataError
+
+logger = logging.getLogger("fastsoftmax")
 
 MAGIC = b"PAR1"
 # Bytes read at a time, over all columns: a row group is read page by page, not column by column.
 READ_AHEAD, LEAST_READ = 2**20, 2**12
-PAGE_BYTES = 2**20  # of a page, as most writers cut them; one of each column is held while reading
+# Held of each column while it is read: a page, as most writers cut them, and what decodes it.
+PAGE_BYTES, DECODER_BYTES = 2**20, 2**15
 
 
 class ParquetPath(DataFile):
@@ -21,15 +29,34 @@ class ParquetPath(DataFile):
 
     piece_name = "row group"
 
+    def __init__(self, path: str) -> None:
+        """Note the size and age of the file at `path`."""
+        super().__init__(path)
+        self._lock = threading.Lock()
+        self._last: Callable[[], pq.FileMetaData | None] = lambda: None
+
     def open(self) -> OpenFile:
         """Open the file, or raise DataError where it is damaged."""
         try:
-            return _OpenParquet(self.path)
+            return _OpenParquet(self.path, self._metadata(), int(PAGES_SHARE * self.memory))
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self.path}: it is not a whole Parquet file ({first_line(error)}). "
                 "Write it again, or leave it out."
             ) from error
+
+    def _metadata(self) -> pq.FileMetaData:
+        """Return the file's metadata, those that another reader holds if one does.
+
+        They are large: 1 kB a column and row group.
+        """
+        with self._lock:
+            metadata = self._last()
+            if metadata is None:
+                with opened(self.path) as file:
+                    metadata = pq.read_metadata(file)
+                self._last = weakref.ref(metadata)
+            return metadata
 
     def footer(self) -> bytes:
         """Return the file's metadata."""
@@ -38,14 +65,13 @@ class ParquetPath(DataFile):
 
 
 class _OpenParquet(OpenFile):
-    def __init__(self, path: str) -> None:
-        with opened(path) as file:
-            metadata = pq.read_metadata(file)
+    def __init__(self, path: str, metadata: pq.FileMetaData, page_bytes: int) -> None:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
         columns = max(metadata.num_columns, 1)
         largest = max((group.total_byte_size for group in groups), default=0)
-        self.column_bytes = min(largest // columns, PAGE_BYTES)
+        self.column_bytes = min(largest // columns, PAGE_BYTES) + DECODER_BYTES
+        self._path, self._page_bytes = path, page_bytes
         self._file = pq.ParquetFile(
             opened(path),
             metadata=metadata,
@@ -57,11 +83,70 @@ class _OpenParquet(OpenFile):
         self.schema = self._file.schema_arrow
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a row group."""
+        """Yield the rows of a row group; columns whose pages are too many are read in groups."""
+        groups = self._groups(piece, names)
+        if len(groups) > 1:
+            try:
+                # Fewer columns, more rows: what is read at a time costs by its number of parts.
+                rows = batch_rows * len(groups)
+                yield from joined([self._batches(piece, g, rows) for g in groups], batch_rows)
+                return
+            except NoRoom as error:
+                logger.warning(
+                    "%s: a row group takes more memory than it should, as there is no room for a"
+                    " temporary file (%s)", self._path, error,
+                )  # fmt: skip
+        yield from self._batches(piece, names, batch_rows)
+
+    def _batches(
+        self, piece: int, names: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
         return self._file.iter_batches(
             batch_rows, row_groups=[piece], columns=list(names), use_threads=False
         )
 
+    def _groups(self, piece: int, names: Sequence[str]) -> list[list[str]]:
+        """Return the columns in groups whose pages fit their share of the memory together."""
+        group = self._file.metadata.row_group(piece)
+        most = 2 * group.total_byte_size + DECODER_BYTES * len(names)
+        if most <= self._page_bytes:
+            return [list(names)]
+        groups: list[list[str]] = [[]]
+        free = self._page_bytes
+        for name in names:
+            held = sum(_held(group.column(leaf)) for leaf in self._leaves[name])
+            if groups[-1] and held > free:
+                groups.append([])
+                free = self._page_bytes
+            groups[-1].append(name)
+            free -= held
+        return groups
+
+    @cached_property
+    def _leaves(self) -> dict[str, range]:
+        """Which columns of Parquet each column of Arrow is stored as."""
+        leaves, first = {}, 0
+        for field in self.schema:
+            last = first + _count_leaves(field.type)
+            leaves[field.name] = range(first, last)
+            first = last
+        return leaves
+
     def close(self) -> None:
         """Close the file."""
         self._file.close(force=True)
+
+
+def _count_leaves(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if not pa.types.is_nested(kind):
+        return 1
+    return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _held(chunk: pq.ColumnChunkMetaData) -> int:
+    """Return the bytes that are held of a column while it is read: compressed or not."""
+    page = min(chunk.total_uncompressed_size, PAGE_BYTES)
+    packed = 0 if chunk.compression == "UNCOMPRESSED" else chunk.total_compressed_size
+    return page + min(packed, PAGE_BYTES) + DECODER_BYTES

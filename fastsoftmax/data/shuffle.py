@@ -28,7 +28,7 @@ FILLED = 0.9  # of a window: a bucket; chance fills some more than others
 MIXED = 0.9  # windows whose mixing is below are too unlike the whole
 DRAWN = 2**20  # words at a time
 LEAST_WINDOWS, ENOUGH_ROWS = 16, 2**16  # windows of an epoch, unless they hold this many rows
-STEP = 4096  # windows are whole multiples of this many rows
+STEP, LEAST_STEP = 4096, 64  # windows are whole multiples of this many rows; of few, if they must
 # A row's label (4), its weight (8), its place in the order (8) and the word that drew it (8).
 ROW_OVERHEAD = 28
 
@@ -99,7 +99,8 @@ def _window_rows(row_bytes: int, memory: int, rows: int | None) -> int:
     fitting = int(WINDOW_SHARE * memory) // row_bytes
     if rows is not None:
         fitting = min(fitting, max(rows // LEAST_WINDOWS, ENOUGH_ROWS))
-    return max(fitting - fitting % STEP, STEP)
+    step = STEP if fitting >= STEP else LEAST_STEP
+    return max(fitting - fitting % step, step)
 
 
 def make_plan(source: Source, options: TrainOptions, segments: Segments | None = None) -> Plan:

@@ -126,7 +126,7 @@ class Source(ABC):
     pieces: tuple[int, ...] | None  # rows of each piece
     row_bytes: int  # bytes of one row's features as decoded
     drops: bool = False  # whether rows with nulls are left out
-    reading_bytes: int = 0  # held by each thread that reads, beside its chunks
+    reading_bytes: int = 0  # held by each thread that reads at once, beside its chunks
     labelling: tuple[str, ...] = ()  # the label and weight columns, where these are columns
     in_memory: bool = False  # reading them costs next to nothing
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
@@ -143,6 +143,9 @@ class Source(ABC):
         if self.columns is None:
             return None
         return tuple(name for column in self.columns for name in column.feature_names)
+
+    def allot(self, memory: int) -> None:
+        """Let each thread that reads take a part of so many bytes; rows in memory take none."""
 
     def learn(self, held_out: Callable[[int, int], np.ndarray] | None = None) -> None:
         """Read the feature columns once, where something must be known of them before training:

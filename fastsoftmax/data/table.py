@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout
-from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls
+from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls, runs_of
 from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.source import Chunk, LabelScan, Source
@@ -22,6 +22,7 @@ from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
 DECODED_SHARE = 8  # of the memory: a chunk while it is decoded
+WAITING_SHARE = 48  # of the memory: a decoded chunk; some six of a reader's wait or are in use
 MOST_ROWS, LEAST_ROWS = 65536, 64  # of a chunk
 SCANNED_ROWS = 131072  # of labels at a time
 
@@ -39,9 +40,10 @@ class TableSource(Source):
         treatment: Treatment = NOTHING,
     ) -> None:
         """Decode `batches` as `layout` says, a small part of `memory` bytes at a time."""
-        self._batches, self._treatment, self._memory = batches, treatment, memory
+        self._batches, self._treatment = batches, treatment
         self._target, self._weight = target, weight
         self._take(layout)
+        self.allot(memory)
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
         self.labelling = layout.labelling
         self.in_memory = batches.in_memory
@@ -52,14 +54,20 @@ class TableSource(Source):
 
     def _take(self, layout: Layout) -> None:
         """Decode as `layout` says from now on."""
-        self._layout = layout
+        self._layout, self._runs = layout, runs_of(layout.features)
         self.columns = tuple(feature.column for feature in layout.features)
         self.drops = layout.drops
         self.n_features = layout.n_features
         self.row_bytes = layout.row_bytes
         self.resident = self._batches.in_memory and layout.copies_nothing and not layout.drops
-        fitting = self._memory // DECODED_SHARE // layout.decoding_bytes
-        self._chunk_rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)
+
+    def allot(self, memory: int) -> None:
+        """Cut chunks that take a part of so many bytes; see Source."""
+        self._memory = memory
+        self._batches.allot(memory)
+        decoding = memory // DECODED_SHARE // self._layout.decoding_bytes
+        waiting = memory // WAITING_SHARE // self._layout.row_bytes
+        self._chunk_rows = min(max(min(decoding, waiting), LEAST_ROWS), MOST_ROWS)
 
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
@@ -72,6 +80,7 @@ class TableSource(Source):
             )
         features = survey(self._surveyed(held_out), self._layout.features, self._treatment)
         self._take(replace(self._layout, features=features))
+        self.allot(self._memory)
 
     def _surveyed(self, held_out: HeldOut | None) -> Iterator[Rows]:
         for batch in self._read(self._layout.names(labelled=False), None, self._chunk_rows):
@@ -187,7 +196,7 @@ class TableSource(Source):
         if packing is not None:
             parts: tuple[np.ndarray, ...] = (packing.rows(rows, self._layout.chosen, where),)
         else:
-            parts = features_of(rows, self._layout.features, where, notes)
+            parts = features_of(rows, self._runs, where, notes)
         dropped = None
         if self._layout.drops:
             dropped = rows_with_nulls(rows, self._layout.features, where)
