@@ -42,7 +42,8 @@ test: $(VENV)/.with-test ## run the tests, with a line coverage report
 test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 	$(IN_VENV) python -m tests.fuzz_parquet
 
-test-crash: $(VENV)/.with-test ## load 100,000 damaged model files (minutes)
+test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000 damaged models (hours)
+	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/test_checkpoint.py
 	$(IN_VENV) python -m tests.fuzz_models 100000
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows

@@ -6,6 +6,7 @@ lock on the folder dies with its process. Source of what a lasting write takes: 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -65,7 +66,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
+        with contextlib.suppress(OSError):  # it is closed, whatever that says
+            os.close(self._lock)
 
     def load(self, *, resume: bool) -> State | None:
         """Return the newest whole state, or None where the folder has none.
@@ -128,6 +130,9 @@ class Checkpoints:
                 raise OptionError(f"{path} is of another version of checkpoints: start anew")
             text = parse_json(metadata["run"])
             assert set(text) == {"identity", "serial", "state"}
+            kind, window, buckets = text["state"]["plan"]
+            assert isinstance(kind, str)
+            assert min(text["state"]["visited"], text["serial"], int(window), int(buckets)) >= 0
         except OptionError:
             raise
         except (ModelFileError, ValueError, KeyError, TypeError, AssertionError) as error:

@@ -25,7 +25,7 @@ from fastsoftmax.learner import Learner
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress
-from fastsoftmax.run import Run
+from fastsoftmax.run import Run, State
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -194,7 +194,7 @@ def trained(
             state = keeper.load(resume=chosen.resume)
         run = stack.enter_context(
             Run(
-                source, classes, scan, settings, report, plan=state and state[0]["plan"],
+                source, classes, scan, settings, report, plan=state and state[0].get("plan"),
                 validated=rows.validation is not None, weights_as_given=as_given,
                 halves=halves, keeper=keeper,
             )
@@ -204,7 +204,7 @@ def trained(
         if rows.validation is not None:
             run.validation = _open_validation(rows, run)
         if state is not None:
-            run.restore(state)
+            _restore(run, state, chosen.checkpoint)
         try:
             run.train()
         except KeyboardInterrupt:
@@ -214,6 +214,16 @@ def trained(
             run.close_epoch()
             raise TrainingInterrupted(model_of(run, run.field[0], rows)) from None
         yield run
+
+
+def _restore(run: Run, state: State, folder: str | None) -> None:
+    try:
+        run.restore(state)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise OptionError(
+            f"the checkpoint in {folder} is not usable ({type(error).__name__}: {error}); remove it"
+            " to start anew"
+        ) from error
 
 
 def _opened(rows: Rows, options: TrainOptions) -> Source:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,9 @@ from numpy.testing import assert_array_equal
 
 import fastsoftmax
 from fastsoftmax import OptionError, TrainingInterrupted, run
+from fastsoftmax.checkpoint import Checkpoints
+from fastsoftmax.tensors import decode_tensors, encode_tensors
+from tests.faults import Faults
 
 ROOT = Path(__file__).resolve().parent.parent
 STATES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
@@ -233,6 +240,51 @@ def test_a_full_disk_costs_a_warning(tmp_path, monkeypatch):
         )
     alone = fastsoftmax.train(X, y, learning_rate=0.01, epochs=1)
     assert saved(model, tmp_path) == saved(alone, tmp_path)
+
+
+def test_whichever_step_of_a_save_fails_a_whole_checkpoint_is_there(tmp_path):
+    state: dict[str, Any] = {"visited": 1, "plan": ["all", 5, 0]}
+
+    def keep(number: int) -> None:
+        with Checkpoints(str(tmp_path), "30s", {}) as checkpoints:
+            if number > 1:
+                checkpoints.load(resume=True)
+            checkpoints.keep(lambda: (state | {"number": number}, {"x": np.full(5, number)}))
+
+    keep(1)
+    keep(2)
+    number, passed = 3, False
+    while not passed:
+        faults = Faults(number - 2, errno.EIO)
+        # The first two steps open the folder's lock.
+        with warnings.catch_warnings(), faults.injected(), contextlib.suppress(OptionError):
+            warnings.simplefilter("ignore")
+            keep(number)
+        passed = faults.failed is None
+        with Checkpoints(str(tmp_path), "30s", {}) as checkpoints:
+            facts, arrays = checkpoints.load(resume=True)
+        assert facts["number"] in range(2, number + 1)
+        assert_array_equal(arrays["x"], np.full(5, facts["number"]))
+        number += 1
+    assert facts["number"] == number - 1
+    assert number > 8
+
+
+@pytest.mark.filterwarnings("ignore:a checkpoint is damaged")
+@pytest.mark.parametrize("damage", [{}, {"place": 3}, {"learners": [{}]}, {"plan": [1, 2]}])
+def test_a_checkpoint_that_makes_no_sense_is_refused(tmp_path, damage):
+    X, y = made(2000)
+    options = {"learning_rate": 0.01, "epochs": 1, "checkpoint": str(tmp_path)}
+    fastsoftmax.train(X, y, **options)
+    for name in STATES:
+        if (tmp_path / name).exists():
+            arrays, metadata = decode_tensors(tmp_path / name)
+            text = json.loads(metadata["run"])
+            text["state"] = {**text["state"], **damage} if damage else {"visited": 0}
+            metadata["run"] = json.dumps(text)
+            (tmp_path / name).write_bytes(b"".join(encode_tensors(arrays, metadata)))
+    with pytest.raises(OptionError, match=r"is not usable|in .* is whole"):
+        fastsoftmax.train(X, y, resume=True, **options)
 
 
 @pytest.mark.parametrize("every", ["x", "-1s", "0", "1.5", "5d"])
