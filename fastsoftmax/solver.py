@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ class Solver:
         self._sums = [np.zeros((K, d)), np.zeros(K)]
         self._averaged = 0.0
         self._affine: Affine | None = None
-        self._parts: tuple[np.ndarray, ...] = ()
+        self._tabled: Callable[[], np.ndarray | None] = lambda: None  # rows that tables are of
         self._part_tables: list[np.ndarray] = []
         self.restart()
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
@@ -271,8 +272,8 @@ class Solver:
 
     def _tables(self, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """Return the part tables of these arrays, made anew only when they are others."""
-        if self._parts is not parts or not self._part_tables:
-            self._parts = parts
+        if self._tabled() is not parts[0] or not self._part_tables:
+            self._tabled = weakref.ref(parts[0])  # a window's memory is needed for the next one
             self._part_tables = [
                 part_table(parts, *columns, self._affine) for columns in self._columns
             ]

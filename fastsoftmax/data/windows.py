@@ -64,7 +64,7 @@ class Pages:
             return np.empty(shape, dtype)
         pages = self._take(size)
         array = np.ndarray(shape, dtype, pages)  # every view of it has it as its base
-        weakref.finalize(array, self._free.append, pages).atexit = False
+        weakref.finalize(array, _give_back, weakref.ref(self), pages).atexit = False
         return array
 
     def _take(self, size: int) -> mmap.mmap:
@@ -73,12 +73,19 @@ class Pages:
             smallest = min(fitting, key=len)
             self._free.remove(smallest)
             return smallest
-        self._free.clear()
+        self._free.clear()  # smaller ones would only add to what is held
         pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel built without
                 pages.madvise(mmap.MADV_HUGEPAGE)
         return pages
+
+
+def _give_back(owner: Callable[[], Pages | None], pages: mmap.mmap) -> None:
+    """Keep memory for the next window, unless the epoch is over."""
+    home = owner()
+    if home is not None:
+        home._free.append(pages)
 
 
 class Numbers:
