@@ -36,7 +36,7 @@ class DataError(FastsoftmaxError, ValueError):
 
 
 class ModelFileError(DataError):
-    """A file is not a model, or a damaged one."""
+    """A file is not the model or checkpoint it should be, or a damaged one."""
 
 
 class DivergedError(FastsoftmaxError, ArithmeticError):
