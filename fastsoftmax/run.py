@@ -22,6 +22,7 @@ from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
 from fastsoftmax.labels import Classes
 from fastsoftmax.learner import FINISH_FLOPS, SAFER, Learner
+from fastsoftmax.needs import refuse_what_does_not_fit
 from fastsoftmax.oddities import check_features
 from fastsoftmax.optimum import Journey
 from fastsoftmax.options import TrainOptions
@@ -93,6 +94,7 @@ class Run:
             kind, window, buckets = plan
             self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)
         self.validated = validated or options.holdout is not None
+        refuse_what_does_not_fit(len(classes), source.n_features, settings)
         threads = options.threads if len(settings) == 1 else 1
         self._closing = ExitStack()
         self.learners = [

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from fastsoftmax.curvature import Batch, Curvature
 from fastsoftmax.data.shuffle import Plan, row_order
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
 from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.moments import Gauge
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.solver import FullGradient, Solver
 
-# One problem for each update rule: its name, K, d and batch size.
-RULES = (
-    ("two classes, few features", 2, 16, 1),
-    ("few classes and features", 4, 16, 1),
-    ("few classes, many features", 10, 784, 1),
-    ("many classes", 100, 64, 1),
-    ("mini-batches", 10, 16, 64),
+# One problem for each update rule: its name, K, d and options.
+RULES: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
+    ("two classes, few features", 2, 16, {}),
+    ("few classes and features", 4, 16, {}),
+    ("few classes, many features", 10, 784, {}),
+    ("many classes", 100, 64, {}),
+    ("mini-batches", 10, 16, {"batch_size": 64}),
+    ("AdaGrad", 10, 16, {"adaptive": True}),
 )
 
 
@@ -39,18 +43,27 @@ def warm_up() -> Iterator[tuple[str, float]]:
     now = time.perf_counter()
     yield "what lays rows out", now - started
     started = now
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+    one = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
+    row = Batch((np.ones((1, 1), np.float32),), *one)
+    Gauge(1).add(parts, nothing[0], nothing[2])
+    now = time.perf_counter()
+    yield "what measures columns", now - started
+    started = now
     for dtype in ("float32", "float64"):
         with FullGradient(2, 1, dtype, 1) as full:
-            full.add(parts, np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+            full.add(parts, *nothing)
+        for matrices in (0, 1):
+            with Curvature(2, 1, dtype, matrices, 1, None) as curvature:
+                curvature.learn(np.zeros((2, 2)), row, np.ones(2), np.ones(2))
+                curvature.apply(np.zeros((2, 2)))
         now = time.perf_counter()
         yield f"full gradients, {dtype}", now - started
         started = now
     for average in (False, True):
         for dtype in ("float32", "float64"):
-            for name, K, d, batch_size in RULES:
-                options = TrainOptions.of(
-                    dtype=dtype, average=average, batch_size=batch_size, threads=1
-                )
+            for name, K, d, own in RULES:
+                options = TrainOptions.of(dtype=dtype, average=average, threads=1, **own)
                 with Solver(K, d, options) as solver:
                     solver.warm_up(parts, measures=True)
                     solver.squared_norms(parts, np.zeros(0, np.int64))

@@ -29,6 +29,7 @@ ROOMS = [
         "lbfgs",
         "learner",
         "moments",
+        "needs",
         "oddities",
         "optimum",
         "prediction",

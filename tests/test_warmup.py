@@ -8,6 +8,10 @@ import numpy as np
 
 import fastsoftmax
 from fastsoftmax import cli, solver, warmup
+from fastsoftmax.kernels.cholesky import factor, solve
+from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
+from fastsoftmax.kernels.gradient import add_gradient
+from fastsoftmax.kernels.measure import add_moments
 
 
 def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
@@ -19,6 +23,7 @@ def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
     assert "a folder" in out
     assert [line.split(":")[0] for line in err.splitlines()] == [
         "what lays rows out",
+        "what measures columns",
         "full gradients, float32",
         "full gradients, float64",
         "few classes and features, float32",
@@ -40,6 +45,27 @@ def test_a_run_after_it_compiles_nothing_more(monkeypatch):
     for average in (False, True):
         fastsoftmax.train(X, y, validation=(X, y), average=average, epochs=1, learning_rate=1e-4)
     assert (len(solver.descend_plainly.signatures), len(solver.measure.signatures)) == before
+
+
+def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
+    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    kernels = (
+        add_products,
+        add_squares,
+        class_curvatures,
+        factor,
+        solve,
+        add_gradient,
+        add_moments,
+    )
+    before = [len(kernel.signatures) for kernel in kernels]
+    X = np.random.default_rng(0).normal(size=(90, 5))
+    y = (X[:, 0] > 0).astype(int)
+    for dtype in ("float32", "float64"):
+        fastsoftmax.train(X.astype(dtype), y, dtype=dtype)
+        fastsoftmax.train(X.astype(dtype), y, dtype=dtype, solver="lbfgs", l1=1e-3)
+    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_without_a_place_for_machine_code_it_says_what_to_do():
