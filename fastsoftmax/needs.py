@@ -54,5 +54,6 @@ def refuse_what_does_not_fit(K: int, d: int, settings: Sequence[TrainOptions]) -
         f"{K:,} classes and {d:,} features make {K * d:,} weights, which take"
         f" {needed / 1e9:,.1f} GB to train, and {available / 1e9:,.1f} GB are free: so many"
         f" classes fit with {available // (each * K):,} features, so many features"
-        f" with {available // (each * d):,} classes. Leave features out, or take dtype=float32 and average=False."
+        f" with {available // (each * d):,} classes. Leave features out, or take"
+        " dtype=float32 and average=False."
     )
