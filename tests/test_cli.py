@@ -482,7 +482,7 @@ def test_files_may_have_names_that_are_not_utf_8(here, capfd):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "give a command: train, evaluate, calibrate, predict, pack, inspect"),
+        ([], "give a command: train, sweep, evaluate, calibrate, predict, pack, inspect"),
         (["trian"], "there is no command trian; did you mean train?"),
         (["packs"], "there is no command packs"),
         (["--verison"], "there is no option --verison"),
