@@ -69,11 +69,12 @@ def live_line(progress: Progress) -> str:
 
 def training_summary(progress: Progress, seconds: float) -> list[tuple[str, object]]:
     """Return the closing facts of a run whose last epoch is `progress`."""
+    taken = "(progressive, last epoch)" if progress.solver == "sgd" else "(at the last weights)"
     facts: list[tuple[str, object]] = [
         ("rows", f"{progress.rows_seen:,} in {progress.epoch} {_planned(progress)}"),
         ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
         ("speed", _speed(progress)),
-        ("training", f"{quality(progress.log_loss, progress.accuracy)} (progressive, last epoch)"),
+        ("training", f"{quality(progress.log_loss, progress.accuracy)} {taken}"),
     ]
     if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
         checked = quality(progress.validation_log_loss, progress.validation_accuracy)
