@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.errors import DataError, MissingExtraError, OptionError
+from fastsoftmax.errors import DataError, MissingExtraError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model import Model
 from fastsoftmax.prediction import log_sum_exp, softmax
@@ -217,13 +217,17 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             raise DataError(f"y has the one class {self.classes_[0]!r}: two are needed at least.")
         if init is not None:
             init = _with_classes(init, given_classes(range(len(self.classes_))))
-        model = train(
-            X, labels, weight=weights, init=init,
-            report=_Patience(self.tol if options["solver"] == "sgd" else None),
-            batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
-            fit_intercept=self.fit_intercept, threads=self._threads(), verbose=bool(self.verbose),
-            **options,
-        )  # fmt: skip
+        try:
+            model = train(
+                X, labels, weight=weights, init=init,
+                report=_Patience(self.tol if options["solver"] == "sgd" else None),
+                batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
+                fit_intercept=self.fit_intercept, threads=self._threads(),
+                verbose=bool(self.verbose), **options,
+            )  # fmt: skip
+        except TrainingInterrupted as stop:
+            self.model_ = _with_classes(stop.model, _spoken(self.classes_))
+            raise
         self.model_ = _with_classes(model, _spoken(self.classes_))
 
 

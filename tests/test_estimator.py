@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastsoftmax
-from fastsoftmax import SoftmaxClassifier
+from fastsoftmax import SoftmaxClassifier, estimator
 
 # A row of weight 2 is dealt to one fold, the row twice to two; by SGD it is one long step, not two.
 EXPECTED_FAILURES = {
@@ -161,3 +161,14 @@ def test_its_model_saves_and_speaks_the_labels(iris, tmp_path):
     model.model_.save(tmp_path / "m.safetensors")
     loaded = fastsoftmax.load(tmp_path / "m.safetensors")
     assert (loaded.predict(X) == model.predict(X)).mean() > 0.99
+
+
+def test_an_interrupt_leaves_it_fitted(iris, monkeypatch):
+    def interrupt(self, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimator._Patience, "__call__", interrupt)
+    ours = SoftmaxClassifier(solver="sgd", learning_rate=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        ours.fit(*iris)
+    assert ours.score(*iris) > 0.3
