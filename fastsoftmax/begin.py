@@ -65,7 +65,6 @@ class Settled:
     @classmethod
     def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Settled:
         """Return what was settled with this state."""
-
         made: list[Any] = []
         for kind, name in ((Conditioning, "conditioning"), (Moments, "moments")):
             keys = {f.name: f"{name}.{f.name}" for f in fields(kind)}

@@ -39,11 +39,9 @@ class Talk(Protocol):
 
 def train(args: Arguments, talk: Talk) -> Iterable[str]:
     """Train a model, write it, and return how it went."""
-    names = [field.name for field in fields(TrainOptions)]
-    given = {name: value for name, value in args.items() if name in names}
+    given = _options_given(args)
     options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
-    validation, init = args["validation"], args["init"]
-    check_output(args["output"], [*args["data"], *(validation or []), *([init] if init else [])])
+    _check_trained_output(args)
 
     from fastsoftmax.training import train as train_model
 
@@ -71,10 +69,8 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
 
 def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
     """Train many settings, write the best model, and return how they rank."""
-    names = [field.name for field in fields(TrainOptions)]
-    given = {name: value for name, value in args.items() if name in names}
-    validation, init = args["validation"], args["init"]
-    check_output(args["output"], [*args["data"], *(validation or []), *([init] if init else [])])
+    given = _options_given(args)
+    _check_trained_output(args)
 
     from fastsoftmax.sweep import sweep as sweep_settings
 
@@ -100,6 +96,17 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
     if args["json"]:
         return _as_json({"table": found.table, "model": args["output"]})
     return [*tables.sweep_table(found.table), *wording.aligned([("model", args["output"])])]
+
+
+def _options_given(args: Arguments) -> dict[str, Any]:
+    """Return the options of the run that were given."""
+    return {f.name: args[f.name] for f in fields(TrainOptions) if f.name in args}
+
+
+def _check_trained_output(args: Arguments) -> None:
+    """Raise OptionError where the model cannot be written, or would replace what is read."""
+    init = [] if args["init"] is None else [args["init"]]
+    check_output(args["output"], [*args["data"], *(args["validation"] or []), *init])
 
 
 def _what_is_trained_on(args: Arguments) -> dict[str, Any]:

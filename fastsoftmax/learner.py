@@ -117,10 +117,6 @@ class Learner:
             return self._best[1]
         return self._found or self.solver.weights()
 
-    def last_weights(self) -> Weights:
-        """Return the weights and biases after the last step, of which `weights` may be a mean."""
-        return self._found or self.solver.last_weights()
-
     def begin(self, window: Window, *, measures: bool) -> None:
         """Settle what was left open on the first rows to come; `measures`: `measure` is needed."""
         beginning = Beginning(

@@ -28,7 +28,6 @@ class Progress:
     gain: float | None = None  # nats that another epoch, or all further passes, may be worth
     gain_error: float | None = None  # the standard error of that, at most
     solver: str = "sgd"
-    models: int = 1  # that are trained together
     treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
 
     def facts(self) -> dict[str, Any]:

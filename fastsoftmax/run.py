@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastsoftmax.checkpoint import State
 from fastsoftmax.data.feed import Feed, choose_reading, settle_plan
 from fastsoftmax.data.mixing import POOR, Mixing
 from fastsoftmax.data.shuffle import row_order
@@ -35,8 +36,6 @@ RETREATS = 3  # from steps of our own that led astray
 # The field is halved after this share of an epoch, and when twice and four times as many rows have
 # passed; never on fewer rows.
 FIRST_HALVING, LEAST_ROWS = 1 / 8, 4096
-
-State = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class Keeper(Protocol):
@@ -285,8 +284,7 @@ class Run:
                 labels, weights = window.labels[some], self.learners[0].weight_of(window, some)
                 self.mass += np.bincount(labels, weights, len(self.mass))
             self._tell()
-            if self.keeper is not None and self.keeper.is_due(self.visited):
-                self._keep()
+            self._keep_if_due()
             if self.is_over:
                 return
 
@@ -343,8 +341,7 @@ class Run:
         learner.settled.notes["learning_rate"] = note
         warnings.warn(f"learning_rate {note}", UserWarning, stacklevel=2)
         self.place.window = self.place.row = 0
-        self._good = None
-        learner.begin_epoch()
+        self._good = None  # the epoch begins anew, and notes its own
 
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients."""
@@ -380,9 +377,12 @@ class Run:
         learner.reach(journey.point.x)
         self.visited += steps
         journey.is_over = journey.is_over or learner.is_over
+        self._keep_if_due()
+        return self.is_over or journey.is_over
+
+    def _keep_if_due(self) -> None:
         if self.keeper is not None and self.keeper.is_due(self.visited):
             self._keep()
-        return self.is_over or journey.is_over
 
     def _keep(self) -> None:
         if self.keeper is not None:
@@ -411,7 +411,6 @@ class Run:
             accuracy=accuracy,
             learning_rate=float(learner.rates(np.array([learner.seen]))[0]),
             treated=self.source.treated(),
-            models=len(self.field),
         )
 
     def _new_mixing(self) -> Mixing | None:

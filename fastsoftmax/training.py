@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import __version__
-from fastsoftmax.checkpoint import Checkpoints
+from fastsoftmax.checkpoint import Checkpoints, State
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
@@ -25,7 +25,7 @@ from fastsoftmax.learner import Learner
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress
-from fastsoftmax.run import Run, State
+from fastsoftmax.run import Run
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -61,7 +61,6 @@ def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
     if schedule is not None:  # it is None where no step was taken
         options["learning_rate"], options["schedule"] = schedule.eta0, schedule.kind
     options["l2"], options["epochs"] = settled.l2, len(history)
-    versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     total = float(run.mass.sum())
     moments = settled.moments
     return {
@@ -75,7 +74,15 @@ def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
         "rows": history[-1]["rows"] if history else learner.seen,
         "prior": [float(m) / total for m in run.mass],
         "data": run.source.fingerprint(),
-        "versions": {"fastsoftmax": __version__, **versions},
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that the model's bits depend on."""
+    return {
+        "fastsoftmax": __version__,
+        **{name: version(name) for name in ("numpy", "numba", "pyarrow")},
     }
 
 
@@ -290,14 +297,13 @@ def _identity(
     """Return all that shapes the model, to be compared when a run is resumed."""
     if scan is None:
         raise OptionError("a reader can be read once, so nothing can be resumed: no checkpoint=")
-    versions = {name: version(name) for name in ("numpy", "numba", "pyarrow")}
     data = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
     shaping = [options.shaping() for options in settings]
     init = rows.init
     start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
     return {
         "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
-        "versions": {"fastsoftmax": __version__, **versions},
+        "versions": _versions(),
         "data": {str(i): facts for i, facts in enumerate(data)},
         "features": list(source.feature_names or [source.n_features]),
         "classes": [classes.kind, list(classes.values)],
