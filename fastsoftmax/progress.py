@@ -18,7 +18,7 @@ class Progress:
     rows: int  # trained on in this epoch
     rows_per_epoch: int | None  # None for a one-pass reader
     rows_seen: int  # in the whole run
-    seconds: float  # since training began, compiling excluded
+    seconds: float  # of training, compiling excluded, those before it was resumed included
     log_loss: float
     accuracy: float
     learning_rate: float  # of the next row
@@ -39,7 +39,7 @@ class Progress:
             "accuracy": self.accuracy,
             "learning_rate": self.learning_rate,
         }
-        if self.gain is not None and math.isfinite(self.gain):
+        if self.gain is not None:
             facts["gain"] = self.gain
         if self.gain_error is not None:
             facts["gain_error"] = self.gain_error

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,6 +117,9 @@ class Run:
         self.place = Place()
         self.visited = 0  # rows, in all epochs
         self.started = time.perf_counter()
+        self._spent = 0.0  # seconds of the run before it was resumed
+        self._last: Progress | None = None  # of an epoch that is done
+        self._told = False  # such a one was reported since the run was resumed
         self._reported = 0.0
         self._warned = self._warned_of_mixing = False
         self._mixing: Mixing | None = None
@@ -141,13 +144,14 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started
+        """Seconds since training began, those before it was resumed included."""
+        return self._spent + time.perf_counter() - self.started
 
     @property
     def is_over(self) -> bool:
         """Whether the run ends before its last epoch: time is up, or `report` said so."""
         limit = self.options.max_seconds
-        return self.told_to_stop or (limit is not None and self.seconds >= limit)
+        return self.told_to_stop or (limit is not None and self.seconds - self._spent >= limit)
 
     @property
     def has_begun(self) -> bool:
@@ -185,6 +189,8 @@ class Run:
         self._keep()
         if self.place.phase == "steps":
             self.close_epoch()
+        if self._last is not None and not self._told:  # it was resumed after its last epoch
+            self._report(self._last)
 
     def close_epoch(self) -> None:
         """Note how an epoch went that ended before its end, if one did."""
@@ -201,6 +207,8 @@ class Run:
             "retreats": self._retreats,
             "plan": [self.plan.kind, self.plan.window, self.plan.buckets],
             "warned": [self._warned, self._warned_of_mixing],
+            "spent": self.seconds,
+            "last": None if self._last is None else asdict(self._last),
             "dropped": [[i, why] for i, why in self.dropped.items()],
             "mixing": None if self._mixing is None else self._mixing.state(),
             "learners": [],
@@ -221,6 +229,8 @@ class Run:
         self.visited, self._halving = facts["visited"], facts["halving"]
         self._retreats = facts["retreats"]
         self._warned, self._warned_of_mixing = facts["warned"]
+        self._spent = facts["spent"]
+        self._last = None if facts["last"] is None else Progress(**facts["last"])
         self.dropped = dict(facts["dropped"])
         self._mixing = self._new_mixing()
         if self._mixing is not None and facts["mixing"] is not None:
@@ -364,8 +374,9 @@ class Run:
             epochs=learner.planned_epochs, rows=steps,
             rows_per_epoch=steps, rows_seen=learner.seen + steps * journey.passes,
             seconds=self.seconds, log_loss=journey.log_loss, accuracy=journey.accuracy,
-            learning_rate=0.0, treated=self.source.treated(), gain=journey.gain, finished=True,
-            solver="lbfgs",
+            learning_rate=0.0, treated=self.source.treated(),
+            gain=journey.gain if math.isfinite(journey.gain) else None,
+            finished=True, solver="lbfgs",
         )  # fmt: skip
         if self.validated:
             learner.show(journey.point.x)
@@ -395,6 +406,8 @@ class Run:
             self._report(self._progress(self._active()[0]))
 
     def _report(self, progress: Progress) -> None:
+        if progress.finished:
+            self._last, self._told = progress, True
         if self.report is not None and self.report(progress):
             self.told_to_stop = True
 

@@ -23,7 +23,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastsoftmax
-from fastsoftmax import OptionError, TrainingInterrupted, run
+from fastsoftmax import OptionError, TrainingInterrupted, cli, run
 from fastsoftmax.checkpoint import Checkpoints
 from fastsoftmax.tensors import decode_tensors, encode_tensors
 from tests.faults import Faults
@@ -107,9 +107,14 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, case):
         )
     resumed = fastsoftmax.train(data, "y", checkpoint=folder, resume=True, threads=1, **options)
     assert saved(resumed, tmp_path) == whole
-    # After the end the same model comes out again.
-    again = fastsoftmax.train(data, "y", checkpoint=folder, resume=True, **options)
+    # After the end the same model comes out again, and how its last epoch went is told again.
+    told: list[Any] = []
+    again = fastsoftmax.train(
+        data, "y", checkpoint=folder, resume=True, report=told.append, **options
+    )
     assert saved(again, tmp_path) == whole
+    assert told[-1].finished
+    assert told[-1].facts().items() <= again.history[-1].items()
 
 
 def test_a_sweep_is_resumed_too(tmp_path):
@@ -146,6 +151,20 @@ def test_killed_at_any_moment_and_resumed_is_as_if_never_killed(tmp_path):
     done = subprocess.run([*args, *kept, "-o", tmp_path / "out"], env=env, check=False)
     assert done.returncode == 0
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_run_killed_before_its_model_was_written_writes_it_when_resumed(tmp_path, capsys):
+    data, out = as_parquet(tmp_path), tmp_path / "model"
+    args = ["train", data, "--target", "y", "--epochs", "2", "--quiet", "-o", str(out)]
+    args += ["--checkpoint", str(tmp_path / "state"), "--resume"]
+    assert cli.main(args) == 0
+    before, model = capsys.readouterr().out.splitlines(), out.read_bytes()
+    out.unlink()
+    assert cli.main(args) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert out.read_bytes() == model
+    differing = {old.split()[0] for old, new in zip(before, again, strict=True) if old != new}
+    assert differing <= {"time"}
 
 
 def test_a_signal_keeps_the_state_and_says_how_to_go_on(tmp_path):
