@@ -181,11 +181,7 @@ class Run:
         if self.place.phase == "steps" and not self.is_over:
             self.place.phase = "finish"
         if self.place.phase == "finish":
-            for learner in self.field:
-                if learner.finishes and not (learner.is_found or self.is_over):
-                    self._finish(learner)
-            if not self.is_over:
-                self.place.phase = "done"
+            self._finish_all()
         self._keep()
         if self.place.phase == "steps":
             self.close_epoch()
@@ -352,6 +348,14 @@ class Run:
         warnings.warn(f"learning_rate {note}", UserWarning, stacklevel=2)
         self.place.window = self.place.row = 0
         self._good = None  # the epoch begins anew, and notes its own
+
+    def _finish_all(self) -> None:
+        """Let the learners that finish so go on by full gradients."""
+        for learner in self.field:
+            if learner.finishes and not (learner.is_found or self.is_over):
+                self._finish(learner)
+        if not self.is_over:
+            self.place.phase = "done"
 
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients."""
