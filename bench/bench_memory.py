@@ -65,7 +65,12 @@ def write_columns(path: Path, columns: int, rows: int, groups: int) -> None:
 
 
 # Columns, rows of a row group, row groups, memory: the pages of a row group exceed their share.
-WIDE = ((784, 20_000, 10, "150MB"), (2_000, 40_000, 1, "100MB"), (2_000, 40_000, 5, "100MB"))
+WIDE = (
+    (784, 20_000, 10, "150MB"),
+    (784, 20_000, 50, "150MB"),
+    (2_000, 40_000, 1, "100MB"),
+    (2_000, 40_000, 5, "100MB"),
+)
 
 
 @pytest.mark.parametrize(("columns", "rows", "groups", "memory"), WIDE)

@@ -107,3 +107,20 @@ def test_pages_of_many_columns_are_not_held_at_once(tmp_path):
         held.append(pa.total_allocated_bytes() - before)
         del chunk
     assert max(held) < 0.3 * memory  # the pages are 48 MB
+
+
+def test_what_lists_the_row_groups_is_read_once_and_taken_off_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "many.parquet"
+    rng = np.random.default_rng(0)
+    table = pa.table({**{f"x{j}": rng.random(ROWS) for j in range(50)}, "y": np.arange(ROWS) % 3})
+    pq.write_table(table, path, row_group_size=ROWS // 20)
+    read = []
+    real = pq.read_metadata
+    monkeypatch.setattr(pq, "read_metadata", lambda file: read.append(file) or real(file))
+    source = open_source(path, "y", memory=LARGE)
+    scan = source.scan_labels()
+    assert sum(chunk.rows for chunk in source.chunks(scan.classes)) == ROWS
+    assert len(read) == 1
+    assert source.index_bytes == 2**10 * 51 * 20
+    assert source.room(10**7) == 10**7 - source.index_bytes
+    assert source.room(10**6) == 500_000

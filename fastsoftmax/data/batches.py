@@ -28,6 +28,7 @@ class Batches(ABC):
     pieces: tuple[int, ...] | None  # rows of each piece; None before a stream was read to its end
     in_memory: bool
     column_bytes = 0  # held of each column by a thread that reads
+    index_bytes = 0  # held by what lists the pieces of the files that are open
     one_pass: bool = False  # it can be read once
 
     @abstractmethod

@@ -63,8 +63,8 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
     """
     named = options.cache_folder is not None
     folder = Path(options.cache_folder) if options.cache_folder is not None else cache_folder()
-    keep = options.cache
-    if keep == "memory" and not (source.in_memory or _fits(plan, options.memory_bytes)):
+    keep, memory = options.cache, source.room(options.memory_bytes)
+    if keep == "memory" and not (source.in_memory or _fits(plan, memory)):
         raise OptionError(
             f"cache=memory keeps all rows decoded, more than memory={options.memory} allows: raise"
             " memory=, or choose cache=disk"
@@ -72,9 +72,9 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
     if keep == "auto":
         keep = _where_to_keep(source, plan, options, folder)
     # Readers are fewer rather than that columns are joined through a file, which takes longer.
-    affordable = int(PAGES_SHARE * options.memory_bytes) // max(source.reading_bytes, 1)
+    affordable = int(PAGES_SHARE * memory) // max(source.reading_bytes, 1)
     readers = max(min(options.reader_count, affordable), 1)
-    source.allot(options.memory_bytes // readers)
+    source.allot(memory // readers)
     return Reading(readers, keep, folder, named)
 
 
@@ -96,7 +96,7 @@ def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Pa
     # than ours, and an IPC file is not ours to map.
     if source.in_memory or source.rows is None or (options.epochs == 1 and not options.holdout):
         return "off"
-    if _fits(plan, options.memory_bytes):
+    if _fits(plan, source.room(options.memory_bytes)):
         return "memory"
     if has_room(folder, source.rows * plan.row_bytes):
         return "disk"

@@ -30,6 +30,7 @@ class OpenFile(ABC):
     schema: pa.Schema
     pieces: tuple[int, ...]
     column_bytes = 0  # held of each column while a piece is read
+    index_bytes = 0  # held by what lists the pieces
 
     @abstractmethod
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -45,6 +46,7 @@ class DataFile(ABC):
 
     piece_name: str  # what messages call a piece
     memory = 10**9  # bytes, of which each thread that reads holds a part
+    stays = False  # whether what lists the pieces is kept from one opening to the next
 
     def __init__(self, path: str) -> None:
         """Note the size and age of the file at `path`."""
@@ -141,16 +143,20 @@ class FileBatches(Batches):
         self.column_bytes = 0
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
+        indexes: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
         self._partitions = Partitions([file.path for file in files])
         for number, file in enumerate(files):
+            file.stays = len(files) <= MOST_OPEN
             with closing(file.open()) as opened:
                 rows.extend(opened.pieces)
                 self.column_bytes = max(self.column_bytes, opened.column_bytes)
+                indexes.append(opened.index_bytes)
                 self._firsts.append(len(rows))
                 schema = self._partitions.extended(opened.schema, number)
                 if all(not schema.equals(known) for _, known in self._schemas):
                     self._schemas.append((file.path, schema))
+        self.index_bytes = sum(sorted(indexes)[-MOST_OPEN:])
         self.size = sum(file.size for file in files)
         self.pieces: tuple[int, ...] = tuple(rows)
         self.schema = self._schemas[0][1]

@@ -22,6 +22,7 @@ MAGIC = b"PAR1"
 READ_AHEAD, LEAST_READ = 2**20, 2**12
 # Held of each column while it is read: a page, as most writers cut them, and what decodes it.
 PAGE_BYTES, DECODER_BYTES = 2**20, 2**15
+INDEX_BYTES = 2**10  # held for each column of each row group, as long as the file is open
 
 
 class ParquetPath(DataFile):
@@ -46,16 +47,13 @@ class ParquetPath(DataFile):
             ) from error
 
     def _metadata(self) -> pq.FileMetaData:
-        """Return the file's metadata, those that another reader holds if one does.
-
-        They are large: 1 kB a column and row group.
-        """
+        """Return the file's metadata, those that another reader holds if one does."""
         with self._lock:
             metadata = self._last()
             if metadata is None:
                 with opened(self.path) as file:
                     metadata = pq.read_metadata(file)
-                self._last = weakref.ref(metadata)
+                self._last = (lambda: metadata) if self.stays else weakref.ref(metadata)
             return metadata
 
     def footer(self) -> bytes:
@@ -71,7 +69,9 @@ class _OpenParquet(OpenFile):
         columns = max(metadata.num_columns, 1)
         largest = max((group.total_byte_size for group in groups), default=0)
         self.column_bytes = min(largest // columns, PAGE_BYTES) + DECODER_BYTES
+        self.index_bytes = INDEX_BYTES * metadata.num_columns * len(groups)
         self._path, self._page_bytes = path, page_bytes
+        self._metadata = metadata  # Arrow's reader keeps what they hold, but not the object
         self._file = pq.ParquetFile(
             opened(path),
             metadata=metadata,
@@ -107,7 +107,7 @@ class _OpenParquet(OpenFile):
 
     def _groups(self, piece: int, names: Sequence[str]) -> list[list[str]]:
         """Return the columns in groups whose pages fit their share of the memory together."""
-        group = self._file.metadata.row_group(piece)
+        group = self._metadata.row_group(piece)
         most = 2 * group.total_byte_size + DECODER_BYTES * len(names)
         if most <= self._page_bytes:
             return [list(names)]

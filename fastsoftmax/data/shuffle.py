@@ -109,7 +109,7 @@ def make_plan(source: Source, options: TrainOptions, segments: Segments | None =
     segments: where the rows of each class stand, as far as it is known; shuffle=auto deals rows
     into buckets where windows of neighbours would be too unlike the whole.
     """
-    memory, rows = options.memory_bytes, source.rows
+    memory, rows = source.room(options.memory_bytes), source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
     window = options.shuffle_window or _window_rows(row_bytes, memory, rows)
     held = None if options.holdout is None else (options.seed, options.holdout)

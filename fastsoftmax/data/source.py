@@ -127,6 +127,7 @@ class Source(ABC):
     row_bytes: int  # bytes of one row's features as decoded
     drops: bool = False  # whether rows with nulls are left out
     reading_bytes: int = 0  # held by each thread that reads at once, beside its chunks
+    index_bytes: int = 0  # held by what lists the pieces of the files that are open
     labelling: tuple[str, ...] = ()  # the label and weight columns, where these are columns
     in_memory: bool = False  # reading them costs next to nothing
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
@@ -143,6 +144,10 @@ class Source(ABC):
         if self.columns is None:
             return None
         return tuple(name for column in self.columns for name in column.feature_names)
+
+    def room(self, memory: int) -> int:
+        """Return how many of `memory` bytes are left for rows, half of them at least."""
+        return max(memory - self.index_bytes, memory // 2)
 
     def allot(self, memory: int) -> None:
         """Let each thread that reads take a part of so many bytes; rows in memory take none."""

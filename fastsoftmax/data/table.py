@@ -45,6 +45,7 @@ class TableSource(Source):
         self._take(layout)
         self.allot(memory)
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
+        self.index_bytes = batches.index_bytes
         self.labelling = layout.labelling
         self.in_memory = batches.in_memory
         self.one_pass = batches.one_pass
