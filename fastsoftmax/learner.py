@@ -69,6 +69,8 @@ class Learner:
         self.schedule: Schedule | None = None
         self.settled: Settled | None = None
         self.init: Weights | None = None  # raw weights to begin at
+        # Where the rows to come are new to them: the rows that were first there, and all steps.
+        self.before = (0, 0)
         self.history: list[dict[str, Any]] = []
         self.seen = 0  # rows that took a step
         self.sums = Sums()  # of this epoch
@@ -335,7 +337,9 @@ class Learner:
             self._mean_squared_norm(window, sample.order)
         epochs = math.inf if self.steps is None else float(self.steps)
         planned = self.last_epoch * epochs
-        self.schedule = Schedule(o.schedule, rate, planned, o.halflife or epochs)
+        first, taken = self.before
+        halflife = o.halflife or float(first) or epochs
+        self.schedule = Schedule(o.schedule, rate, planned, halflife, float(taken))
         logger.info("step size %.6g, schedule %s", rate, o.schedule)
         self.solver.warm_up(window.parts, measures=measures)
 

@@ -22,7 +22,8 @@ class Model:
     history: a dict for each epoch: epoch, rows, log_loss, accuracy, learning_rate and, with
         validation, validation_log_loss and validation_accuracy.
     record: how it came about: options, target, weight, data, rows, prior, versions, deviations of
-        the features, temperature.
+        the features, temperature; where it began at another model: the lineage, and the ledger of
+        the data that those before it were trained on.
     """
 
     def __init__(
@@ -78,6 +79,12 @@ class Model:
     def nulls(self) -> str:
         """What becomes of a row's nulls: error, zero, mean or drop, as in training."""
         return str(self.record.get("options", {}).get("nulls", "error"))
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The files that it was trained on, and the models before it: names and digests."""
+        known = [*self.record.get("ledger", []), *self.record.get("data", [])]
+        return [entry for entry in known if "pieces" in entry]
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:

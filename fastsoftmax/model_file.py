@@ -276,7 +276,27 @@ def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
         _require(spreads and len(deviations) == d, "its record has malformed deviations")
     temperature = told.get("temperature", 1.0)
     _require(_is_finite(temperature) and temperature > 0, "its record has a malformed temperature")
+    _require(told.get("rows") is None or _is_count(told["rows"]), "its record has malformed rows")
+    for key, fits in (("data", _is_entry), ("ledger", _is_entry), ("lineage", _is_parent)):
+        listed = told.get(key, [])
+        _require(isinstance(listed, list) and all(map(fits, listed)), f"its {key} is malformed")
     return told
+
+
+def _is_entry(told: object) -> bool:
+    """Return whether it is what a ledger holds of a file."""
+    # A file's name need not be UTF-8.
+    if not isinstance(told, dict) or not isinstance(told.get("name"), str):
+        return False
+    digests = told.get("pieces", [])
+    listed = isinstance(digests, list) and all(map(_is_text, digests))
+    return listed and _is_count(told.get("rows"))
+
+
+def _is_parent(told: object) -> bool:
+    if not isinstance(told, dict) or not _is_text(told.get("sha256")):
+        return False
+    return _is_count(told.get("epochs")) and (told.get("rows") is None or _is_count(told["rows"]))
 
 
 def _is_text(value: object) -> bool:
@@ -285,6 +305,10 @@ def _is_text(value: object) -> bool:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_finite(value: object) -> bool:

@@ -90,6 +90,9 @@ class TrainOptions:
         None, "end after so many epochs without a better validation loss; keep the best weights"
     )
     min_delta: float = option(0.0, "validation loss must be lower by this to be better")
+    seen: str = option(
+        "skip", "with init: skip row groups that its model was trained on, or train on them again"
+    )
     max_seconds: float | None = option(None, "stop after this time", shapes_model=False)
     threads: int | None = option(
         None, "threads; default the cores this process may use", shapes_model=False
@@ -278,6 +281,7 @@ def _check_choices(o: TrainOptions) -> None:
         "cache": ("auto", "memory", "disk", "off"),
         "nulls": ("error", "zero", "mean", "drop"),
         "solver": ("sgd", "lbfgs"),
+        "seen": ("skip", "again"),
         "average": ("auto", True, False),
         "adaptive": (True, False),
         "fit_intercept": (True, False),

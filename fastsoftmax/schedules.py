@@ -11,7 +11,7 @@ import numpy as np
 class Schedule:
     """The step size after t rows, of T planned: `eta = schedule(t)`.
 
-    constant eta0; inverse eta0 / (1 + t / halflife); linear eta0 (1 - t / T);
+    constant eta0; inverse eta0 / (1 + (before + t) / halflife); linear eta0 (1 - t / T);
     cosine eta0 / 2 (1 + cos(pi t / T)).
     """
 
@@ -19,13 +19,14 @@ class Schedule:
     eta0: float
     planned: float  # T, rows
     halflife: float  # rows
+    before: float = 0.0  # rows, that were seen in earlier runs
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         """Return the steps (n,) float64 of rows before which `t` (n,) rows were seen."""
         if self.kind == "constant":
             return np.full(len(t), self.eta0)
         if self.kind == "inverse":
-            return self.eta0 / (1.0 + t / self.halflife)
+            return self.eta0 / (1.0 + (self.before + t) / self.halflife)
         if self.kind == "linear":
             return self.eta0 * (1.0 - t / self.planned)
         return self.eta0 / 2 * (1.0 + np.cos(np.pi * t / self.planned))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import __version__
+from fastsoftmax import __version__, lineage
 from fastsoftmax.checkpoint import Checkpoints, State
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
@@ -63,6 +63,7 @@ def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
     options["l2"], options["epochs"] = settled.l2, len(history)
     total = float(run.mass.sum())
     moments = settled.moments
+    data = run.source.fingerprint()
     return {
         "options": options,
         "reasons": settled.notes,
@@ -73,7 +74,8 @@ def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
         "weight": rows.weight if isinstance(rows.weight, str) else None,
         "rows": history[-1]["rows"] if history else learner.seen,
         "prior": [float(m) / total for m in run.mass],
-        "data": run.source.fingerprint(),
+        "data": data,
+        **lineage.record(rows.init, data),
         "versions": _versions(),
     }
 
@@ -86,8 +88,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _check_one_pass(source: Source, classes: Any, options: TrainOptions) -> None:
-    """Refuse what a reader that can be read once cannot do."""
+def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptions) -> Classes:
+    """Refuse what a reader that can be read once cannot do; return the classes, which are given."""
     if classes is None:
         raise OptionError(
             "a reader can be read once, so its classes cannot be looked for: give classes=, or a"
@@ -105,10 +107,11 @@ def _check_one_pass(source: Source, classes: Any, options: TrainOptions) -> None
         )
     if options.schedule == "inverse" and options.halflife is None:
         raise OptionError("a one-pass reader does not tell its rows: give halflife= in rows.")
+    return classes
 
 
-def _begin_from(run: Run, init: Model) -> None:
-    """Start the run at another model's weights."""
+def _begin_from(run: Run, init: Model, before: Model | None) -> None:
+    """Start the run at another model's weights; before: that, where the rows are new to it."""
     if init.n_features != run.source.n_features or init.classes_ != run.classes:
         raise OptionError(
             f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
@@ -116,6 +119,7 @@ def _begin_from(run: Run, init: Model) -> None:
         )
     for learner in run.learners:
         learner.init = (init.coef, init.intercept)
+        learner.before = lineage.rows_taken(before)
 
 
 def train(
@@ -140,10 +144,12 @@ def train(
     target: the label column's name, or an array (n,) beside a NumPy matrix.
     features: names of the feature columns; default all but target and weight.
     weight: a column name or an array (n,) of row weights >= 0.
-    classes: the labels to expect; default those found by reading the label column first.
+    classes: the labels to expect; default those of `init`, or those found by reading the label
+        column first.
     categorical: columns whose values are categories, each of which becomes a feature.
     validation: data like `data`, or (X, y): its loss is taken after each epoch.
-    init: a model to start from, with the same features and classes.
+    init: a model to start from, with the same features and classes. Row groups of files that it
+        was trained on are left out, unless seen="again".
     report: called with a Progress about five times a second and after each epoch; the run ends
         there if it returns True.
     weights_as_given: do not divide weights by their mean.
@@ -192,6 +198,8 @@ def trained(
         source = _opened(rows, chosen)
         stack.callback(source.close)
         classes, scan = _scanned(source, rows, chosen)
+        goes_on = lineage.is_new(source, rows.init, chosen)
+        settings = [lineage.going_on(each, goes_on) for each in settings]
         keeper, state = None, None
         if chosen.checkpoint is not None:
             identity = _identity(source, classes, scan, settings, rows, as_given)
@@ -207,7 +215,7 @@ def trained(
             )
         )  # fmt: skip
         if rows.init is not None:
-            _begin_from(run, rows.init)
+            _begin_from(run, rows.init, goes_on)
         if rows.validation is not None:
             run.validation = _open_validation(rows, run)
         if state is not None:
@@ -247,6 +255,9 @@ def _opened(rows: Rows, options: TrainOptions) -> Source:
         memory=options.memory_bytes // options.reader_count,
     )
     try:
+        if rows.init is not None and options.seen == "skip":
+            lineage.leave_out(source, rows.init)
+        source.fingerprint()  # of the files as they are before training
         if like is None:
             source.learn(_holdout_mask(options))
     except BaseException:
@@ -257,11 +268,11 @@ def _opened(rows: Rows, options: TrainOptions) -> Source:
 
 def _scanned(source: Source, rows: Rows, options: TrainOptions) -> tuple[Classes, LabelScan | None]:
     """Return the classes, and what the labels told, where they can be read beforehand."""
-    known = None if rows.classes is None else given_classes(rows.classes)
+    known = None if rows.init is None else rows.init.classes_
+    if rows.classes is not None:
+        known = given_classes(rows.classes)
     if source.one_pass:
-        _check_one_pass(source, rows.classes, options)
-        assert known is not None
-        return known, None
+        return _check_one_pass(source, known, options), None
     scan = source.scan_labels(known, _holdout_mask(options))
     return scan.classes, scan
 

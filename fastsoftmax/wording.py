@@ -152,10 +152,25 @@ def model_facts(model: dict[str, Any]) -> list[tuple[str, object]]:
     ]
     named = (("options", record.get("options", {})), ("versions", record.get("versions", {})))
     facts += [(name, ", ".join(f"{k}={v}" for k, v in of.items())) for name, of in named if of]
+    facts += _origin_facts(record)
     if "temperature" in record:
         facts.append(("temperature", f"{record['temperature']:.4g}"))
     facts += [(f"epoch {line['epoch']}", _history_text(line)) for line in model["history"][-MANY:]]
     return [*facts, *_weight_facts(model)]
+
+
+def _origin_facts(record: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return the files that a model and those before it were trained on, and what these were."""
+    facts: list[tuple[str, object]] = []
+    for name, key in (("data", "data"), ("before that", "ledger")):
+        files = [f"{entry['name']} ({entry['rows']:,} rows)" for entry in record.get(key, [])]
+        if files:
+            facts.append((name, shortened(files)))
+    for parent in record.get("lineage", []):
+        count = f"{parent['rows']:,} rows" if parent["rows"] else "rows"
+        taken = f"{count} in {parent['epochs']} epochs"
+        facts.append(("trained on from", f"model {parent['sha256'][:8]}, of {taken}"))
+    return facts
 
 
 def _weight_facts(model: dict[str, Any]) -> list[tuple[str, object]]:

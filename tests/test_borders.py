@@ -28,6 +28,7 @@ ROOMS = [
         "evaluation",
         "lbfgs",
         "learner",
+        "lineage",
         "moments",
         "needs",
         "oddities",

@@ -176,7 +176,9 @@ def test_the_command_line_trains_what_python_trains(trained):
 
 def test_a_model_can_be_trained_on(trained, capsys):
     argv = ["train", "train.parquet", "--target", "label", "-o", "n.safetensors", *FEATURES]
-    assert main([*argv, "--init", "m.safetensors", "--epochs", "1"]) == 0
+    argv += ["--init", "m.safetensors", "--epochs", "1"]
+    assert "was trained on all of these rows" in said(capsys, argv, 3)
+    assert main([*argv, "--seen", "again"]) == 0
     before, after = (fastsoftmax.load(f"{name}.safetensors") for name in "mn")
     assert after.history[0]["log_loss"] < before.history[0]["log_loss"]
 

@@ -216,7 +216,8 @@ def test_an_object_store_is_read_by_uri(bucket, tmp_path):
     uris = [f"{start}/part={j}/x.parquet?{options}" for j in range(3)]
     got = fastsoftmax.train(uris, "y", **plan | {"features": ["age", "part"]})
     assert got.feature_names == ("age", "part")
-    assert [file["name"] for file in got.record["data"]] == ["x.parquet"] * 3
+    names = [f"part={j}/x.parquet" for j in range(3)]
+    assert [file["name"] for file in got.record["data"]] == names
     assert got.predict(uris).shape == (N,)
     with pytest.raises(DataError, match=r"^s3://rows/none.parquet: there is no such file"):
         fastsoftmax.train(f"{start}/none.parquet?{options}", "y")

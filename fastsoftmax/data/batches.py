@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from fastsoftmax.data.columns import Layout
+from fastsoftmax.data.ledger import Entries
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Batches(ABC):
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a further file will not do; there is one schema otherwise."""
 
-    def fingerprint(self) -> list[dict[str, object]]:
+    def leave_out(self, entries: Entries) -> int:
+        """Read no pieces that a ledger has; return their rows. Data in memory are always new."""
+        return 0
+
+    def fingerprint(self) -> list[dict[str, Any]]:
         """Describe files for the model's record; data in memory have no description."""
         return []

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
 from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout, check_same
+from fastsoftmax.data.ledger import Entries, names_of, new_pieces
 from fastsoftmax.data.partitions import Partitions
 from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MOST_OPEN = 64  # files at a time
 PAGES_SHARE = 0.15  # of the memory: what is held of columns that are read side by side
+SAMPLED_BYTES = 2**12  # at each of three places of a piece, to tell it from others
 PEEKED_ROWS = 64  # at a time, of lists whose length nobody knows
 
 
@@ -35,6 +39,10 @@ class OpenFile(ABC):
     @abstractmethod
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a piece, at least the columns `names`."""
+
+    @abstractmethod
+    def digests(self) -> list[str]:
+        """Return what tells each piece from others: of what it holds, not where it stands."""
 
     @abstractmethod
     def close(self) -> None:
@@ -71,11 +79,18 @@ class DataFile(ABC):
         """The bytes of the file."""
         return self._stamp[0]
 
-    def fingerprint(self, rows: int) -> dict[str, object]:
-        """Return base name, size, rows and the digest of the footer."""
-        digest = hashlib.sha256(self.footer()).hexdigest()
-        name = os.path.basename(self.path)
-        return {"name": name, "size": self._stamp[0], "rows": rows, "sha256": digest}
+    def fingerprint(self, name: str) -> dict[str, Any]:
+        """Return name, size, rows, the digest of the footer and those of the pieces."""
+        try:
+            with closing(self.open()) as opened:
+                rows, pieces = sum(opened.pieces), opened.digests()
+            digest = hashlib.sha256(self.footer()).hexdigest()
+        except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+            raise DataError(
+                f"{self.path}: its footer cannot be read ({first_line(error)}). Write it again, or"
+                " leave it out."
+            ) from error
+        return {"name": name, "size": self.size, "rows": rows, "sha256": digest, "pieces": pieces}
 
     def _stat(self) -> tuple[int, int]:
         try:
@@ -95,12 +110,16 @@ def opened(path: str) -> pa.NativeFile:
 
 def tail(path: str, start: int, stop: int) -> bytes:
     """Return the bytes from `start` to `stop` before the end of the file."""
-    if isinstance(path, Remote):
-        with path.open() as remote:
-            return bytes(remote.read_at(start - stop, remote.size() - start))
-    with Path(path).open("rb") as file:
-        file.seek(-start, os.SEEK_END)
-        return file.read(start - stop)
+    with opened(path) as file:
+        return bytes(file.read_at(start - stop, file.size() - start))
+
+
+def sample(path: str, first: int, size: int) -> bytes:
+    """Return bytes from the begin, middle and end of `size` bytes of a file from `first` on."""
+    count = min(size, SAMPLED_BYTES)
+    with opened(path) as file:
+        starts = (first, first + (size - count) // 2, first + size - count)
+        return b"".join(bytes(file.read_at(count, start)) for start in starts)
 
 
 def first_line(error: Exception) -> str:
@@ -158,8 +177,26 @@ class FileBatches(Batches):
                     self._schemas.append((file.path, schema))
         self.index_bytes = sum(sorted(indexes)[-MOST_OPEN:])
         self.size = sum(file.size for file in files)
-        self.pieces: tuple[int, ...] = tuple(rows)
+        self._rows = rows
+        self._read_only_of(range(len(rows)))
         self.schema = self._schemas[0][1]
+
+    def leave_out(self, entries: Entries) -> int:
+        """Read no pieces that a ledger has from now on; return how many rows these hold."""
+        spans = zip(self._firsts, self._files, self._fingerprints, strict=False)
+        self._read_only_of(
+            [
+                first + i
+                for first, file, facts in spans
+                for i in new_pieces(entries, file.path, facts["name"], facts["pieces"])
+            ]
+        )
+        return sum(self._rows) - sum(self.pieces)
+
+    def _read_only_of(self, numbers: Sequence[int]) -> None:
+        """Have no other pieces from now on than these, of all."""
+        self._numbers = numbers
+        self.pieces: tuple[int, ...] = tuple(self._rows[number] for number in numbers)
 
     def allot(self, memory: int) -> None:
         """Read within a part of so many bytes from now on."""
@@ -178,7 +215,7 @@ class FileBatches(Batches):
             file.refuse_changed()
         with closing(_Pool(self._files)) as pool:
             for piece in range(len(self.pieces)) if order is None else order:
-                number = self._file_of(piece)
+                number, _ = self._file_of(piece)
                 start = 0
                 for rows in self._decoded(pool.get(number), int(piece), names, batch_rows):
                     yield Batch(rows, int(piece), start)
@@ -200,29 +237,34 @@ class FileBatches(Batches):
         """Say which row of which piece of which file it is."""
         return f"{self._piece(piece)}, row {row}"
 
-    def fingerprint(self) -> list[dict[str, object]]:
-        """Describe each file by its base name, size, rows and the digest of its footer."""
-        spans = zip(self._firsts, self._firsts[1:], strict=False)
-        rows = [sum(self.pieces[first:last]) for first, last in spans]
-        return [file.fingerprint(n) for file, n in zip(self._files, rows, strict=True)]
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Describe each file by its name, size, rows, the digests of its footer and pieces."""
+        return self._fingerprints
 
-    def _file_of(self, piece: int) -> int:
-        return bisect_right(self._firsts, piece) - 1
+    @cached_property
+    def _fingerprints(self) -> list[dict[str, Any]]:
+        names = names_of([file.path for file in self._files])
+        return [file.fingerprint(name) for file, name in zip(self._files, names, strict=True)]
+
+    def _file_of(self, piece: int) -> tuple[int, int]:
+        """Return the number of a piece's file, and its own number there."""
+        number = self._numbers[piece]
+        file = bisect_right(self._firsts, number) - 1
+        return file, number - self._firsts[file]
 
     def _piece(self, piece: int) -> str:
-        number = self._file_of(piece)
+        number, within = self._file_of(piece)
         file = self._files[number]
-        return f"{file.path}, {file.piece_name} {piece - self._firsts[number]}"
+        return f"{file.path}, {file.piece_name} {within}"
 
     def _decoded(
         self, opened: OpenFile, piece: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         """Yield a piece's rows; what Arrow cannot decode becomes a DataError with the place."""
-        number = self._file_of(piece)
+        number, within = self._file_of(piece)
         there = set(opened.schema.names)
         own = [name for name in names if name in there]
         from_folders = [name for name in names if name not in there]
-        within = piece - self._firsts[number]
         # Without a column of its own, a piece is so many rows.
         batches = (
             opened.read(within, own, batch_rows)

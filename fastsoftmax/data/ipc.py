@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, tail
+from fastsoftmax.data.files import DataFile, OpenFile, first_line, opened, sample, tail
 from fastsoftmax.data.layouts import is_vector
 from fastsoftmax.data.remote import Remote
 from fastsoftmax.errors import DataError
 
 MAGIC = b"ARROW1"
+RECORD_BATCHES = 4 + 2 * 3  # where a footer says at which offset it lists them
+BLOCK_BYTES = 24
 # Bytes of a record batch, in the mean of a file, above which it is mapped and read in slices.
 LARGE_BATCH = 2**25
 
@@ -38,9 +42,13 @@ class IpcPath(DataFile):
 
     def footer(self) -> bytes:
         """Return the file's footer, which lists its record batches."""
-        end = len(MAGIC) + 4
-        length = int.from_bytes(tail(self.path, end, len(MAGIC)), "little")
-        return tail(self.path, length + end, end)
+        return _footer(self.path)
+
+
+def _footer(path: str) -> bytes:
+    end = len(MAGIC) + 4
+    length = int.from_bytes(tail(path, end, len(MAGIC)), "little")
+    return tail(path, length + end, end)
 
 
 def _mean_bytes(path: str, rows: tuple[int, ...]) -> int:
@@ -59,6 +67,28 @@ def _count_rows(path: str) -> tuple[int, ...]:
         narrow = [i for i, field in enumerate(schema) if not is_vector(field.type)]
         reader = _open(file, narrow[:1])
         return tuple(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+
+
+def _blocks(footer: bytes) -> list[tuple[int, int, int]]:
+    """Return where each record batch begins, and the bytes of its header and its body.
+
+    Arrow keeps that to itself. The footer is a FlatBuffer whose fourth field is a vector of blocks:
+    arrow.apache.org/docs/format/Columnar.html, File.fbs.
+    """
+
+    def number(kind: str, at: int) -> int:
+        return int(struct.unpack_from(f"<{kind}", footer, at)[0])
+
+    table = number("I", 0)
+    fields = table - number("i", table)
+    if number("H", fields) <= RECORD_BATCHES:
+        return []
+    offset = number("H", fields + RECORD_BATCHES)
+    if not offset:
+        return []
+    vector = table + offset + number("I", table + offset)
+    blocks = struct.iter_unpack("<qi4xq", footer[vector + 4 :][: BLOCK_BYTES * number("I", vector)])
+    return [(first, header, body) for first, header, body in blocks]
 
 
 class _OpenIpc(OpenFile):
@@ -83,6 +113,15 @@ class _OpenIpc(OpenFile):
             yield whole.slice(first, batch_rows)
             if hasattr(mmap, "MADV_DONTNEED"):  # what was used need not stay in memory
                 mapped.madvise(mmap.MADV_DONTNEED)
+
+    def digests(self) -> list[str]:
+        """Return digests of the sizes of each record batch and of some of its bytes."""
+        found = []
+        for first, header, body in _blocks(_footer(self._path)):
+            digest = hashlib.sha256(repr((header, body)).encode())
+            digest.update(sample(self._path, first, header + body))
+            found.append(digest.hexdigest()[:16])
+        return found
 
     def close(self) -> None:
         """Close the file."""

@@ -60,7 +60,7 @@ class MatrixSource(Source):
         """Say which row of the matrix it is."""
         return self._where(row)
 
-    def fingerprint(self) -> list[dict[str, object]]:
+    def fingerprint(self) -> list[dict[str, Any]]:
         """Return nothing: there are no files."""
         return []
 

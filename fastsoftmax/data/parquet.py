@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastsoftmax.data.files import PAGES_SHARE, DataFile, OpenFile, first_line, opened, tail
+from fastsoftmax.data.files import (
+    PAGES_SHARE,
+    DataFile,
+    OpenFile,
+    first_line,
+    opened,
+    sample,
+    tail,
+)
 from fastsoftmax.data.spill import NoRoom, joined
 from fastsoftmax.errors import DataError
 
@@ -22,6 +33,7 @@ MAGIC = b"PAR1"
 READ_AHEAD, LEAST_READ = 2**20, 2**12
 # Held of each column while it is read: a page, as most writers cut them, and what decodes it.
 PAGE_BYTES, DECODER_BYTES = 2**20, 2**15
+DIGESTED_COLUMNS = 8  # of a row group, to tell it from others
 INDEX_BYTES = 2**10  # held for each column of each row group, as long as the file is open
 
 
@@ -132,6 +144,22 @@ class _OpenParquet(OpenFile):
             first = last
         return leaves
 
+    def digests(self) -> list[str]:
+        """Return digests of the rows, sizes and extremes of each row group, of some columns."""
+        return [self._digest(self._metadata.row_group(i)) for i in range(len(self.pieces))]
+
+    def _digest(self, group: pq.RowGroupMetaData) -> str:
+        columns = self._metadata.num_columns
+        chosen = np.linspace(0, columns - 1, min(columns, DIGESTED_COLUMNS)).astype(int)
+        chunks = [group.column(int(i)) for i in chosen]
+        facts = [group.num_rows, group.total_byte_size, *map(_described, chunks)]
+        digest = hashlib.sha256(repr(facts).encode())
+        bare = [c for c in chunks if c.compression == "UNCOMPRESSED" and not _has_extremes(c)]
+        if bare:  # then neither sizes nor extremes tell what it holds
+            largest = max(bare, key=lambda c: c.total_compressed_size)
+            digest.update(sample(self._path, _first_byte(largest), largest.total_compressed_size))
+        return digest.hexdigest()[:16]
+
     def close(self) -> None:
         """Close the file."""
         self._file.close(force=True)
@@ -143,6 +171,25 @@ def _count_leaves(kind: pa.DataType) -> int:
     if not pa.types.is_nested(kind):
         return 1
     return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _has_extremes(chunk: pq.ColumnChunkMetaData) -> bool:
+    return bool(chunk.is_stats_set and chunk.statistics.has_min_max)
+
+
+def _described(chunk: pq.ColumnChunkMetaData) -> list[Any]:
+    """Return what the footer says of a column's values, in their physical type."""
+    facts: list[Any] = [chunk.path_in_schema, chunk.physical_type, chunk.num_values]
+    facts += [chunk.total_compressed_size, chunk.total_uncompressed_size]
+    if _has_extremes(chunk):
+        facts += [chunk.statistics.min_raw, chunk.statistics.max_raw]
+    return facts
+
+
+def _first_byte(chunk: pq.ColumnChunkMetaData) -> int:
+    if chunk.has_dictionary_page:
+        return min(chunk.dictionary_page_offset, chunk.data_page_offset)
+    return int(chunk.data_page_offset)
 
 
 def _held(chunk: pq.ColumnChunkMetaData) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastsoftmax.data.ledger import Entries
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.labels import Classes
 
@@ -162,6 +163,13 @@ class Source(ABC):
         done, and to which column, by number; empty where nothing was."""
         return {}
 
+    def leave_out(self, entries: Entries) -> int:
+        """Read no pieces that a ledger has from now on; return how many rows these hold.
+
+        Raises DataError where a file lacks what the ledger has of it.
+        """
+        return 0
+
     @abstractmethod
     def scan_labels(
         self,
@@ -206,9 +214,9 @@ class Source(ABC):
         return self.place(piece, number - self._starts[piece])
 
     @abstractmethod
-    def fingerprint(self) -> list[dict[str, object]]:
-        """Describe the data for the model's record: base names, rows and digests of files; no path,
-        clock or machine. Empty for data that are in memory.
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Describe the data for the model's record: names, rows and digests of files and of their
+        pieces; no path, clock or machine. Empty for data that are in memory.
         """
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls, runs_of
 from fastsoftmax.data.encode import Encoder, Given, weights_of
+from fastsoftmax.data.ledger import Entries
 from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.source import Chunk, LabelScan, Source
 from fastsoftmax.data.survey import NOTHING, Rows, Treatment, survey
@@ -69,6 +71,10 @@ class TableSource(Source):
         decoding = memory // DECODED_SHARE // self._layout.decoding_bytes
         waiting = memory // WAITING_SHARE // self._layout.row_bytes
         self._chunk_rows = min(max(min(decoding, waiting), LEAST_ROWS), MOST_ROWS)
+
+    def leave_out(self, entries: Entries) -> int:
+        """Read no pieces that a ledger has from now on; see Source."""
+        return self._batches.leave_out(entries)
 
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
@@ -133,7 +139,7 @@ class TableSource(Source):
         """Say where a row stands."""
         return self._batches.place(piece, row)
 
-    def fingerprint(self) -> list[dict[str, object]]:
+    def fingerprint(self) -> list[dict[str, Any]]:
         """Describe the files; see Source."""
         return self._batches.fingerprint()
 
