@@ -45,6 +45,7 @@ test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000 damaged models (hours)
 	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/test_checkpoint.py
 	$(IN_VENV) python -m tests.fuzz_models 100000
+	$(IN_VENV) python -m tests.fuzz_checkpoints 10000
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) -p no:cacheprovider

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from fastsoftmax.settle import (
     penalty_rows,
 )
 from fastsoftmax.solver import Solver
+from fastsoftmax.state import array_of, check_alike
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -63,15 +64,18 @@ class Settled:
         return {name: getattr(self, name) for name in ("l1", "memory", "l2", "notes")}, arrays
 
     @classmethod
-    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Settled:
-        """Return what was settled with this state."""
+    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], d: int) -> Settled:
+        """Return what was settled with this state, for d features."""
         made: list[Any] = []
         for kind, name in ((Conditioning, "conditioning"), (Moments, "moments")):
             keys = {f.name: f"{name}.{f.name}" for f in fields(kind)}
             known = all(key in arrays for key in keys.values())
-            made.append(kind(**{f: arrays[key] for f, key in keys.items()}) if known else None)
+            held = {f: array_of(arrays, key, (d,)) for f, key in keys.items()} if known else None
+            made.append(held and kind(**held))
         conditioning, moments = made
-        return cls(conditioning, moments, arrays["units"], **facts)
+        settled = cls(conditioning, moments, array_of(arrays, "units", (d,)), 0.0, 0)
+        check_alike(facts, settled.state()[0])
+        return replace(settled, **facts)
 
     @property
     def squares(self) -> np.ndarray | None:

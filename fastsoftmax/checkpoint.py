@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.errors import ModelFileError, OptionError, SaveError
+from fastsoftmax.errors import DivergedError, ModelFileError, OptionError, SaveError
 from fastsoftmax.files import write_file
 from fastsoftmax.options import UNITS_OF_TIME
+from fastsoftmax.state import State, check_alike
 from fastsoftmax.tensors import decode_tensors, encode_tensors, parse_json
 
 logger = logging.getLogger("fastsoftmax")
@@ -30,8 +31,6 @@ logger = logging.getLogger("fastsoftmax")
 FORMAT, VERSION = "fastsoftmax-checkpoint", "1"
 NAMES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 LOCK = "lock"
-
-State = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class Checkpoints:
@@ -107,7 +106,10 @@ class Checkpoints:
         facts, arrays = state()
         self._last_time, self._last_rows = time.monotonic(), facts["visited"]
         text = {"identity": self._identity, "serial": self._serial + 1, "state": facts}
-        metadata = {"format": FORMAT, "format_version": VERSION, "run": _as_json(text)}
+        try:
+            metadata = {"format": FORMAT, "format_version": VERSION, "run": _as_json(text)}
+        except ValueError as error:  # JSON has no such numbers
+            raise DivergedError("the losses of the run are no longer finite.") from error
         path = self._folder / NAMES[(self._serial + 1) % 2]
         try:
             write_file(path, encode_tensors(arrays, metadata))
@@ -123,16 +125,18 @@ class Checkpoints:
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Return what a file holds; None, with a warning, where it is damaged."""
         try:
-            arrays, metadata = decode_tensors(path, "checkpoint")
+            arrays, metadata = decode_tensors(path, "checkpoint", insists=True)
             if metadata.get("format") != FORMAT:
                 raise ModelFileError(f"{path} is not a checkpoint.")
             if metadata.get("format_version") != VERSION:
                 raise OptionError(f"{path} is of another version of checkpoints: start anew")
             text = parse_json(metadata["run"])
             assert set(text) == {"identity", "serial", "state"}
-            kind, window, buckets = text["state"]["plan"]
-            assert isinstance(kind, str)
-            assert min(text["state"]["visited"], text["serial"], int(window), int(buckets)) >= 0
+            check_alike(text["serial"], 0)
+            check_alike(text["state"]["visited"], 0)
+            check_alike(text["state"]["plan"], ("", 0, 0))
+            _, window, buckets = text["state"]["plan"]
+            assert min(text["state"]["visited"], text["serial"], window, buckets) >= 0
         except OptionError:
             raise
         except (ModelFileError, ValueError, KeyError, TypeError, AssertionError) as error:

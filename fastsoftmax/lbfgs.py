@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.state import array_of
+
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises
 HISTORY = 20  # pairs of steps and gradient changes
 HALVINGS = 30
@@ -60,14 +62,18 @@ class Search:
         return facts, arrays
 
     @classmethod
-    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Search:
+    def of(
+        cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> Search:
         """Return the search of this state, to be told by `resume` what it minimises."""
         search = cls(_unknown, _unknown)
         search.evaluations, search._share = facts["evaluations"], facts["share"]
+        if not (search._share > 0 and all(curvature > 0 for curvature in facts["curvatures"])):
+            raise ValueError("curvatures are positive")
         search.gain = np.inf if facts["gain"] is None else facts["gain"]
         search._values = list(facts["values"])
         search._pairs = [
-            (arrays[f"s{i}"], arrays[f"y{i}"], curvature)
+            (array_of(arrays, f"s{i}", shape), array_of(arrays, f"y{i}", shape), curvature)
             for i, curvature in enumerate(facts["curvatures"])
         ]
         return search

@@ -23,6 +23,7 @@ from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Sums
 from fastsoftmax.schedules import Schedule
 from fastsoftmax.solver import Solver
+from fastsoftmax.state import array_of, check_alike
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -38,6 +39,13 @@ WATCHED_ROWS = 8192  # rows whose mean loss tells whether training diverges
 SAFER = 10.0  # by which a step size of our own that led astray is divided
 
 Weights = tuple[np.ndarray, np.ndarray]
+# What a state has that is not there at the start, by its types.
+STORED: dict[str, Any] = {
+    "history": [{"epoch": 0, "rows": 0, "log_loss": 0.0, "accuracy": 0.0, "learning_rate": 0.0}],
+    "schedule": ("", 0.0, 0.0, 0.0, 0.0),
+    "first_rate": 0.0,
+    "best": 0.0,
+}
 
 
 class Learner:
@@ -297,21 +305,28 @@ class Learner:
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Go on from a state."""
+        for name, like in STORED.items():
+            if facts[name] is not None:
+                check_alike(facts[name], like)
         self.history, self.seen, self._waited = facts["history"], facts["seen"], facts["waited"]
         self.sums, self.recent = Sums(*facts["sums"]), Sums(*facts["recent"])
         self._watched = Sums(*facts["watched"])
         self.first_rate = facts["first_rate"]
         self.is_over, self.is_found = facts["is_over"], facts["is_found"]
         if facts["best"] is not None:
-            self._best = facts["best"], (arrays["best.W"], arrays["best.b"])
+            self._best = float(facts["best"]), self._stored("best", arrays)
         if facts["found"]:
-            self._found = arrays["found.W"], arrays["found.b"]
+            self._found = self._stored("found", arrays)
         if facts["schedule"] is not None:
             self.schedule = Schedule(*facts["schedule"])
         if "settled" in facts:
-            self.settled = Settled.of(facts["settled"], arrays)
+            self.settled = Settled.of(facts["settled"], arrays, self.d)
             self.prepare()
         self.solver.restore(arrays)
+
+    def _stored(self, name: str, arrays: dict[str, np.ndarray]) -> Weights:
+        W, b = self.solver.last_weights()
+        return array_of(arrays, f"{name}.W", W), array_of(arrays, f"{name}.b", b)
 
     def _settle_steps(self, window: Window, sample: Batch, *, measures: bool) -> None:
         """Settle the size of steps on a sample, and have what takes them compiled."""

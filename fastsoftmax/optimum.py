@@ -15,6 +15,7 @@ from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.curvature import Batch, Curvature, choose_matrices, sample_rows
 from fastsoftmax.lbfgs import Point, Search
 from fastsoftmax.solver import FullGradient
+from fastsoftmax.state import array_of, check_alike
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.
 DOUBLE_FLOPS = 1e9
@@ -63,17 +64,30 @@ class Journey:
         return facts, arrays
 
     @classmethod
-    def of(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Journey:
-        """Return the journey of this state; its search has yet to be told what it minimises."""
+    def of(
+        cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> Journey:
+        """Return the journey of this state of weights of this shape; its search has yet to be told
+        what it minimises.
+        """
+        check_alike(facts, STORED)
         smooth, value = facts["point"]
+        x, gradient, learnt_at = (
+            array_of(arrays, n, shape) for n in ("x", "gradient", "learnt_at")
+        )
         return cls(
-            Point(arrays["x"], smooth, arrays["gradient"], value),
-            Search.of(facts, arrays),
-            learnt_at=arrays["learnt_at"],
+            Point(x, smooth, gradient, value),
+            Search.of(facts, arrays, shape),
+            learnt_at=learnt_at,
             **{name: facts[name] for name in _FACTS},
         )
 
 
+# The types of what a state has, beside those that may be None.
+STORED: dict[str, Any] = {
+    "log_loss": 0.0, "accuracy": 0.0, "learnt": 0, "steps": 0, "is_over": False,
+    "point": (0.0, 0.0), "evaluations": 0, "share": 0.0, "values": [0.0], "curvatures": [0.0],
+}  # fmt: skip
 _FACTS = ("log_loss", "accuracy", "learnt", "steps", "is_over")
 
 

@@ -64,6 +64,9 @@ class Progress:
         return line
 
 
+NOTHING_YET = Progress(0, None, 0, None, 0, 0.0, 0.0, 0.0, 0.0)
+
+
 @dataclass
 class Sums:
     """Weighted loss, hits and weight of some rows; rows of weight 0 are not counted."""

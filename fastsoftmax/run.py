@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax.checkpoint import State
 from fastsoftmax.data.feed import Feed, choose_reading, settle_plan
 from fastsoftmax.data.mixing import POOR, Mixing
 from fastsoftmax.data.shuffle import row_order
@@ -27,7 +26,8 @@ from fastsoftmax.needs import refuse_what_does_not_fit
 from fastsoftmax.oddities import check_features
 from fastsoftmax.optimum import Journey
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.progress import Progress, Sums
+from fastsoftmax.progress import NOTHING_YET, Progress, Sums
+from fastsoftmax.state import State, check_alike
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -197,12 +197,12 @@ class Run:
     def state(self) -> State:
         """Return all that the rest of the run depends on: facts, and arrays by name."""
         facts: dict[str, Any] = {
-            "place": list(astuple(self.place)),
+            "place": astuple(self.place),
             "visited": self.visited,
             "halving": self._halving,
             "retreats": self._retreats,
-            "plan": [self.plan.kind, self.plan.window, self.plan.buckets],
-            "warned": [self._warned, self._warned_of_mixing],
+            "plan": (self.plan.kind, self.plan.window, self.plan.buckets),
+            "warned": (self._warned, self._warned_of_mixing),
             "spent": self.seconds,
             "last": None if self._last is None else asdict(self._last),
             "dropped": [[i, why] for i, why in self.dropped.items()],
@@ -221,21 +221,29 @@ class Run:
     def restore(self, state: State) -> None:
         """Go on from a state."""
         facts, arrays = state
+        check_alike(facts, self.state()[0])
         self.place = Place(*facts["place"])
         self.visited, self._halving = facts["visited"], facts["halving"]
         self._retreats = facts["retreats"]
         self._warned, self._warned_of_mixing = facts["warned"]
         self._spent = facts["spent"]
-        self._last = None if facts["last"] is None else Progress(**facts["last"])
+        if facts["last"] is not None:
+            check_alike(facts["last"], asdict(NOTHING_YET))
+            self._last = Progress(**facts["last"])
+        check_alike(facts["dropped"], [(0, "")])
         self.dropped = dict(facts["dropped"])
         self._mixing = self._new_mixing()
         if self._mixing is not None and facts["mixing"] is not None:
+            check_alike(facts["mixing"], (0, 0.0))
             self._mixing.restore(facts["mixing"])
         for i, (learner, each) in enumerate(zip(self.learners, facts["learners"], strict=True)):
             learner.restore(each, _out_of(arrays, f"{i}."))
         if "journey" in facts:
-            self._journey = Journey.of(facts["journey"], _out_of(arrays, "journey."))
+            learner = self.field[0]
+            shape = (learner.K, learner.d + 1)
+            self._journey = Journey.of(facts["journey"], _out_of(arrays, "journey."), shape)
         if "good" in facts:
+            check_alike(facts["good"], (0, {}))
             self._good = facts["good"][0], (facts["good"][1], _out_of(arrays, "good."))
 
     def _active(self) -> list[Learner]:

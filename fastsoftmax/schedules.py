@@ -21,6 +21,11 @@ class Schedule:
     halflife: float  # rows
     before: float = 0.0  # rows, that were seen in earlier runs
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where rows are none."""
+        if not (self.planned > 0 and self.halflife > 0):
+            raise ValueError("a schedule needs rows")
+
     def __call__(self, t: np.ndarray) -> np.ndarray:
         """Return the steps (n,) float64 of rows before which `t` (n,) rows were seen."""
         if self.kind == "constant":

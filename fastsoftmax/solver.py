@@ -37,6 +37,7 @@ from fastsoftmax.kernels.scratch import (
 )
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.options import TrainOptions
+from fastsoftmax.state import array_of
 
 # A kernel call is kept below about 50 ms, so that an interrupt is seen and a block end is near.
 CALL_FLOPS = 2e9
@@ -193,10 +194,12 @@ class Solver:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a state; what was settled must be so already."""
         for name, held in self._held().items():
-            held[:] = state[name]
-        self._averaged, self.bias = float(state["averaged"][0]), float(state["bias"][0])
+            held[:] = array_of(state, name, held)
+        self._averaged, self.bias = (
+            float(array_of(state, n, (1,))[0]) for n in ("averaged", "bias")
+        )
         if self._l1 is not None:
-            self._l1.due = float(state["due"][0])
+            self._l1.due = float(array_of(state, "due", (1,))[0])
 
     def _held(self) -> dict[str, np.ndarray]:
         K, d = self.K, self.d

@@ -67,10 +67,11 @@ def encode_tensors(
 
 
 def decode_tensors(
-    path: str | os.PathLike[str], kind: str = "model"
+    path: str | os.PathLike[str], kind: str = "model", *, insists: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors, read-only, and the metadata of a file of this kind.
 
+    insists: a file without a checksum is damaged; other writers' models have none.
     Nothing in it is trusted before it is checked, and what is held meanwhile is in proportion to
     the file. Raises ModelFileError where the file is missing, damaged or not of this layout.
     """
@@ -79,7 +80,7 @@ def decode_tensors(
         with open(path, "rb", opener=_open_quickly) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ModelFileError(f"{name} is not a {kind} file: it is not a regular file.")
-            return _decode(file)
+            return _decode(file, insists=insists)
     except _Foreign:
         raise ModelFileError(f"{name} is not a {kind} file.") from None
     except _Damaged as damage:
@@ -197,7 +198,7 @@ def _items(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _decode(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _decode(file: BinaryIO, *, insists: bool) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     header, left = _read_header(file)
     metadata = header.pop("__metadata__", {})
     if not _is_text_map(metadata):
@@ -211,6 +212,8 @@ def _decode(file: BinaryIO) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise _Damaged("it ended while it was being read")
         tensors[name] = np.frombuffer(data, entry.dtype).reshape(entry.shape)
     promised = metadata.pop(CHECKSUM, None)
+    if promised is None and insists:
+        raise _Damaged("it has no checksum")
     if promised is not None and promised != _checksum(tensors, metadata):
         raise _Damaged("its checksum is not that of what it holds")
     return tensors, metadata

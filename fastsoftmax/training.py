@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import __version__, lineage
-from fastsoftmax.checkpoint import Checkpoints, State
+from fastsoftmax.checkpoint import Checkpoints
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
@@ -26,6 +26,7 @@ from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress
 from fastsoftmax.run import Run
+from fastsoftmax.state import State
 
 logger = logging.getLogger("fastsoftmax")
 

@@ -25,7 +25,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,9 @@ def write_bases(folder: Path) -> list[bytes]:
         Column("v", 2, None, (0.5, 1.5), True),
     )
     treated.record["options"]["nulls"] = "mean"
+    file = {"name": "a.parquet", "size": 9, "rows": 4, "sha256": "0", "pieces": ["1", "2"]}
+    parent = {"sha256": "0123456789", "rows": 4, "epochs": 2}
+    treated.record |= {"rows": 4, "data": [file], "ledger": [file], "lineage": [parent]}
     files = []
     for model in [*models, treated]:
         model.save(folder / "base")
@@ -296,7 +299,15 @@ def use(model: Model, path: Path) -> None:
         assert all(line.isprintable() for line in said.getvalue().splitlines())
 
 
-def run_batch(bases: list[bytes], folder: Path, start: int, count: int) -> dict[str, Any]:
+class Subject(NamedTuple):
+    """What is fuzzed: whole files, how they are damaged, and what is said of one that is loaded."""
+
+    bases: list[bytes]
+    damage: Callable[[bytes, np.random.Generator], bytes]
+    complaint: Callable[[Path], str | None]
+
+
+def run_batch(subject: Subject, folder: Path, start: int, count: int) -> dict[str, Any]:
     """Load `count` damaged files; return how many were refused and what was wrong with others."""
 
     def stop(*_: object) -> None:
@@ -309,10 +320,11 @@ def run_batch(bases: list[bytes], folder: Path, start: int, count: int) -> dict[
     path = folder / f"{start}.safetensors"
     wrong, refused = [], 0
     for number in range(start, start + count):
-        path.write_bytes(damage(bases[number % len(bases)], np.random.default_rng(number)))
+        base = subject.bases[number % len(subject.bases)]
+        path.write_bytes(subject.damage(base, np.random.default_rng(number)))
         signal.alarm(SECONDS)
         try:
-            found = complaint(path)
+            found = subject.complaint(path)
             assert found is None or re.fullmatch(r".{,500}\.", found), found
             refused += found is not None
         except BaseException as error:
@@ -321,17 +333,22 @@ def run_batch(bases: list[bytes], folder: Path, start: int, count: int) -> dict[
     return {"refused": refused, "wrong": wrong}
 
 
-def run(count: int) -> list[str]:
+def models_in(folder: Path) -> Subject:
+    """Return models as what is fuzzed."""
+    return Subject(write_bases(folder), damage, complaint)
+
+
+def run(count: int, made_in: Callable[[Path], Subject] = models_in) -> list[str]:
     """Load `count` damaged files in processes of little memory; return what was wrong."""
     refused, wrong, started = 0, [], time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bases = write_bases(folder)
-        for content in bases:
+        subject = made_in(folder)
+        for content in subject.bases:
             (folder / "whole").write_bytes(content)
-            assert complaint(folder / "whole") is None
+            assert subject.complaint(folder / "whole") is None
         for start in range(0, count, BATCH):
-            told = in_a_process(bases, folder, start, min(BATCH, count - start))
+            told = in_a_process(subject, folder, start, min(BATCH, count - start))
             refused += told["refused"]
             wrong += told["wrong"]
     seconds = time.perf_counter() - started
@@ -339,12 +356,12 @@ def run(count: int) -> list[str]:
     return wrong
 
 
-def in_a_process(bases: list[bytes], folder: Path, start: int, count: int) -> dict[str, Any]:
+def in_a_process(subject: Subject, folder: Path, start: int, count: int) -> dict[str, Any]:
     """Run a batch in a child; return what it found."""
     child = os.fork()
     if child == 0:
         try:
-            (folder / "told").write_text(json.dumps(run_batch(bases, folder, start, count)))
+            (folder / "told").write_text(json.dumps(run_batch(subject, folder, start, count)))
         except BaseException:
             traceback.print_exc()
         finally:

@@ -38,6 +38,7 @@ ROOMS = [
         "run",
         "settle",
         "solver",
+        "state",
         "sweep",
         "training",
         "warmup",

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("fuzz_parquet", "20"), ("fuzz_models", "500")], ids=["data", "models"]
+    ("kind", "count"), [("fuzz_parquet", "10"), ("fuzz_models", "500"), ("fuzz_checkpoints", "300")]
 )
 def test_damaged_files_end_well_or_in_one_sentence(kind, count):
     done = subprocess.run(

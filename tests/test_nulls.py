@@ -361,7 +361,7 @@ def test_class_weights_come_from_the_command_line(tmp_path, caplog):
 def test_a_model_with_categories_can_be_trained_on(path):
     given = {"features": ["height", "city"], "categorical": ["city"], "nulls": "mean"}
     first = fastsoftmax.train(path, "y", **given, **OPTIONS)
-    second = fastsoftmax.train(path, "y", init=first, nulls="mean", **OPTIONS)
+    second = fastsoftmax.train(path, "y", init=first, seen="again", nulls="mean", **OPTIONS)
     assert second.columns == first.columns
     assert second.history[0]["log_loss"] < first.history[0]["log_loss"]
 

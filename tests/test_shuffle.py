@@ -33,6 +33,9 @@ class Elsewhere:
         self.pieces, self.row_bytes = pieces, row_bytes
         self.rows = None if pieces is None else sum(pieces)
 
+    def room(self, memory):
+        return memory
+
 
 def summary(plan):
     return plan.kind, plan.window
