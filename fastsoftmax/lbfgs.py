@@ -76,6 +76,8 @@ class Search:
             (array_of(arrays, f"s{i}", shape), array_of(arrays, f"y{i}", shape), curvature)
             for i, curvature in enumerate(facts["curvatures"])
         ]
+        if not all(s.any() and y.any() for s, y, _ in search._pairs):
+            raise ValueError("there are steps that go nowhere")
         return search
 
     def resume(self, evaluate: Any, precondition: Any, l1: np.ndarray | None) -> None:

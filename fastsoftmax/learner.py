@@ -321,6 +321,8 @@ class Learner:
             self.schedule = Schedule(*facts["schedule"])
         if "settled" in facts:
             self.settled = Settled.of(facts["settled"], arrays, self.d)
+            if self.schedule is None and self.sgd_epochs > 0:
+                raise ValueError("there are steps without a size")
             self.prepare()
         self.solver.restore(arrays)
 
