@@ -127,6 +127,11 @@ class Learner:
             return self._best[1]
         return self._found or self.solver.weights()
 
+    def last_weights(self) -> Weights | None:
+        """Return the weights after the last step, where those found are a mean over steps."""
+        others = self._best is not None or self._found is not None
+        return None if others or not self.solver.averages else self.solver.last_weights()
+
     def begin(self, window: Window, *, measures: bool) -> None:
         """Settle what was left open on the first rows to come; `measures`: `measure` is needed."""
         beginning = Beginning(

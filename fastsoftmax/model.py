@@ -21,6 +21,8 @@ class Model:
         had no names; features are then matched by position.
     history: a dict for each epoch: epoch, rows, log_loss, accuracy, learning_rate and, with
         validation, validation_log_loss and validation_accuracy.
+    unaveraged: where training averaged the weights over steps, the model of the last step instead,
+        for as long as this one is in memory; it is not saved with it.
     record: how it came about: options, target, weight, data, rows, prior, versions, deviations of
         the features, temperature; where it began at another model: the lineage, and the ledger of
         the data that those before it were trained on.
@@ -44,6 +46,7 @@ class Model:
         self.history = [] if history is None else history
         self.record = {} if record is None else record
         self.conditioning = conditioning
+        self.unaveraged: Model | None = None
 
     @property
     def coef(self) -> np.ndarray:

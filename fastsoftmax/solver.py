@@ -174,10 +174,15 @@ class Solver:
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps."""
-        if self._averaged == 0:
+        if not self.averages:
             return self.last_weights()
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
+
+    @property
+    def averages(self) -> bool:
+        """Whether `weights` are a mean, not those of the last step."""
+        return self._averaged > 0
 
     def last_weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of W (K, d) and b (K,) as they are now."""

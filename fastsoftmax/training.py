@@ -21,7 +21,7 @@ from fastsoftmax.data.source import Column, LabelScan, Source
 from fastsoftmax.data.survey import Treatment
 from fastsoftmax.errors import DataError, DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes, given_classes
-from fastsoftmax.learner import Learner
+from fastsoftmax.learner import Learner, Weights
 from fastsoftmax.model import Model
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Progress
@@ -280,22 +280,33 @@ def _scanned(source: Source, rows: Rows, options: TrainOptions) -> tuple[Classes
 
 def model_of(run: Run, learner: Learner, rows: Rows) -> Model:
     """Return what a learner has learnt."""
-    coef, intercept = learner.weights()
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+    settled = learner.settled
+    assert settled is not None
+    record = _record(run, learner, rows)
+
+    def model(weights: Weights) -> Model:
+        return Model(
+            *_finite(weights),
+            run.classes,
+            run.source.columns,
+            learner.history,
+            record,
+            settled.conditioning,
+        )
+
+    found, last = model(learner.weights()), learner.last_weights()
+    found.unaveraged = None if last is None else model(last)
+    return found
+
+
+def _finite(weights: Weights) -> Weights:
+    """Return weights and biases, or raise DivergedError where they are no numbers."""
+    if not all(np.isfinite(each).all() for each in weights):
         raise DivergedError(
             "the weights are no longer finite. The learning rate is too high for these"
             " features: try a tenth of it, or scale the features."
         )
-    assert learner.settled is not None
-    return Model(
-        coef,
-        intercept,
-        run.classes,
-        run.source.columns,
-        learner.history,
-        _record(run, learner, rows),
-        learner.settled.conditioning,
-    )
+    return weights
 
 
 def _identity(

@@ -334,3 +334,15 @@ def test_what_contradicts_itself_is_refused():
         fastsoftmax.train(X, y, learningrate=1)
     with pytest.raises(DataError, match="the target is 4, none of the 4 classes"):
         fastsoftmax.train(X, y, validation=(X, y + 1))
+
+
+def test_the_weights_of_the_last_step_are_there_beside_their_mean(tmp_path):
+    X, y = problem()
+    options = {"learning_rate": 0.05, "epochs": 2}
+    averaged = fastsoftmax.train(X, y, average=True, **options)
+    last = fastsoftmax.train(X, y, average=False, **options)
+    assert last.unaveraged is None
+    assert_array_equal(averaged.unaveraged.weights, last.weights)
+    assert (averaged.weights != last.weights).any()
+    averaged.save(tmp_path / "m")
+    assert fastsoftmax.load(tmp_path / "m").unaveraged is None
