@@ -337,7 +337,7 @@ def test_what_contradicts_itself_is_refused():
 
 
 def test_the_weights_of_the_last_step_are_there_beside_their_mean(tmp_path):
-    X, y = problem()
+    X, y, _ = problem()
     options = {"learning_rate": 0.05, "epochs": 2}
     averaged = fastsoftmax.train(X, y, average=True, **options)
     last = fastsoftmax.train(X, y, average=False, **options)
