@@ -112,8 +112,7 @@ def trainers(quick: bool) -> dict[str, tuple[str, Trainer]]:
         fits = [by_scikit_learn(solver, max(int(p * share), 1)) for p in passes]
         return "sklearn", lambda data: timed(fits, data)
 
-    full = [own(solver="lbfgs", tolerance=t, max_epochs=None) for t in ()]
-    full += [own(solver="lbfgs", tolerance=tolerance) for tolerance in tolerances]
+    full = [own(solver="lbfgs", tolerance=tolerance) for tolerance in tolerances]
     return {
         "fastsoftmax, solver=lbfgs": ("numpy", lambda data: timed(full, data)),
         "fastsoftmax, by default": ("numpy", lambda data: timed([own()], data)),
