@@ -118,7 +118,7 @@ def trainers(quick: bool) -> dict[str, tuple[str, Trainer]]:
         "fastsoftmax, by default": ("numpy", lambda data: timed([own()], data)),
         "scikit-learn, lbfgs": scikit_learn("lbfgs", (10, 50, 200, 440, 850)),
         "scikit-learn, saga": scikit_learn("saga", (5, 20, 60)),
-        "scikit-learn, newton-cholesky": scikit_learn("newton-cholesky", (1, 3, 5)),
+        "scikit-learn, newton-cholesky": scikit_learn("newton-cholesky", (2,)),
         "PyTorch, LBFGS": ("torch", lambda data: run_torch(data, int(900 * share))),
     }
 
