@@ -31,27 +31,30 @@ from fastsoftmax.state import State
 logger = logging.getLogger("fastsoftmax")
 
 
-def _open_validation(rows: Rows, run: Run) -> Feed:
+def _opened_validation(rows: Rows, source: Source, options: TrainOptions) -> Source:
     """Open validation data like the training data: (X, y) or (X, y, weight), or named columns."""
     data, target, weight = rows.validation, rows.target, rows.weight
     if isinstance(data, tuple):
         data, target, *rest = data
         weight = rest[0] if rest else None
-    source = open_source(
-        data, target, weight=weight, like=run.source.columns, like_width=run.source.n_features,
-        memory=run.options.memory_bytes // 4 // run.options.reader_count,
-        treatment=Treatment(run.options.nulls),
+    return open_source(
+        data, target, weight=weight, like=source.columns, like_width=source.n_features,
+        memory=options.memory_bytes // 4 // options.reader_count,
+        treatment=Treatment(options.nulls),
     )  # fmt: skip
-    source.scan_labels(run.classes)
+
+
+def _feed_of(validation: Source, classes: Classes, options: TrainOptions) -> Feed:
+    """Return what brings validation rows to the kernels, in their own order."""
     options = replace(
-        run.options,
+        options,
         shuffle="off",
         shuffle_window=None,
         holdout=None,
-        memory=max(run.options.memory_bytes // 4, 10**7),
+        memory=max(options.memory_bytes // 4, 10**7),
     )
-    plan = make_plan(source, options)
-    return Feed(source, run.classes, plan, choose_reading(source, plan, options))
+    plan = make_plan(validation, options)
+    return Feed(validation, classes, plan, choose_reading(validation, plan, options))
 
 
 def _record(run: Run, learner: Learner, rows: Rows) -> dict[str, Any]:
@@ -189,21 +192,24 @@ def trained(
 ) -> Iterator[Run]:
     """Give the run that has trained a model of each settings, which agree in what concerns rows."""
     chosen = settings[0]
-    if rows.target is None:
-        raise OptionError("target is missing: name the label column, or give an array of labels")
-    if rows.validation is not None and chosen.holdout is not None:
-        raise OptionError("validation= and holdout= exclude each other: choose one")
+    _check_given(rows, chosen)
     with ExitStack() as stack:
         if chosen.verbose:
             stack.enter_context(_talk())
         source = _opened(rows, chosen)
         stack.callback(source.close)
         classes, scan = _scanned(source, rows, chosen)
+        validation = None
+        if rows.validation is not None:
+            validation = _opened_validation(rows, source, chosen)
+            stack.callback(validation.close)
+            validation.scan_labels(classes)
         goes_on = lineage.is_new(source, rows.init, chosen)
         settings = [lineage.going_on(each, goes_on) for each in settings]
         keeper, state = None, None
         if chosen.checkpoint is not None:
             identity = _identity(source, classes, scan, settings, rows, as_given)
+            identity["validation"] = validation and _known(validation, classes)
             keeper = stack.enter_context(
                 Checkpoints(chosen.checkpoint, chosen.checkpoint_every, identity)
             )
@@ -211,14 +217,14 @@ def trained(
         run = stack.enter_context(
             Run(
                 source, classes, scan, settings, report, plan=state and state[0].get("plan"),
-                validated=rows.validation is not None, weights_as_given=as_given,
+                validated=validation is not None, weights_as_given=as_given,
                 halves=halves, keeper=keeper,
             )
         )  # fmt: skip
         if rows.init is not None:
             _begin_from(run, rows.init, goes_on)
-        if rows.validation is not None:
-            run.validation = _open_validation(rows, run)
+        if validation is not None:
+            run.validation = _feed_of(validation, classes, run.options)
         if state is not None:
             _restore(run, state, chosen.checkpoint)
         try:
@@ -230,6 +236,13 @@ def trained(
             run.close_epoch()
             raise TrainingInterrupted(model_of(run, run.field[0], rows)) from None
         yield run
+
+
+def _check_given(rows: Rows, options: TrainOptions) -> None:
+    if rows.target is None:
+        raise OptionError("target is missing: name the label column, or give an array of labels")
+    if rows.validation is not None and options.holdout is not None:
+        raise OptionError("validation= and holdout= exclude each other: choose one")
 
 
 def _restore(run: Run, state: State, folder: str | None) -> None:
@@ -320,22 +333,26 @@ def _identity(
     """Return all that shapes the model, to be compared when a run is resumed."""
     if scan is None:
         raise OptionError("a reader can be read once, so nothing can be resumed: no checkpoint=")
-    data = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
     shaping = [options.shaping() for options in settings]
     init = rows.init
     start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
     return {
         "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
         "versions": _versions(),
-        "data": {str(i): facts for i, facts in enumerate(data)},
+        "data": _known(source, classes),
         "features": list(source.feature_names or [source.n_features]),
         "classes": [classes.kind, list(classes.values)],
         "counts": scan.counts.tolist(),
         "weights": [float(mass) for mass in scan.mass],
         "weights_as_given": as_given,
         "init": start,
-        "validated": rows.validation is not None,
     }
+
+
+def _known(source: Source, classes: Classes) -> dict[str, Any]:
+    """Return what a source is known by: its files, or a checksum of its rows."""
+    facts = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
+    return {str(i): each for i, each in enumerate(facts)}
 
 
 def _checksum(source: Source, classes: Classes) -> int:

@@ -325,3 +325,12 @@ def test_an_interval_that_cannot_be_is_refused(every):
 def test_resume_needs_a_folder():
     with pytest.raises(OptionError, match="name its folder with checkpoint="):
         fastsoftmax.train(*made(100), resume=True)
+
+
+def test_other_validation_rows_are_refused(tmp_path):
+    X, y = made(2000)
+    options = {"learning_rate": 0.01, "epochs": 2, "checkpoint": str(tmp_path / "state")}
+    fastsoftmax.train(X, y, validation=(X[:100], y[:100]), report=StopAfter(1), **options)
+    with pytest.raises(OptionError, match=r"of another run: validation\.0\.crc32 was \d+, is \d+"):
+        fastsoftmax.train(X, y, validation=(X[:99], y[:99]), resume=True, **options)
+    fastsoftmax.train(X, y, validation=(X[:100], y[:100]), resume=True, **options)
