@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsoftmax import tables, wording
 from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
-from fastsoftmax.files import check_output
+from fastsoftmax.files import check_output, check_writable
 from fastsoftmax.options import TrainOptions, parse_bytes
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
     """Train many settings, write the best model, and return how they rank."""
     given = _options_given(args)
     _check_trained_output(args)
+    if args["all"] is not None:
+        _make_folder(args["all"])
 
     from fastsoftmax.sweep import sweep as sweep_settings
 
@@ -85,7 +87,6 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
     talk.show("")
     _save(found.best, args["output"])
     if args["all"] is not None:
-        os.makedirs(args["all"], exist_ok=True)
         for rank, model in enumerate(found.models, start=1):
             _save(model, os.path.join(args["all"], f"{rank}.safetensors"))
     if talk.signal:
@@ -107,6 +108,17 @@ def _check_trained_output(args: Arguments) -> None:
     """Raise OptionError where the model cannot be written, or would replace what is read."""
     init = [] if args["init"] is None else [args["init"]]
     check_output(args["output"], [*args["data"], *(args["validation"] or []), *init])
+
+
+def _make_folder(path: str) -> None:
+    """Make the folder that models are to be written to; raise OptionError where that cannot be."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"the output folder {path} cannot be made: {error.strerror}; give another"
+        ) from None
+    check_writable(os.path.join(path, "1.safetensors"))
 
 
 def _what_is_trained_on(args: Arguments) -> dict[str, Any]:

@@ -116,3 +116,5 @@ def test_the_command_ranks_settings_and_writes_the_best(tmp_path, capsys):
     first = fastsoftmax.load(tmp_path / "all" / "1.safetensors")
     assert_array_equal(best.weights, first.weights)
     assert (tmp_path / "all" / "2.safetensors").exists()
+    assert main([*args, "--all", str(tmp_path / "m.safetensors" / "all")]) == 2
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
