@@ -6,6 +6,7 @@ OLDEST := .venv-oldest
 OUT := demo-out
 PIP := -m pip --disable-pip-version-check --quiet
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+AS_PYTHON := NUMBA_DISABLE_JIT=1 $(IN_VENV)
 
 # A process for each core; files stay whole, so that what one has compiled serves all its tests.
 PARALLEL := -q -n auto
@@ -16,7 +17,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_transpose.py tests/test_descent.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion test test-fuzz test-crash test-oldest lint bench bench-quick clean
+.PHONY: help demo demo-fashion test coverage test-fuzz test-crash test-oldest lint bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -30,13 +31,17 @@ demo-fashion: $(VENV)/.installed ## the same on 70,000 images of 784 pixels (nee
 	@$(IN_VENV) examples/demo.sh $(OUT)/fashion $(OUT)/fashion/fashion-train.parquet \
 		$(OUT)/fashion/fashion-test.parquet label
 
-# The second run counts the lines of the kernels, which coverage cannot see once compiled. Machine
-# code computes with infinities in silence, where NumPy warns.
-test: $(VENV)/.with-test ## run the tests, with a line coverage report
-	$(IN_VENV) python -m pytest $(IN_PARALLEL) --cov --cov-report=
-	NUMBA_DISABLE_JIT=1 $(IN_VENV) python -m pytest $(PARALLEL) -W ignore::RuntimeWarning \
-		--cov --cov-append --cov-report= $(PORTABLE)
+# Machine code computes with infinities in silence, where NumPy warns.
+test: $(VENV)/.with-test ## run the tests
+	$(IN_VENV) python -m pytest $(IN_PARALLEL)
+	$(AS_PYTHON) python -m pytest $(PARALLEL) -W ignore::RuntimeWarning $(PORTABLE)
 	NUMBA_CPU_NAME=generic $(IN_VENV) python -m pytest $(IN_PARALLEL) $(PORTABLE)
+
+# The second run counts the lines of the kernels, which coverage cannot see once compiled.
+coverage: $(VENV)/.with-test ## run the tests and report the lines that none reaches (slower)
+	$(IN_VENV) python -m pytest $(IN_PARALLEL) --cov --cov-report=
+	$(AS_PYTHON) python -m pytest $(PARALLEL) -W ignore::RuntimeWarning $(PORTABLE) \
+		--cov --cov-append --cov-report=
 	$(IN_VENV) python -m coverage report
 
 test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
