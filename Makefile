@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
 OUT := demo-out
+BENCH := bench/bench_*.py
 PIP := -m pip --disable-pip-version-check --quiet
 IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 AS_PYTHON := NUMBA_DISABLE_JIT=1 $(IN_VENV)
@@ -60,8 +61,8 @@ lint: $(VENV)/.with-lint ## check style, format and types
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
 
-bench: $(VENV)/.with-bench ## measure speed and write bench/RESULTS.md (minutes)
-	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default bench/bench_*.py
+bench: $(VENV)/.with-bench ## measure speed, all or BENCH=FILES, into bench/RESULTS.md (minutes)
+	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default $(BENCH)
 
 bench-quick: $(VENV)/.with-bench ## look at speed, on fewer rows (seconds)
 	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default bench/bench_*.py --quick

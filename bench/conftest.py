@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ import numpy as np
 import pytest
 
 from bench import machine
+
+HEAD = """# Results of `make bench`
+
+Each table says when and where it was measured, and how many float32 multiply-adds a core did then:
+the machine is shared. Cases of a table took turns within one run; medians. A share of the peak
+counts the useful 4 K d flops a row and everything else as time.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,22 @@ class Report:
         """Add a row to the table of this title."""
         self.tables.setdefault(title, []).append(row)
 
-    def markdown(self) -> str:
-        """Return all tables."""
-        lines = []
+    def sections(self, stamp: str) -> dict[str, str]:
+        """Return each table under its title; stamp: when and where it was measured."""
+        found = {}
         for title, rows in self.tables.items():
-            lines += [f"## {title}", "", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
+            lines = [stamp, "", f"| {' | '.join(rows[0])} |", "|---" * len(rows[0]) + "|"]
             lines += [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
-            lines.append("")
             if title in self.pictures:
-                lines += [f"![{title}]({self.pictures[title]})", ""]
-        return "\n".join(lines)
+                lines += ["", f"![{title}]({self.pictures[title]})"]
+            found[title] = "\n".join(lines)
+        return found
+
+
+def sections_of(text: str) -> dict[str, str]:
+    """Return the sections of a Markdown file by their titles."""
+    parts = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
+    return {title: body.strip() for title, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 @pytest.fixture(scope="session")
@@ -64,21 +78,19 @@ def limits() -> machine.Limits:
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest, limits: machine.Limits, quick: bool) -> Any:
-    """The tables of this run; a full one ends by writing them to bench/RESULTS.md."""
+    """The tables of this run; a full one ends by putting them into bench/RESULTS.md."""
     tables = Report()
     yield tables
-    head = (
-        f"# Results of `make bench`\n\n{datetime.date.today():%Y-%m-%d}, {machine.fingerprint()}.\n"
-        "Cases of a table took turns within one run; medians. A share of the peak counts the\n"
-        "useful 4 K d flops a row and everything else as time.\n\n"
-        f"## Limits of the machine\n\n{machine.table(limits)}\n\n"
-    )
-    text = head + tables.markdown()
     where = Path(__file__).parent / "RESULTS.md"
     if quick:
         where = Path(request.config.rootpath) / "demo-out" / "RESULTS-quick.md"
         where.parent.mkdir(exist_ok=True)
-    where.write_text(text)
+    known = sections_of(where.read_text()) if where.exists() and not quick else {}
+    peak = limits.flops["float32"] / 1e9
+    stamp = f"{datetime.date.today():%Y-%m-%d}, {machine.fingerprint()}; {peak:.0f} GFLOP/s a core."
+    known |= {"Limits of the machine": f"{stamp}\n\n{machine.table(limits)}"}
+    known |= tables.sections(stamp)
+    where.write_text(HEAD + "".join(f"\n## {title}\n\n{text}\n" for title, text in known.items()))
 
 
 def draw_problem(n: int, d: int, K: int, seed: int = 0) -> Problem:
