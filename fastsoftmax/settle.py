@@ -18,6 +18,9 @@ from fastsoftmax.solver import Solver
 # C, the inverse of the penalty times the rows: from strong to weak, half a decade at a time.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 9))
 WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will not do better
+# Of the loss: less tells no two penalties apart. On digits the test loss is 1.02 times that of the
+# best C in place of 1.03, over six splits; on iris, wine and breast_cancer it is as it was.
+ALIKE = 0.005
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
 ENOUGH_ROWS = 20  # for each class, below which rows cannot tell one penalty from another
 FOLDS = ((500, 50), (2000, 10), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
@@ -88,7 +91,9 @@ def penalty_rows(K: int, d: int) -> int:
 def choose_l2(problem: Problem) -> Choice:
     """Return the l2 under which held-out rows are predicted best, by cross-validation.
 
-    C = 1 / (l2 rows) carries over from a sample to all rows: it is the prior's width.
+    C = 1 / (l2 rows) carries over from a sample to all rows: it is the prior's width. Where rows
+    are few, the strongest penalty is taken of those whose losses are alike: a weak one costs more
+    where it is wrong.
     """
     some = penalty_rows(problem.K, problem.d)
     sample = _first(problem.sample, some)
@@ -125,6 +130,8 @@ def choose_l2(problem: Problem) -> Choice:
         best = int(np.argmin(losses))
         if len(losses) - 1 - best >= WORSE:
             break
+    if len(parts) > 1:  # few rows
+        best = next(i for i, loss in enumerate(losses) if loss <= losses[best] * (1 + ALIKE))
     C = STRENGTHS[best]
     held_out = sum(len(held.order) for _, held in parts)
     reason = (
