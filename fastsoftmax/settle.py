@@ -131,7 +131,8 @@ def choose_l2(problem: Problem) -> Choice:
         if len(losses) - 1 - best >= WORSE:
             break
     if len(parts) > 1:  # few rows
-        best = next(i for i, loss in enumerate(losses) if loss <= losses[best] * (1 + ALIKE))
+        alike = losses[best] * (1 + ALIKE)  # it may be no number, where a feature is none
+        best = next((i for i, loss in enumerate(losses) if loss <= alike), best)
     C = STRENGTHS[best]
     held_out = sum(len(held.order) for _, held in parts)
     reason = (
