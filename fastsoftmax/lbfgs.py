@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.state import array_of
+from fastsoftmax.state import array_of, check_alike
 
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises
 HISTORY = 20  # pairs of steps and gradient changes
 HALVINGS = 30
 TREND = 5  # iterations whose decrease is extrapolated
+# What the state of a search has beside `gain`, which may be None, by its types.
+STORED: dict[str, Any] = {
+    "evaluations": 0, "share": 0.0, "values": [0.0], "curvatures": [0.0],
+}  # fmt: skip
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Search:
         cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], shape: tuple[int, ...]
     ) -> Search:
         """Return the search of this state, to be told by `resume` what it minimises."""
+        check_alike(facts, STORED)
         search = cls(_unknown, _unknown)
         search.evaluations, search._share = facts["evaluations"], facts["share"]
         if not (search._share > 0 and all(curvature > 0 for curvature in facts["curvatures"])):

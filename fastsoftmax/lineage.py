@@ -64,9 +64,8 @@ def rows_taken(init: Model | None) -> tuple[int, int]:
     """Return how many rows the first of a line of models had, and all of them stepped over."""
     if init is None:
         return 0, 0
-    own = {"rows": init.record.get("rows"), "epochs": len(init.history)}
-    line = [model for model in (*init.record.get("lineage", []), own) if model["rows"]]
-    taken = sum(model["rows"] * min(model["epochs"], PASSES_COUNTED) for model in line)
+    line = [each for each in (*init.record.get("lineage", []), _taken(init)) if each["rows"]]
+    taken = sum(each["rows"] * min(each["epochs"], PASSES_COUNTED) for each in line)
     return (line[0]["rows"] if line else 0), taken
 
 
@@ -78,7 +77,12 @@ def record(init: Model | None, data: list[dict[str, Any]]) -> dict[str, Any]:
     if init is None:
         return {}
     digest = hashlib.sha256(init.weights.tobytes() + init.bias.tobytes()).hexdigest()
-    parent = {"sha256": digest, "rows": init.record.get("rows"), "epochs": len(init.history)}
+    parent = {"sha256": digest, **_taken(init)}
     before = merged(init.ledger, data)
     lineage = {"lineage": [*init.record.get("lineage", []), parent]}
     return {**lineage, "ledger": before} if before else lineage
+
+
+def _taken(model: Model) -> dict[str, Any]:
+    """Return what a model tells of its run to those that come after it."""
+    return {"rows": model.record.get("rows"), "epochs": len(model.history)}

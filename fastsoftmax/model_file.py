@@ -22,6 +22,7 @@ from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import write_file
 from fastsoftmax.labels import KINDS, Classes
 from fastsoftmax.model import Model
+from fastsoftmax.options import is_count
 from fastsoftmax.tensors import decode_tensors, encode_tensors, parse_json
 
 FORMAT = "fastsoftmax"
@@ -245,8 +246,7 @@ def _is_column(told: object) -> bool:
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]
-    counted = isinstance(width, int) and not isinstance(width, bool) and width > 0
-    return _is_text(told["name"]) and (width is None or counted)
+    return _is_text(told["name"]) and (width is None or is_count(width, 1))
 
 
 def _is_epoch(told: object) -> bool:
@@ -276,7 +276,7 @@ def _read_record(told: object, K: int, d: int) -> dict[str, Any]:
         _require(spreads and len(deviations) == d, "its record has malformed deviations")
     temperature = told.get("temperature", 1.0)
     _require(_is_finite(temperature) and temperature > 0, "its record has a malformed temperature")
-    _require(told.get("rows") is None or _is_count(told["rows"]), "its record has malformed rows")
+    _require(_are_rows(told.get("rows")), "its record has malformed rows")
     for key, fits in (("data", _is_entry), ("ledger", _is_entry), ("lineage", _is_parent)):
         listed = told.get(key, [])
         _require(isinstance(listed, list) and all(map(fits, listed)), f"its {key} is malformed")
@@ -290,13 +290,18 @@ def _is_entry(told: object) -> bool:
         return False
     digests = told.get("pieces", [])
     listed = isinstance(digests, list) and all(map(_is_text, digests))
-    return listed and _is_count(told.get("rows"))
+    return listed and is_count(told.get("rows"), 0)
 
 
 def _is_parent(told: object) -> bool:
     if not isinstance(told, dict) or not _is_text(told.get("sha256")):
         return False
-    return _is_count(told.get("epochs")) and (told.get("rows") is None or _is_count(told["rows"]))
+    return is_count(told.get("epochs"), 0) and _are_rows(told.get("rows"))
+
+
+def _are_rows(told: object) -> bool:
+    """Return whether it is a number of rows, or None where nobody knew."""
+    return told is None or is_count(told, 0)
 
 
 def _is_text(value: object) -> bool:
@@ -305,10 +310,6 @@ def _is_text(value: object) -> bool:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_finite(value: object) -> bool:

@@ -70,7 +70,7 @@ class Journey:
         """Return the journey of this state of weights of this shape; its search has yet to be told
         what it minimises.
         """
-        check_alike(facts, STORED)
+        check_alike(facts, {**_FACTS, "point": (0.0, 0.0)})
         smooth, value = facts["point"]
         x, gradient, learnt_at = (
             array_of(arrays, n, shape) for n in ("x", "gradient", "learnt_at")
@@ -83,12 +83,10 @@ class Journey:
         )
 
 
-# The types of what a state has, beside those that may be None.
-STORED: dict[str, Any] = {
+# What its state has beside the point and the search, by its types.
+_FACTS: dict[str, Any] = {
     "log_loss": 0.0, "accuracy": 0.0, "learnt": 0, "steps": 0, "is_over": False,
-    "point": (0.0, 0.0), "evaluations": 0, "share": 0.0, "values": [0.0], "curvatures": [0.0],
 }  # fmt: skip
-_FACTS = ("log_loss", "accuracy", "learnt", "steps", "is_over")
 
 
 class Objective:

@@ -222,7 +222,8 @@ def _require(holds: bool, rule: str, value: object) -> None:
         raise OptionError(f"{rule}, got {value!r}")
 
 
-def _is_count(value: object, least: int) -> bool:
+def is_count(value: object, least: int) -> bool:
+    """Return whether a value is a whole number, `least` at least."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -236,12 +237,12 @@ def _check_ranges(o: TrainOptions) -> None:
     for name in ("epochs", "batch_size", "max_categories"):
         value = getattr(o, name)
         automatic = name == "epochs" and value == "auto"
-        _require(automatic or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
+        _require(automatic or is_count(value, 1), f"{name} must be a whole number >= 1", value)
     for name in ("threads", "readers", "shuffle_window", "patience"):
         value = getattr(o, name)
-        _require(value is None or _is_count(value, 1), f"{name} must be a whole number >= 1", value)
+        _require(value is None or is_count(value, 1), f"{name} must be a whole number >= 1", value)
     _require(
-        _is_count(o.seed, 0) and o.seed < 2**63, "seed must be a whole number in [0, 2^63)", o.seed
+        is_count(o.seed, 0) and o.seed < 2**63, "seed must be a whole number in [0, 2^63)", o.seed
     )
     for name in ("learning_rate", "halflife", "max_seconds", "tolerance"):
         value = getattr(o, name)

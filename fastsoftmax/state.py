@@ -19,7 +19,7 @@ def array_of(
     finite; a shape stands for float64.
     """
     array = arrays[name]
-    shape, dtype = (like, np.dtype(np.float64)) if isinstance(like, tuple) else _kind(like)
+    shape, dtype = (like, np.float64) if isinstance(like, tuple) else (like.shape, like.dtype)
     if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
         raise ValueError(f"{name} is not as it should be")
     return array
@@ -47,7 +47,3 @@ def check_alike(facts: Any, like: Any) -> None:
     elif isinstance(like, list) and like:
         for one in facts:
             check_alike(one, like[0])
-
-
-def _kind(like: np.ndarray) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    return like.shape, like.dtype

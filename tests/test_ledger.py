@@ -145,7 +145,7 @@ def test_entries_of_files_read_again_are_kept_once():
     old = [{"name": "a", "pieces": ["1"]}, {"name": "b", "pieces": ["2", "3"]}]
     now = [{"name": "a", "pieces": ["1", "4"]}, {"name": "b", "pieces": ["2"]}]
     assert merged(old, now) == [old[1]]
-    assert new_pieces(old, "path", "c", ["3", "5", "1"]) == [1]
+    assert new_pieces(old, ["c"], [{"name": "c", "pieces": ["3", "5", "1"]}]) == [[1]]
 
 
 def test_digests_of_record_batches_are_read_from_any_writer(tmp_path):

@@ -114,12 +114,11 @@ def tail(path: str, start: int, stop: int) -> bytes:
         return bytes(file.read_at(start - stop, file.size() - start))
 
 
-def sample(path: str, first: int, size: int) -> bytes:
+def sample(file: pa.NativeFile, first: int, size: int) -> bytes:
     """Return bytes from the begin, middle and end of `size` bytes of a file from `first` on."""
     count = min(size, SAMPLED_BYTES)
-    with opened(path) as file:
-        starts = (first, first + (size - count) // 2, first + size - count)
-        return b"".join(bytes(file.read_at(count, start)) for start in starts)
+    starts = (first, first + (size - count) // 2, first + size - count)
+    return b"".join(bytes(file.read_at(count, start)) for start in starts)
 
 
 def first_line(error: Exception) -> str:
@@ -183,14 +182,9 @@ class FileBatches(Batches):
 
     def leave_out(self, entries: Entries) -> int:
         """Read no pieces that a ledger has from now on; return how many rows these hold."""
-        spans = zip(self._firsts, self._files, self._fingerprints, strict=False)
-        self._read_only_of(
-            [
-                first + i
-                for first, file, facts in spans
-                for i in new_pieces(entries, file.path, facts["name"], facts["pieces"])
-            ]
-        )
+        new = new_pieces(entries, [file.path for file in self._files], self._fingerprints)
+        spans = zip(self._firsts, new, strict=False)
+        self._read_only_of([first + i for first, pieces in spans for i in pieces])
         return sum(self._rows) - sum(self.pieces)
 
     def _read_only_of(self, numbers: Sequence[int]) -> None:

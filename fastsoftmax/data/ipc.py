@@ -119,7 +119,7 @@ class _OpenIpc(OpenFile):
         found = []
         for first, header, body in _blocks(_footer(self._path)):
             digest = hashlib.sha256(repr((header, body)).encode())
-            digest.update(sample(self._path, first, header + body))
+            digest.update(sample(self._file, first, header + body))
             found.append(digest.hexdigest()[:16])
         return found
 

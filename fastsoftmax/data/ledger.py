@@ -6,6 +6,7 @@ the digests of their pieces.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,21 +42,29 @@ def merged(before: Entries, now: Entries) -> list[dict[str, Any]]:
     ]
 
 
-def new_pieces(entries: Entries, path: str, name: str, digests: Sequence[str]) -> list[int]:
-    """Return which pieces of a file, by their digests, no entry has.
+def new_pieces(entries: Entries, paths: Sequence[str], now: Entries) -> list[list[int]]:
+    """Return which pieces of each file, by path and entry, no entry of a ledger has.
 
-    Raises DataError where pieces that entries of its name have are no longer in it.
+    Raises DataError where pieces that entries of its name have are no longer in a file.
     """
-    own = [entry["pieces"] for entry in entries if entry["name"] == name]
-    if own and not any(set(pieces) <= set(digests) for pieces in own):
-        gone = min(len(set(pieces) - set(digests)) for pieces in own)
+    known: set[str] = set()
+    by_name: defaultdict[str, list[set[str]]] = defaultdict(list)
+    for entry in entries:
+        known.update(entry["pieces"])
+        by_name[entry["name"]].append(set(entry["pieces"]))
+    for path, entry in zip(paths, now, strict=True):
+        _refuse_changed(path, by_name[entry["name"]], set(entry["pieces"]))
+    return [[i for i, d in enumerate(entry["pieces"]) if d not in known] for entry in now]
+
+
+def _refuse_changed(path: str, known: Sequence[set[str]], digests: set[str]) -> None:
+    if known and not any(pieces <= digests for pieces in known):
+        gone = min(len(pieces - digests) for pieces in known)
         raise DataError(
             f"{path}: the model was trained on a file of this name, and {gone} of its"
-            f" {len(own[-1])} row groups have changed or gone since. If it is to be trained on as"
+            f" {len(known[-1])} row groups have changed or gone since. If it is to be trained on as"
             " it is now, or is another file, give seen=again."
         )
-    known = {digest for entry in entries for digest in entry["pieces"]}
-    return [i for i, digest in enumerate(digests) if digest not in known]
 
 
 def _count_shared(folders: Sequence[list[str]]) -> int:

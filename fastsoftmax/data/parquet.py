@@ -84,8 +84,9 @@ class _OpenParquet(OpenFile):
         self.index_bytes = INDEX_BYTES * metadata.num_columns * len(groups)
         self._path, self._page_bytes = path, page_bytes
         self._metadata = metadata  # Arrow's reader keeps what they hold, but not the object
+        self._bytes = opened(path)
         self._file = pq.ParquetFile(
-            opened(path),
+            self._bytes,
             metadata=metadata,
             memory_map=False,  # a mapped file that is truncated meanwhile kills the process
             buffer_size=max(READ_AHEAD // columns, LEAST_READ),
@@ -157,7 +158,7 @@ class _OpenParquet(OpenFile):
         bare = [c for c in chunks if c.compression == "UNCOMPRESSED" and not _has_extremes(c)]
         if bare:  # then neither sizes nor extremes tell what it holds
             largest = max(bare, key=lambda c: c.total_compressed_size)
-            digest.update(sample(self._path, _first_byte(largest), largest.total_compressed_size))
+            digest.update(sample(self._bytes, _first_byte(largest), largest.total_compressed_size))
         return digest.hexdigest()[:16]
 
     def close(self) -> None:
