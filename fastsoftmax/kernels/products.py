@@ -11,7 +11,10 @@ from fastsoftmax.kernels.tiles import (
     CLASS_TILE,
     GRAM_TILE,
     ROW_TILE,
+    SQUARE,
     WIDE,
+    WIDE_AVERAGED,
+    WIDE_COUPLED,
     copying_tile,
     dot_tile,
     triangle_tile,
@@ -26,6 +29,10 @@ _dots_1, _dots_2, _dots_3, _dots_4, _dots_5 = (dot_tile(ROW_TILE, c) for c in ra
 _triangle, _copying = triangle_tile(), copying_tile()
 _wide_1, _wide_2, _wide_3, _wide_4, _wide_5 = (update_tile(c, WIDE) for c in range(1, 6))
 _slim_1, _slim_2, _slim_3, _slim_4, _slim_5 = (update_tile(c, 1) for c in range(1, 6))
+_pair_1, _pair_2, _pair_3 = (update_tile(c, WIDE_AVERAGED) for c in range(1, 4))
+_square = dot_tile(ROW_TILE, SQUARE)
+_coupled = update_tile(ROW_TILE, WIDE_COUPLED)
+_coupled_slim = update_tile(ROW_TILE, 1)
 
 
 @kernel()
@@ -43,9 +50,9 @@ def tile_start(K, tile):
 
 @kernel()
 def _dots(size, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
-    if size == 5:
+    if CLASS_TILE >= 5 and size == 5:
         cursor = _dots_5(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
-    elif size == 4:
+    elif CLASS_TILE >= 4 and size == 4:
         cursor = _dots_4(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
     elif size == 3:
         cursor = _dots_3(Z, t, k, A, ta, B, kb, start, stop, cursor, last)
@@ -58,9 +65,9 @@ def _dots(size, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
 
 @kernel()
 def _wide(size, W, S, k, j, keep, E, e, X, count, cursor, last):
-    if size == 5:
+    if CLASS_TILE >= 5 and size == 5:
         cursor = _wide_5(W, S, k, j, keep, E, e, X, count, cursor, last)
-    elif size == 4:
+    elif CLASS_TILE >= 4 and size == 4:
         cursor = _wide_4(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 3:
         cursor = _wide_3(W, S, k, j, keep, E, e, X, count, cursor, last)
@@ -73,9 +80,9 @@ def _wide(size, W, S, k, j, keep, E, e, X, count, cursor, last):
 
 @kernel()
 def _slim(size, W, S, k, j, keep, E, e, X, count, cursor, last):
-    if size == 5:
+    if CLASS_TILE >= 5 and size == 5:
         cursor = _slim_5(W, S, k, j, keep, E, e, X, count, cursor, last)
-    elif size == 4:
+    elif CLASS_TILE >= 4 and size == 4:
         cursor = _slim_4(W, S, k, j, keep, E, e, X, count, cursor, last)
     elif size == 3:
         cursor = _slim_3(W, S, k, j, keep, E, e, X, count, cursor, last)
@@ -83,6 +90,25 @@ def _slim(size, W, S, k, j, keep, E, e, X, count, cursor, last):
         cursor = _slim_2(W, S, k, j, keep, E, e, X, count, cursor, last)
     else:
         cursor = _slim_1(W, S, k, j, keep, E, e, X, count, cursor, last)
+    return cursor
+
+
+@kernel()
+def _pair(size, W, S, k, j, keep, E, e, X, count, cursor, last):
+    if size == 3:
+        cursor = _pair_3(W, S, k, j, keep, E, e, X, count, cursor, last)
+    elif size == 2:
+        cursor = _pair_2(W, S, k, j, keep, E, e, X, count, cursor, last)
+    else:
+        cursor = _pair_1(W, S, k, j, keep, E, e, X, count, cursor, last)
+    return cursor
+
+
+@kernel()
+def _squares(G, r, t, X, start, stop, cursor, last):
+    """Set G[r : r + ROW_TILE, t : t + ROW_TILE] to products of rows of X."""
+    for c in range(t, t + ROW_TILE, SQUARE):
+        cursor = _square(G, r, c, X, r, X, c, start, stop, cursor, last)
     return cursor
 
 
@@ -124,7 +150,7 @@ def copy_gram(G, X, at, start, stop):
         for s in range(0, B, GRAM_TILE):
             for t in range(s + GRAM_TILE, B, ROW_TILE):
                 for r in range(s, s + GRAM_TILE, ROW_TILE):
-                    _dots_4(G, r, t, X, r, X, t, start, stop, here, here)
+                    _squares(G, r, t, X, start, stop, here, here)
 
 
 @kernel()
@@ -137,7 +163,7 @@ def gram(G, X, s, count, cursor, last):
         cursor = _triangle(G, s, X, start, stop, cursor, last)
         for t in range(s + GRAM_TILE, count, ROW_TILE):
             for r in range(s, s + GRAM_TILE, ROW_TILE):
-                cursor = _dots_4(G, r, t, X, r, X, t, start, stop, cursor, last)
+                cursor = _squares(G, r, t, X, start, stop, cursor, last)
     return cursor
 
 
@@ -148,11 +174,11 @@ def couple(Z, t, G, R, last):
     step = lanes(Z)
     width = R.shape[1]
     one = Z.dtype.type(1)
-    wide = width - width % (WIDE * step)
-    for k in range(0, wide, WIDE * step):
-        _wide_4(Z, None, t, k, one, G, t, R, t, last, last)
+    wide = width - width % (WIDE_COUPLED * step)
+    for k in range(0, wide, WIDE_COUPLED * step):
+        _coupled(Z, None, t, k, one, G, t, R, t, last, last)
     for k in range(wide, width, step):
-        _slim_4(Z, None, t, k, one, G, t, R, t, last, last)
+        _coupled_slim(Z, None, t, k, one, G, t, R, t, last, last)
 
 
 @kernel()
@@ -163,13 +189,18 @@ def update(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
     """
     apart()
     step = lanes(W)
-    wide = start
+    j = start
     if S is None:
-        # With S a single vector across is fastest: 1.27 times the time without, two side by side
-        # 1.33, three 1.8, and a product with coefficients of its own 1.5.
-        wide = stop - (stop - start) % (WIDE * step)
-        for j in range(start, wide, WIDE * step):
+        while j + WIDE * step <= stop:
             cursor = _wide(size, W, S, k, j, keep, E, k, X, count, cursor, last)
-    for j in range(wide, stop, step):
+            j += WIDE * step
+    # With S, of 32 registers, a single vector across is fastest: 1.27 times the time without, two
+    # side by side 1.33, three 1.8, and a product with coefficients of its own 1.5. Of 16 it is two.
+    if WIDE_AVERAGED > 1:
+        while j + WIDE_AVERAGED * step <= stop:
+            cursor = _pair(size, W, S, k, j, keep, E, k, X, count, cursor, last)
+            j += WIDE_AVERAGED * step
+    while j < stop:
         cursor = _slim(size, W, S, k, j, keep, E, k, X, count, cursor, last)
+        j += step
     return cursor

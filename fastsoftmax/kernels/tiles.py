@@ -37,15 +37,21 @@ from fastsoftmax.kernels.vectors import (
     word,
 )
 
-# 4 x 5 sums, 4 rows and a broadcast fill the 32 registers of AVX-512; with 16, a tile of 4 x 3.
+MANY = REGISTERS == 32  # AVX-512 and ARM; AVX2 has 16
+# 4 x 5 sums, 4 rows and a broadcast fill 32 registers; 4 x 3 sums, 3 classes and a row fill 16. One
+# more is kept in memory, and a tile takes twice as long, or five times where the stack lies badly.
 ROW_TILE = 4
-CLASS_TILE = 5 if REGISTERS == 32 else 3
-WIDE = 4 if REGISTERS == 32 else 2  # vectors of W side by side in an update tile
+CLASS_TILE = 5 if MANY else 3
+SQUARE = 4 if MANY else 2  # columns of a tile of G, of which there are ROW_TILE and no class tile
+# Vectors of W side by side in an update tile. Fewer than eight sums wait for each other.
+WIDE = 4
+WIDE_AVERAGED = 1 if MANY else 2  # the same with sums of W: twice the registers
+WIDE_COUPLED = 4 if MANY else 2  # the same for the coupling of ROW_TILE rows
 # A sweep tile keeps 8 x 3 sums, a row of three classes and two vectors at hand.
 SWEEP_ROWS = 8
-SWEEP_CLASSES = 3 if REGISTERS == 32 else 1
+SWEEP_CLASSES = 3 if MANY else 1
 # Rows whose products with each other, each pair once, fill the registers.
-GRAM_TILE = 8 if REGISTERS == 32 else 4
+GRAM_TILE = 8 if MANY else 4
 
 
 def _lane_sums(builder, vectors):
@@ -75,6 +81,27 @@ def _ask(builder, cursor, last):
     prefetch_at(builder, builder.load(builder.inttoptr(cursor, I64.as_pointer())))
     onward = builder.add(cursor, number(8))
     return builder.select(builder.icmp_unsigned("<", onward, last), onward, last)
+
+
+def _multiply(builder, left, right, sums):
+    """Add left[i] right[j] to sums[i * len(right) + j], for vectors that are still to be loaded.
+
+    The fewer ones are loaded first and kept, the others one by one: both at hand are too many.
+    """
+    keep_left = len(left) < len(right)
+    kept, passing = (left, right) if keep_left else (right, left)
+    kept = [load() for load in kept]
+    for p, load in enumerate(passing):
+        value = load()
+        for k, other in enumerate(kept):
+            place = k * len(right) + p if keep_left else p * len(right) + k
+            sums[place] = multiply_add(builder, other, value, sums[place])
+
+
+def _broadcast(builder, at, offset, ty):
+    """Return the number at address `at` + offset in every lane."""
+    place = builder.inttoptr(builder.add(at, number(offset)), ty.element.as_pointer())
+    return spread(builder, builder.load(place), ty)
 
 
 def _addresses(context, builder, array_type, array, row, column, count):
@@ -125,12 +152,12 @@ def dot_tile(rows, classes):
             loop = Loop(builder, length, VECTOR_BYTES, [line, *[fill(ty, 0.0)] * (rows * classes)])
             line, *sums = loop.variables
             line = _ask(builder, line, last_line)
-            x = [load_at(builder, builder.add(at, loop.at), ty) for at in a_at]
-            for c, at in enumerate(b_at):
-                w = load_at(builder, builder.add(at, loop.at), ty)
-                for r in range(rows):
-                    i = r * classes + c
-                    sums[i] = multiply_add(builder, x[r], w, sums[i])
+            _multiply(
+                builder,
+                [lambda at=at: load_at(builder, builder.add(at, loop.at), ty) for at in a_at],
+                [lambda at=at: load_at(builder, builder.add(at, loop.at), ty) for at in b_at],
+                sums,
+            )
             loop.carry([line, *sums])
             places = [
                 (builder.add(row, number(r)), builder.add(column, number(c)))
@@ -300,14 +327,12 @@ def update_tile(classes, wide):
             *sums, x_at, e_at, line = loop.variables
             totals = sums[classes * wide :]
             line = _ask(builder, line, last_line)
-            values = [load_at(builder, builder.add(x_at, offset), ty) for offset in offsets]
-            for c in range(classes):
-                at = builder.add(e_at, number(size * c))
-                scalar = builder.load(builder.inttoptr(at, ty.element.as_pointer()))
-                factor = spread(builder, scalar, ty)
-                for v in range(wide):
-                    i = c * wide + v
-                    sums[i] = multiply_add(builder, factor, values[v], sums[i])
+            _multiply(
+                builder,
+                [lambda c=c: _broadcast(builder, e_at, size * c, ty) for c in range(classes)],
+                [lambda o=o: load_at(builder, builder.add(x_at, o), ty) for o in offsets],
+                sums,
+            )
             totals = [builder.fadd(total, now) for total, now in zip(totals, sums, strict=False)]
             sums[classes * wide :] = totals
             x_at, e_at = builder.add(x_at, strides[0]), builder.add(e_at, strides[1])
