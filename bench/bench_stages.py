@@ -18,7 +18,7 @@ from bench.interleave import median_seconds
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import Rows
 from fastsoftmax.kernels.gather import gather, part_table
-from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
+from fastsoftmax.kernels.products import all_margins, class_tiles, gram, update
 from fastsoftmax.kernels.recurrence import recur
 from fastsoftmax.kernels.scratch import block_rows, new_block, new_weights
 from fastsoftmax.kernels.tiles import GRAM_TILE
@@ -52,10 +52,7 @@ def margins_of_blocks(block, W, times):
     """Compute X W^T."""
     at_hand = address_of(block.lines, 0, 0)
     for _ in range(times):
-        for tile in range(class_tiles(W.shape[0])):
-            k = tile_start(W.shape[0], tile)
-            size = tile_start(W.shape[0], tile + 1) - k
-            margins(block.Z, block.X[0], W, k, size, block.Z.shape[0], at_hand, at_hand)
+        all_margins(block.Z, block.X[0], W, block.Z.shape[0], at_hand)
 
 
 @kernel(EXACT)
@@ -71,15 +68,12 @@ def recur_blocks(block, b, rows, times):
 def update_by_blocks(block, W, times):
     """Add R^T X to W."""
     at_hand = address_of(block.lines, 0, 0)
-    X, one = block.X[0], W.dtype.type(1)
+    X, one, zero = block.X[0], W.dtype.type(1), np.int64(0)
     for _ in range(times):
-        for tile in range(class_tiles(W.shape[0])):
-            k = tile_start(W.shape[0], tile)
-            size = tile_start(W.shape[0], tile + 1) - k
-            update(
-                W, None, k, size, np.int64(0), X.shape[1], one, block.R, X, X.shape[0],
-                at_hand, at_hand,
-            )  # fmt: skip
+        update(
+            W, None, zero, class_tiles(W.shape[0]), zero, X.shape[1], one, block.R, X, X.shape[0],
+            at_hand, at_hand,
+        )  # fmt: skip
 
 
 class Stages:

@@ -10,7 +10,7 @@ from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import add_scaled, gather_share
 from fastsoftmax.kernels.prefetch import look_ahead
-from fastsoftmax.kernels.products import class_tiles, margins, tile_start, update
+from fastsoftmax.kernels.products import class_tiles, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
 
@@ -46,15 +46,17 @@ def take_step(W, G, S, k, size, facts):
 
 
 @kernel(EXACT)
-def settle(weights, gradient, average, block, X, k, size, count, cursor, last):
-    """Bring a block's residuals into rows k : k + size of the gradient, and W if it closed."""
+def settle(weights, gradient, average, block, X, tile, beyond, count, cursor, last):
+    """Bring a block's residuals into some class tiles of the gradient, and W if it closed."""
     apart()
     R = block.R
     if count > 0:
         one = R.dtype.type(1)
         start, stop = np.int64(0), X.shape[1]
-        cursor = update(gradient.W, None, k, size, start, stop, one, R, X, count, cursor, last)
+        cursor = update(gradient.W, None, tile, beyond, start, stop, one, R, X, count, cursor, last)
     if gradient.facts[CLOSED] > 0:
+        k = tile_start(weights.W.shape[0], tile)
+        size = tile_start(weights.W.shape[0], beyond) - k
         if average is not None:
             take_step(weights.W, gradient.W, average.W, k, size, gradient.facts)
         else:
@@ -113,7 +115,8 @@ def descend_batches(
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     facts = gradient.facts
     tiles = class_tiles(K)
-    mine = range(tiles * worker // team, tiles * (worker + 1) // team)
+    mine, beyond = tiles * worker // team, tiles * (worker + 1) // team
+    group = group_tiles(weights.W.shape[1])
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
     first = before = turn = np.int64(0)
@@ -127,14 +130,13 @@ def descend_batches(
             atomic_add(barrier, STOP, 1)
         wait(barrier, team)
         cursor, last = look_ahead(block.lines, worker, rows, stop + worker, min(stop + B, n), team)
-        for tile in mine:
-            k = tile_start(K, tile)
-            size = tile_start(K, tile + 1) - k
+        for tile in range(mine, beyond, group):
+            end = min(tile + group, beyond)
             cursor = settle(
                 weights, gradient, average, block, block.X[1 - turn],
-                k, size, first - before, cursor, last,
+                tile, end, first - before, cursor, last,
             )  # fmt: skip
-            cursor = margins(block.Z, X, weights.W, k, size, stop - first, cursor, last)
+            cursor = margins(block.Z, X, weights.W, tile, end, stop - first, cursor, last)
         wait(barrier, team)
         if worker == 0:
             facts[CLOSED] = 0.0
@@ -153,13 +155,10 @@ def descend_batches(
     wait(barrier, team)
     if finite:
         at_hand = address_of(block.lines, worker, 0)
-        for tile in mine:
-            k = tile_start(K, tile)
-            size = tile_start(K, tile + 1) - k
-            settle(
-                weights, gradient, average, block, block.X[1 - turn],
-                k, size, first - before, at_hand, at_hand,
-            )  # fmt: skip
+        settle(
+            weights, gradient, average, block, block.X[1 - turn],
+            mine, beyond, first - before, at_hand, at_hand,
+        )  # fmt: skip
     wait(barrier, team)
     if worker == 0:
         facts[CLOSED] = 0.0

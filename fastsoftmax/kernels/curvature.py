@@ -12,7 +12,7 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update
+from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update_classes
 from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.tiles import WIDE
 from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, splat, store
@@ -69,7 +69,7 @@ def add_products(H, C, k, scratch, rows, d):
             size = tile_start(D, tile + 1) - i
             across = WIDE * lanes(H)
             stop = min(width, (i + size + across - 1) // across * across)
-            update(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
+            update_classes(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
 
 
 @kernel(EXACT)

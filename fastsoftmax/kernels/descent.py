@@ -16,7 +16,7 @@ from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import look_ahead
-from fastsoftmax.kernels.products import class_tiles, gram, margins, tile_start, update
+from fastsoftmax.kernels.products import class_tiles, gram, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
 from fastsoftmax.kernels.vectors import address_of, apart, borrowed, fma, lanes, load, splat, store
@@ -61,17 +61,18 @@ def add_scaled(S, W, k, size, start, stop, factor):
 
 
 @kernel(EXACT)
-def add_block(S, H, W, X, k, size, start, stop, rows, first, count, l2, cursor, last):
-    """Add to S[k : k + size] the sum of W over the steps of a block, from W before them."""
+def add_block(S, H, W, X, tile, beyond, start, stop, rows, first, count, l2, cursor, last):
+    """Add to S the sum of W over the steps of a block, from W before them, for some class tiles."""
     share = W.dtype.type(kept_sum(rows, l2, first, count))
-    add_scaled(S, W, k, size, start, stop, share)
+    k = tile_start(W.shape[0], tile)
+    add_scaled(S, W, k, tile_start(W.shape[0], beyond) - k, start, stop, share)
     one = W.dtype.type(1)
-    return update(S, None, k, size, start, stop, one, H, X, count, cursor, last)
+    return update(S, None, tile, beyond, start, stop, one, H, X, count, cursor, last)
 
 
 @kernel(EXACT)
-def bring_in(weights, average, block, X, k, size, rows, first, count, l2, cursor, last):
-    """Bring the steps of a block into rows k : k + size of W, and into the sum of W."""
+def bring_in(weights, average, block, X, tile, beyond, rows, first, count, l2, cursor, last):
+    """Bring the steps of a block into some class tiles of W, and into the sum of W."""
     apart()
     W, R = weights.W, block.R
     keep = R.dtype.type(kept(rows.step, l2, first, count) if l2 > 0 else 1.0)
@@ -79,11 +80,12 @@ def bring_in(weights, average, block, X, k, size, rows, first, count, l2, cursor
     start, stop = np.int64(0), W.shape[1]
     if average is not None:
         if sums_simply(rows, l2, first, R.shape[0]):
-            return update(W, average.W, k, size, start, stop, keep, R, X, count, cursor, last)
+            return update(W, average.W, tile, beyond, start, stop, keep, R, X, count, cursor, last)
         cursor = add_block(
-            average.W, average.H, W, X, k, size, start, stop, rows, first, count, l2, cursor, last
-        )
-    return update(W, None, k, size, start, stop, keep, R, X, count, cursor, last)
+            average.W, average.H, W, X,
+            tile, beyond, start, stop, rows, first, count, l2, cursor, last,
+        )  # fmt: skip
+    return update(W, None, tile, beyond, start, stop, keep, R, X, count, cursor, last)
 
 
 @kernel(EXACT)
@@ -97,14 +99,14 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     cursor, last = look_ahead(
         block.lines, worker, rows, first + B + worker, min(first + 2 * B, n), team
     )
-    for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
-        k = tile_start(K, tile)
-        size = tile_start(K, tile + 1) - k
+    stop, group = tiles * (worker + 1) // team, group_tiles(weights.W.shape[1])
+    for tile in range(tiles * worker // team, stop, group):
+        beyond = min(tile + group, stop)
         if first > 0:
             cursor = bring_in(
-                weights, average, block, before, k, size, rows, first - B, B, l2, cursor, last
+                weights, average, block, before, tile, beyond, rows, first - B, B, l2, cursor, last
             )
-        cursor = margins(block.Z, after, weights.W, k, size, count, cursor, last)
+        cursor = margins(block.Z, after, weights.W, tile, beyond, count, cursor, last)
     for i in range((count + GRAM_TILE - 1) // GRAM_TILE):
         if (team - 1 - i % team) == worker:
             cursor = gram(block.G, after, i * GRAM_TILE, count, cursor, last)
@@ -154,13 +156,11 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         last = (n - 1) // B * B
         at_hand = address_of(block.lines, worker, 0)
         tiles = class_tiles(K)
-        for tile in range(tiles * worker // team, tiles * (worker + 1) // team):
-            k = tile_start(K, tile)
-            size = tile_start(K, tile + 1) - k
-            bring_in(
-                weights, average, block, block.X[1 - turn],
-                k, size, rows, last, n - last, l2, at_hand, at_hand,
-            )  # fmt: skip
+        bring_in(
+            weights, average, block, block.X[1 - turn],
+            tiles * worker // team, tiles * (worker + 1) // team, rows, last, n - last, l2,
+            at_hand, at_hand,
+        )  # fmt: skip
     wait(barrier, team)
     if worker == 0:
         for counter in range(STOP, QUEUE + 2):

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update
+from fastsoftmax.kernels.products import all_margins, class_tiles, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of, apart
 
@@ -62,10 +62,9 @@ def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop
             row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
             loss += weight * row_loss
             hits += weight * hit
-        for tile in range(class_tiles(K)):
-            k = tile_start(K, tile)
-            size = tile_start(K, tile + 1) - k
-            update(part_W, None, k, size, start, width, one, R, X, count, at_hand, at_hand)
+        update(
+            part_W, None, start, class_tiles(K), start, width, one, R, X, count, at_hand, at_hand
+        )
         first += count
         filled += count
         if filled >= drained or first >= stop:

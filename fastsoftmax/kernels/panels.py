@@ -28,7 +28,7 @@ from fastsoftmax.kernels.gather import (
     own_kind,
 )
 from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows
-from fastsoftmax.kernels.products import class_tiles, copy_gram, tile_start
+from fastsoftmax.kernels.products import class_tiles, copy_gram
 from fastsoftmax.kernels.recurrence import kept, recur, sums_simply
 from fastsoftmax.kernels.tiles import SWEEP_CLASSES, sweep_tile
 from fastsoftmax.kernels.vectors import address_of, apart, borrowed, lanes, load, splat, store
@@ -153,14 +153,11 @@ def sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, first, count
 def add_panel(average, W, X, start, stop, rows, first, l2, at_hand):
     """Do as `add_block` for all classes of a panel."""
     apart()
-    for tile in range(class_tiles(W.shape[0])):
-        k = tile_start(W.shape[0], tile)
-        size = tile_start(W.shape[0], tile + 1) - k
-        count = min(X.shape[0], rows.order.shape[0] - first)
-        add_block(
-            average.W, average.H, W, X,
-            k, size, start, stop, rows, first, count, l2, at_hand, at_hand,
-        )  # fmt: skip
+    count = min(X.shape[0], rows.order.shape[0] - first)
+    add_block(
+        average.W, average.H, W, X, np.int64(0), class_tiles(W.shape[0]), start, stop,
+        rows, first, count, l2, at_hand, at_hand,
+    )  # fmt: skip
 
 
 @kernel(EXACT)

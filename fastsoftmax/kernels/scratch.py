@@ -9,7 +9,7 @@ from fastsoftmax.kernels.curvature import Products
 from fastsoftmax.kernels.descent import Average, Block, Weights
 from fastsoftmax.kernels.gradient import Sums
 from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
-from fastsoftmax.kernels.tiles import CLASS_TILE, SWEEP_ROWS
+from fastsoftmax.kernels.tiles import CLASS_TILE, MANY, SWEEP_ROWS
 
 WORKER_FLOPS = 2_000_000  # of a block, that make another worker worth waiting for
 # Panels pay for at most this many classes and at least this many features: against blocks shared by
@@ -43,21 +43,35 @@ def block_rows(K: int, d: int) -> int:
     """Return B, how many rows are gathered and, unless `is_tiny`, stepped together."""
     if is_tiny(K, d):
         return 128  # 16 at once cost a third more: gather and steps hinder each other
-    return 16 if K <= 64 else 32
+    return 16 if K <= 64 or (not MANY and d > 1024) else 32
+
+
+def row_length(d: int, dtype: np.dtype) -> int:
+    """Return the length of rows of d features in whole vectors, and a line more where rows would
+    else lie in each other's way."""
+    length = padded(d, dtype)
+    if length * np.dtype(dtype).itemsize % (WAYS_APART // 2) == 0:
+        length += padded(1, dtype)
+    return length
+
+
+def weights_length(K: int, d: int, dtype: np.dtype) -> int:
+    """Return the length of rows of W; workers of panels have a W of their own."""
+    return padded(d, dtype) if has_panels(K, d) else row_length(d, dtype)
 
 
 def new_weights(K: int, d: int, dtype: np.dtype) -> Weights:
     """Return zero weights and biases for K classes and d features, padded."""
     b = aligned((1, padded(K, dtype)), dtype)
     b[0, K:] = -np.inf
-    return Weights(aligned((K, padded(d, dtype)), dtype), b)
+    return Weights(aligned((K, weights_length(K, d, dtype)), dtype), b)
 
 
 def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
     """Return zero sums of weights and biases, and coefficients for blocks of `rows` rows."""
     width = padded(K, dtype)
     return Average(
-        aligned((K, padded(d, dtype)), dtype),
+        aligned((K, weights_length(K, d, dtype)), dtype),
         aligned((1, width), dtype),
         aligned((rows, width), dtype),
     )
@@ -76,7 +90,7 @@ def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> B
     lines = rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2)
     width = padded(K, dtype)
     return Block(
-        aligned((2, rows, padded(d, dtype)), dtype),
+        aligned((2, rows, weights_length(K, d, dtype)), dtype),
         aligned((rows, width), dtype),
         aligned((rows, width), dtype),
         aligned((rows, rows), dtype),
@@ -98,9 +112,7 @@ def panel_count(d: int) -> int:
 def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
     """Return scratch for blocks of SWEEP_ROWS rows, their features cut into panels."""
     rows, width, parts = SWEEP_ROWS, padded(K, dtype), panel_count(d)
-    across, length = padded(rows, dtype), padded(d, dtype)
-    if length * np.dtype(dtype).itemsize % (WAYS_APART // 2) == 0:
-        length += padded(1, dtype)
+    across, length = padded(rows, dtype), row_length(d, dtype)
     return Panels(
         aligned((TURNS, parts, rows, width), dtype),
         aligned((TURNS, parts, rows, across), dtype),
@@ -125,7 +137,7 @@ def panel_columns(d: int, worker: int, workers: int) -> tuple[int, int]:
 def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
     """Return an empty batch for K classes and d features."""
     return Gradient(
-        aligned((K, padded(d, dtype)), dtype),
+        aligned((K, weights_length(K, d, dtype)), dtype),
         aligned((1, padded(K, dtype)), dtype),
         np.zeros(FACTS, dtype=np.float64),
     )
@@ -151,14 +163,14 @@ def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> Sums:
     return Sums(
         np.zeros((ranges, K, d)),
         np.zeros((ranges, K)),
-        aligned((workers, K, padded(d, dtype)), dtype),
+        aligned((workers, K, weights_length(K, d, dtype)), dtype),
         aligned((workers, 1, padded(K, dtype)), dtype),
     )
 
 
 def new_products(d: int, dtype: np.dtype) -> Products:
     """Return scratch for products of rows of d features and a 1 with themselves."""
-    shape = (PRODUCT_ROWS, padded(d + 1, dtype))
+    shape = (PRODUCT_ROWS, row_length(d + 1, dtype))
     return Products(aligned(shape, dtype), aligned(shape, dtype), _at_hand(1, 1))
 
 

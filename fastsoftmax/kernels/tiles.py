@@ -37,6 +37,7 @@ from fastsoftmax.kernels.vectors import (
     word,
 )
 
+LINE = 64  # bytes of a cache line
 MANY = REGISTERS == 32  # AVX-512 and ARM; AVX2 has 16
 # 4 x 5 sums, 4 rows and a broadcast fill 32 registers; 4 x 3 sums, 3 classes and a row fill 16. One
 # more is kept in memory, and a tile takes twice as long, or five times where the stack lies badly.
@@ -127,31 +128,35 @@ def _store_sums(context, builder, array_type, array, vectors, places, start):
 
 
 def dot_tile(rows, classes):
-    """Make `tile(Z, t, k, A, ta, B, kb, start, stop, cursor, last)`, `rows` x `classes` products:
+    """Make `tile(Z, t, k, A, ta, count, B, kb, start, stop, cursor, last)`, which sets
 
     Z[t + r, k + c] = sum_j A[ta + r, j] B[kb + c, j], over start <= j < stop (a whole number of
-    vectors); added to what is in Z unless start is 0.
+    vectors), for c < classes and the rows r < count, `rows` at a time (count > 0, rounded up);
+    added to what is in Z unless start is 0. One call for all rows: calls cost as much as 256
+    features.
     """
 
-    def twin(Z, t, k, A, ta, B, kb, start, stop, cursor, last):
-        panel = slice(start, stop)
-        sums = A[ta : ta + rows, panel] @ B[kb : kb + classes, panel].T
-        out = Z[t : t + rows, k : k + classes]
+    def twin(Z, t, k, A, ta, count, B, kb, start, stop, cursor, last):
+        panel, count = slice(start, stop), -(-count // rows) * rows
+        sums = A[ta : ta + count, panel] @ B[kb : kb + classes, panel].T
+        out = Z[t : t + count, k : k + classes]
         out[:] = sums if start == 0 else out + sums
         return cursor
 
     @word(twin)
-    def tile(typing_context, Z, t, k, A, ta, B, kb, start, stop, cursor, last):
+    def tile(typing_context, Z, t, k, A, ta, count, B, kb, start, stop, cursor, last):
         def build(context, builder, signature, arguments):
-            z, row, column, a, a_row, b, b_row, first, beyond, line, last_line = arguments
+            z, row, column, a, a_row, stop_row, b, b_row, first, beyond, line, end = arguments
             vector = of_array(Z)
             ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
-            a_at = _addresses(context, builder, A, a, a_row, first, rows)
             b_at = _addresses(context, builder, B, b, b_row, first, classes)
             length = builder.mul(builder.sub(beyond, first), number(size))
-            loop = Loop(builder, length, VECTOR_BYTES, [line, *[fill(ty, 0.0)] * (rows * classes)])
+            strip = Loop(builder, stop_row, rows, [line])
+            a_at = _addresses(context, builder, A, a, builder.add(a_row, strip.at), first, rows)
+            start_sums = [fill(ty, 0.0)] * (rows * classes)
+            loop = Loop(builder, length, VECTOR_BYTES, [*strip.variables, *start_sums])
             line, *sums = loop.variables
-            line = _ask(builder, line, last_line)
+            line = _ask(builder, line, end)
             _multiply(
                 builder,
                 [lambda at=at: load_at(builder, builder.add(at, loop.at), ty) for at in a_at],
@@ -160,15 +165,16 @@ def dot_tile(rows, classes):
             )
             loop.carry([line, *sums])
             places = [
-                (builder.add(row, number(r)), builder.add(column, number(c)))
+                (builder.add(builder.add(row, strip.at), number(r)), builder.add(column, number(c)))
                 for r in range(rows)
                 for c in range(classes)
             ]
             _store_sums(context, builder, Z, z, sums, places, first)
+            strip.carry([line])
             return line
 
         i64 = types.int64
-        return i64(Z, i64, i64, A, i64, B, i64, i64, i64, i64, i64), build
+        return i64(Z, i64, i64, A, i64, i64, B, i64, i64, i64, i64, i64), build
 
     return tile
 
@@ -274,16 +280,18 @@ def _added(A, rows, columns, values):
 
 
 def update_tile(classes, wide):
-    """Make `tile(W, S, k, j, keep, E, e, X, count, cursor, last)`, `classes` x `wide` vectors:
+    """Make `tile(W, S, k, start, stop, keep, E, e, X, count, cursor, last)`, which sets
 
-    W[k + c, j:] = keep W[k + c, j:] + sum_s E[s, e + c] X[s, j:], over s < count, count >= 1.
-    Where S is not None, what W is after each row s is added to S[k + c, j:]: an addition a product,
-    on units of their own in some processors, where a second product with other coefficients would
-    cost as much as the first.
+    W[k + c, j] = keep W[k + c, j] + sum_s E[s, e + c] X[s, j], over s < count, for c < classes and
+    start <= j < stop, `wide` vectors at a time; count >= 1, stop - start at least that and a
+    multiple of it. Where S is not None, what W is after each row s is added to S[k + c, j]: an
+    addition a product, on units of their own in some processors, where a second product with other
+    coefficients would cost as much as the first. The same features of the classes after these are
+    asked for: where W is too large for the caches, 0.85 to 0.92 of the time.
     """
 
-    def twin(W, S, k, j, keep, E, e, X, count, cursor, last):
-        rows, panel = slice(k, k + classes), slice(j, j + wide * VECTOR_BYTES // W.itemsize)
+    def twin(W, S, k, start, stop, keep, E, e, X, count, cursor, last):
+        rows, panel = slice(k, k + classes), slice(start, stop)
         out = W[rows, panel]
         out *= keep
         total = np.zeros_like(out)
@@ -294,39 +302,47 @@ def update_tile(classes, wide):
         return cursor
 
     @word(twin)
-    def tile(typing_context, W, S, k, j, keep, E, e, X, count, cursor, last):
+    def tile(typing_context, W, S, k, start, stop, keep, E, e, X, count, cursor, last):
         averages = isinstance(S, types.Array)
 
         def build(context, builder, signature, arguments):
-            w, s, row, column, kept, coefficients, first, x, rows, line, last_line = arguments
+            w, s, row, first, beyond, kept, coefficients, e_column, x, rows, line, end = arguments
             vector = of_array(W)
             ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
             offsets = [number(VECTOR_BYTES * v) for v in range(wide)]
-
-            def places(array_type, array):
-                starts = _addresses(context, builder, array_type, array, row, column, classes)
-                return [builder.add(at, offset) for at in starts for offset in offsets]
-
-            w_at = places(W, w)
-            scale = spread(builder, context.cast(builder, kept, keep, vector.dtype), ty)
-            start = [builder.fmul(scale, load_at(builder, at, ty)) for at in w_at]
-            start += [fill(ty, 0.0)] * (len(start) * averages)
-            s_at = places(S, s) if averages else []
-            for at in s_at:
-                prefetch_at(builder, at)
             zero = number(0)
+            w_rows = _addresses(context, builder, W, w, row, first, classes)
+            s_rows = _addresses(context, builder, S, s, row, first, classes) if averages else []
+            after = builder.add(row, number(classes))
+            coming = _addresses(context, builder, W, w, after, first, classes)
+            coming += _addresses(context, builder, S, s, after, first, classes) if averages else []
             strides = [
                 cgutils.unpack_tuple(
                     builder, context.make_array(kind)(context, builder, value).strides
                 )[0]
                 for kind, value in ((X, x), (E, coefficients))
             ]
-            x_first = element_address(context, builder, X, x, zero, column)
-            e_first = element_address(context, builder, E, coefficients, zero, first)
-            loop = Loop(builder, rows, 1, [*start, x_first, e_first, line])
+            x_first = element_address(context, builder, X, x, zero, first)
+            e_first = element_address(context, builder, E, coefficients, zero, e_column)
+            scale = spread(builder, context.cast(builder, kept, keep, vector.dtype), ty)
+            length = builder.mul(builder.sub(beyond, first), number(size))
+            strip = Loop(builder, length, wide * VECTOR_BYTES, [line])
+            w_at, s_at = (
+                [builder.add(builder.add(at, strip.at), o) for at in starts for o in offsets]
+                for starts in (w_rows, s_rows)
+            )
+            sums = [builder.fmul(scale, load_at(builder, at, ty)) for at in w_at]
+            sums += [fill(ty, 0.0)] * len(s_at)
+            for at in s_at:
+                prefetch_at(builder, at)
+            for at in coming:
+                for line in range(0, wide * VECTOR_BYTES, LINE):
+                    prefetch_at(builder, builder.add(builder.add(at, strip.at), number(line)))
+            x_start = builder.add(x_first, strip.at)
+            loop = Loop(builder, rows, 1, [*sums, x_start, e_first, *strip.variables])
             *sums, x_at, e_at, line = loop.variables
             totals = sums[classes * wide :]
-            line = _ask(builder, line, last_line)
+            line = _ask(builder, line, end)
             _multiply(
                 builder,
                 [lambda c=c: _broadcast(builder, e_at, size * c, ty) for c in range(classes)],
@@ -342,10 +358,11 @@ def update_tile(classes, wide):
                 store_at(builder, value, at)
             for at, value in zip(s_at, totals, strict=True):
                 store_at(builder, builder.fadd(load_at(builder, at, ty), value), at)
+            strip.carry([line])
             return line
 
         i64 = types.int64
-        return i64(W, S, i64, i64, keep, E, i64, X, i64, i64, i64), build
+        return i64(W, S, i64, i64, i64, keep, E, i64, X, i64, i64, i64), build
 
     return tile
 

@@ -128,6 +128,7 @@ class Loop:
     """A counted loop whose variables stay in registers: `for at in range(0, stop, step)`.
 
     `variables` enter with their first values; `carry` hands on their next ones and ends the loop.
+    Loops may be nested.
     """
 
     def __init__(self, builder, stop, step, first_values):
@@ -148,9 +149,10 @@ class Loop:
     def carry(self, values):
         """Go round again with these values, or leave the loop."""
         builder = self.builder
+        latch = builder.block  # the body, or what follows a loop inside it
         after = builder.add(self.at, number(self.step))
         for phi, value in zip([self.at, *self.variables], [after, *values], strict=True):
-            phi.add_incoming(value, self.body)
+            phi.add_incoming(value, latch)
         builder.cbranch(builder.icmp_signed("<", after, self.stop), self.body, self.end)
         builder.position_at_end(self.end)
 
