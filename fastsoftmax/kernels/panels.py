@@ -27,21 +27,22 @@ from fastsoftmax.kernels.gather import (
     gather,
     own_kind,
 )
-from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows
-from fastsoftmax.kernels.products import class_tiles, copy_gram
+from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
+from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
 from fastsoftmax.kernels.recurrence import kept, recur, sums_simply
-from fastsoftmax.kernels.tiles import SWEEP_CLASSES, sweep_tile
+from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
 from fastsoftmax.kernels.vectors import address_of, apart, borrowed, lanes, load, splat, store
 
 # For three blocks in turn the panels' parts of margins and Gram matrix, Z (3, panels, B, width) and
 # G (3, panels, B, B padded). One of each for every worker: three blocks of rows X (workers, 3, B,
 # d), where a block's rows begin in memory at (workers, B, 1), weights W (workers, K, d), biases b
-# (workers, 1, width), and a block's margins, residuals, Gram matrix and masses. Rows of X and W may
-# be longer than d. A worker uses its panels of them alone; with one array for all, the processor's
-# own prefetching would fetch lines that the next worker is writing.
-Panels = namedtuple("Panels", "Z G X at W b own_Z own_R own_G own_mass")
+# (workers, 1, width), a block's margins, residuals, Gram matrix and masses, and lists of lines
+# (workers, n) to look ahead. Rows of X and W may be longer than d. A worker uses its panels of them
+# alone; with one array for all, the processor's own prefetching would fetch lines that the next
+# worker is writing.
+Panels = namedtuple("Panels", "Z G X at W b own_Z own_R own_G own_mass lines")
 TURNS = 3  # blocks at hand: before, now, next
-LINE = 16  # numbers: panels begin on a cache line for every dtype
+LINE = 16 if MANY else 32  # numbers: panels begin on a cache line, and are whole update tiles
 
 _sweep_most = sweep_tile(SWEEP_CLASSES)
 _sweep_less = sweep_tile(max(1, SWEEP_CLASSES - 1))
@@ -170,23 +171,31 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     W, before, after = panels.W[worker], panels.X[worker, turn - 1], panels.X[worker, turn]
     n, B, parts = rows.order.shape[0], after.shape[0], panels.Z.shape[1]
     coming, last = first + B, min(first + 2 * B, n)
-    asked = min(last, coming + 2 * sweep_tiles(W.shape[0])) if in_lines(rows) else coming
-    ask_for_ends(rows, coming, asked)
-    ask_for_rows(rows, asked, last)
+    cursor = end = address_of(panels.at[worker], 0, 0)
+    if MANY:
+        asked = min(last, coming + 2 * sweep_tiles(W.shape[0])) if in_lines(rows) else coming
+        ask_for_ends(rows, coming, asked)
+        ask_for_rows(rows, asked, last)
+    else:
+        cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
+    simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)
     for p in range(parts * worker // team, parts * (worker + 1) // team):
         start = panel_start(d, p, parts)
         stop = panel_start(d, p + 1, parts)
         Z, ahead = panels.Z[turn, p], last - coming
-        if average is None:
-            sweep_panel(Z, W, None, keep, R, before, after, start, stop, rows, coming, ahead)
-        elif first > 0 and sums_simply(rows, l2, first - B, B):
+        if average is not None and first > 0 and not simply:
+            at_hand = address_of(panels.at[worker], 0, 0)
+            add_panel(average, W, before, start, stop, rows, first - B, l2, at_hand)
+        if average is not None and simply:
             S = average.W
-            sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, coming, ahead)
-        else:
-            if first > 0:
-                at_hand = address_of(panels.at[worker], 0, 0)
-                add_panel(average, W, before, start, stop, rows, first - B, l2, at_hand)
+            if MANY:
+                sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, coming, ahead)
+            else:
+                cursor = cross(Z, W, S, keep, R, before, after, start, stop, cursor, end)
+        elif MANY:
             sweep_panel(Z, W, None, keep, R, before, after, start, stop, rows, coming, ahead)
+        else:
+            cursor = cross(Z, W, None, keep, R, before, after, start, stop, cursor, end)
 
 
 @kernel(EXACT)

@@ -61,17 +61,17 @@ def tile_start(K, tile):
 
 
 @kernel()
-def _dots(size, Z, k, X, count, W, start, stop, cursor, last):
+def _dots(size, Z, k, X, count, W, start, stop, fresh, cursor, last):
     if CLASS_TILE >= 5 and size == 5:
-        cursor = _dots_5(Z, 0, k, X, 0, count, W, k, start, stop, cursor, last)
+        cursor = _dots_5(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
     elif CLASS_TILE >= 4 and size == 4:
-        cursor = _dots_4(Z, 0, k, X, 0, count, W, k, start, stop, cursor, last)
+        cursor = _dots_4(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
     elif size == 3:
-        cursor = _dots_3(Z, 0, k, X, 0, count, W, k, start, stop, cursor, last)
+        cursor = _dots_3(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
     elif size == 2:
-        cursor = _dots_2(Z, 0, k, X, 0, count, W, k, start, stop, cursor, last)
+        cursor = _dots_2(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
     else:
-        cursor = _dots_1(Z, 0, k, X, 0, count, W, k, start, stop, cursor, last)
+        cursor = _dots_1(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
     return cursor
 
 
@@ -117,10 +117,10 @@ def _pair(size, W, S, k, start, stop, keep, E, X, count, cursor, last):
 
 
 @kernel()
-def _squares(G, r, t, X, start, stop, cursor, last):
-    """Set G[r : r + GRAM_TILE, t : t + ROW_TILE] to products of rows of X."""
+def _squares(G, r, t, X, start, stop, fresh, cursor, last):
+    """Set G[r : r + GRAM_TILE, t : t + ROW_TILE] to products of rows of X, or add them."""
     for c in range(t, t + ROW_TILE, SQUARE):
-        cursor = _square(G, r, c, X, r, GRAM_TILE, X, c, start, stop, cursor, last)
+        cursor = _square(G, r, c, X, r, GRAM_TILE, X, c, start, stop, fresh, cursor, last)
     return cursor
 
 
@@ -134,7 +134,8 @@ def margins(Z, X, W, tile, beyond, count, cursor, last):
         size = tile_start(K, i + 1) - k
         for start in range(0, d, PANEL):
             stop = min(start + PANEL, d)
-            cursor = _dots(size, Z, k, X, count, W, start, stop, cursor, last)
+            fresh = np.int64(start == 0)
+            cursor = _dots(size, Z, k, X, count, W, start, stop, fresh, cursor, last)
     return cursor
 
 
@@ -161,7 +162,7 @@ def copy_gram(G, X, at, start, stop):
                 G[s, t] = 0
         for s in range(0, B, GRAM_TILE):
             for t in range(s + GRAM_TILE, B, ROW_TILE):
-                _squares(G, s, t, X, start, stop, here, here)
+                _squares(G, s, t, X, start, stop, np.int64(1), here, here)
 
 
 @kernel()
@@ -173,7 +174,7 @@ def gram(G, X, s, count, cursor, last):
         stop = min(start + PANEL, d)
         cursor = _triangle(G, s, X, start, stop, cursor, last)
         for t in range(s + GRAM_TILE, count, ROW_TILE):
-            cursor = _squares(G, s, t, X, start, stop, cursor, last)
+            cursor = _squares(G, s, t, X, start, stop, np.int64(start == 0), cursor, last)
     return cursor
 
 
@@ -223,4 +224,20 @@ def update_classes(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
         cursor = _pair(size, W, S, k, wide, paired, keep, E, X, count, cursor, last)
     if paired < stop:
         cursor = _slim(size, W, S, k, paired, stop, keep, E, X, count, cursor, last)
+    return cursor
+
+
+@kernel()
+def cross(Z, W, S, keep, E, before, after, start, stop, cursor, last):
+    """Do `update` with the rows `before`, and set Z to the margins of the rows `after`.
+
+    For all classes, a tile at a time, and over the features start : stop alone.
+    """
+    apart()
+    K, count = W.shape[0], after.shape[0]
+    for tile in range(class_tiles(K)):
+        k = tile_start(K, tile)
+        size = tile_start(K, tile + 1) - k
+        cursor = update_classes(W, S, k, size, start, stop, keep, E, before, count, cursor, last)
+        cursor = _dots(size, Z, k, after, count, W, start, stop, np.int64(1), cursor, last)
     return cursor

@@ -85,9 +85,13 @@ def _at_hand(workers: int, count: int) -> np.ndarray:
     return lines
 
 
+def _lines(rows: int, d: int, workers: int) -> np.ndarray:
+    """Return lists that hold the cache lines of so many rows."""
+    return _at_hand(workers, rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2))
+
+
 def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> Block:
     """Return scratch for blocks of `rows` rows, a multiple of eight."""
-    lines = rows * (d * np.dtype(np.float64).itemsize // ALIGNMENT + 2)
     width = padded(K, dtype)
     return Block(
         aligned((2, rows, weights_length(K, d, dtype)), dtype),
@@ -95,7 +99,7 @@ def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> B
         aligned((rows, width), dtype),
         aligned((rows, rows), dtype),
         aligned((rows,), np.dtype(np.float64)),
-        _at_hand(workers, lines),
+        _lines(rows, d, workers),
     )
 
 
@@ -124,6 +128,7 @@ def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
         aligned((workers, rows, width), dtype),
         aligned((workers, rows, across), dtype),
         aligned((workers, rows), np.dtype(np.float64)),
+        _lines(rows, d, workers),
     )
 
 

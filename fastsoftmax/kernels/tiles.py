@@ -113,10 +113,10 @@ def _addresses(context, builder, array_type, array, row, column, count):
     ]
 
 
-def _store_sums(context, builder, array_type, array, vectors, places, start):
-    """Add the sum of the lanes of each vector to array[place]; set it where `start` is 0."""
+def _store_sums(context, builder, array_type, array, vectors, places, fresh):
+    """Set array[place] to the sum of the lanes of each vector, or add it where `fresh` is 0."""
     ty = vectors[0].type
-    fresh = builder.icmp_signed("==", start, number(0))
+    fresh = builder.icmp_signed("!=", fresh, number(0))
     for begin in range(0, len(vectors), ty.count):
         merged = _lane_sums(builder, vectors[begin : begin + ty.count])
         for lane, (i, j) in enumerate(places[begin : begin + ty.count]):
@@ -128,25 +128,24 @@ def _store_sums(context, builder, array_type, array, vectors, places, start):
 
 
 def dot_tile(rows, classes):
-    """Make `tile(Z, t, k, A, ta, count, B, kb, start, stop, cursor, last)`, which sets
+    """Make `tile(Z, t, k, A, ta, count, B, kb, start, stop, fresh, cursor, last)`, which sets
 
     Z[t + r, k + c] = sum_j A[ta + r, j] B[kb + c, j], over start <= j < stop (a whole number of
     vectors), for c < classes and the rows r < count, `rows` at a time (count > 0, rounded up);
-    added to what is in Z unless start is 0. One call for all rows: calls cost as much as 256
-    features.
+    or adds it to Z where `fresh` is 0. One call for all rows: calls cost as much as 256 features.
     """
 
-    def twin(Z, t, k, A, ta, count, B, kb, start, stop, cursor, last):
+    def twin(Z, t, k, A, ta, count, B, kb, start, stop, fresh, cursor, last):
         panel, count = slice(start, stop), -(-count // rows) * rows
         sums = A[ta : ta + count, panel] @ B[kb : kb + classes, panel].T
         out = Z[t : t + count, k : k + classes]
-        out[:] = sums if start == 0 else out + sums
+        out[:] = sums if fresh else out + sums
         return cursor
 
     @word(twin)
-    def tile(typing_context, Z, t, k, A, ta, count, B, kb, start, stop, cursor, last):
+    def tile(typing_context, Z, t, k, A, ta, count, B, kb, start, stop, fresh, cursor, last):
         def build(context, builder, signature, arguments):
-            z, row, column, a, a_row, stop_row, b, b_row, first, beyond, line, end = arguments
+            z, row, column, a, a_row, stop_row, b, b_row, first, beyond, new, line, end = arguments
             vector = of_array(Z)
             ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
             b_at = _addresses(context, builder, B, b, b_row, first, classes)
@@ -169,12 +168,12 @@ def dot_tile(rows, classes):
                 for r in range(rows)
                 for c in range(classes)
             ]
-            _store_sums(context, builder, Z, z, sums, places, first)
+            _store_sums(context, builder, Z, z, sums, places, new)
             strip.carry([line])
             return line
 
         i64 = types.int64
-        return i64(Z, i64, i64, A, i64, i64, B, i64, i64, i64, i64, i64), build
+        return i64(Z, i64, i64, A, i64, i64, B, i64, i64, i64, i64, i64, i64), build
 
     return tile
 
@@ -198,7 +197,8 @@ def triangle_tile():
             x_at = _addresses(context, builder, X, x, row, first, GRAM_TILE)
             length = builder.sub(beyond, first)
             lines = (line, last_line)
-            return _triangle(context, builder, G, g, row, first, length, x_at, None, lines)
+            fresh = builder.zext(builder.icmp_signed("==", first, number(0)), I64)
+            return _triangle(context, builder, G, g, row, fresh, length, x_at, None, lines)
 
         i64 = types.int64
         return i64(G, i64, X, i64, i64, i64, i64), build
@@ -232,7 +232,7 @@ def copying_tile():
                 for start in starts
             ]
             length = builder.sub(beyond, first)
-            _triangle(context, builder, G, g, row, number(0), length, source, x_at, None)
+            _triangle(context, builder, G, g, row, number(1), length, source, x_at, None)
             return context.get_dummy_value()
 
         i64 = types.int64
@@ -250,7 +250,7 @@ def _add_products(G, t, block, start):
         G[t + r, t + c] = products[r, c] if start == 0 else G[t + r, t + c] + products[r, c]
 
 
-def _triangle(context, builder, G, g, row, start, length, x_at, copy_at, lines):
+def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
     """Build the loop of a triangle tile over `length` features; return the next cursor."""
     vector = of_array(G)
     ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
@@ -269,7 +269,7 @@ def _triangle(context, builder, G, g, row, start, length, x_at, copy_at, lines):
     ]
     loop.carry([line, *sums])
     places = [(builder.add(row, number(r)), builder.add(row, number(c))) for r, c in PAIRS]
-    _store_sums(context, builder, G, g, sums, places, start)
+    _store_sums(context, builder, G, g, sums, places, fresh)
     return line
 
 
@@ -440,7 +440,7 @@ def sweep_tile(classes):
                 for r in range(SWEEP_ROWS)
                 for c in range(classes)
             ]
-            _store_sums(context, builder, Z, z, sums, places, zero)
+            _store_sums(context, builder, Z, z, sums, places, number(1))
             return context.get_dummy_value()
 
         i64 = types.int64
