@@ -177,7 +177,9 @@ class TrainOptions:
         settle("average", not self.by_hand and self.solver == "sgd" and not self.l1)
         if self.adaptive:
             settle("schedule", "constant")  # its steps fall by themselves
-        settle("schedule", "inverse" if self.epochs == "auto" or one_pass else "linear")
+        # Where full gradients end the run, the epochs are not those of its steps.
+        unplanned = self.epochs == "auto" or one_pass or self.solver == "lbfgs"
+        settle("schedule", "inverse" if unplanned else "linear")
         chosen_l2 = self.l2 == "auto" and not self.by_hand
         settle("standardize", chosen_l2 and self.conditioning == "auto")
         return replace(self, **chosen)

@@ -27,7 +27,7 @@ def machine_code(monkeypatch, name, K, d, dtype):
     monkeypatch.setattr(solver, name, fresh)
     with solver.Solver(K, d, TrainOptions.of(dtype=dtype, threads=1)) as own:
         own.warm_up((np.zeros((0, d), dtype),), measures=False)
-    (assembly,) = fresh.inspect_asm().values()
+    (assembly,) = fresh.outer.inspect_asm().values()
     pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
     named = zip(pieces[1::2], pieces[2::2], strict=True)
     return "\n".join(code for name, code in named if re.match(r"_ZN\d+fastsoftmax", name))
@@ -55,3 +55,17 @@ def test_hot_kernels_fuse_on_the_widest_vectors_and_call_nothing_slow(
     assert "log" in called  # once a block, and seen here: so would others be
     slow = re.compile(r"^(exp\d*|ldexp|pow|fma)f?$|raise|PyErr|unpickle|gil_ensure")
     assert not [symbol for symbol in called if slow.search(symbol)]
+
+
+def test_no_inner_loop_of_a_product_keeps_sums_in_memory(monkeypatch):
+    """One sum too many for the registers made tiles two to five times as slow.
+
+    Loops that shift bits compute exponentials, whose constants alone fill 16 registers.
+    """
+    code = machine_code(monkeypatch, "descend", 100, 768, "float32")
+    blocks = re.findall(r"^(\.LBB\w+):\n(.*?)(?=^\.LBB|\Z)", code, re.MULTILINE | re.DOTALL)
+    loops = [code for label, code in blocks if re.search(rf"\bj\w+\s+{re.escape(label)}\b", code)]
+    loops = [code for code in loops if code.count("vfmadd") >= 6 and "vpslld" not in code]
+    assert len(loops) > 3
+    for loop in loops:
+        assert not re.search(rf"vmov\w+\s+%{REGISTER}\d+, -?\d*\(%r[sb]p\)", loop), loop

@@ -59,7 +59,7 @@ def descend_adaptively(weights, squares, average, block, rows, l2, l1, bias):
     for first in range(0, n, B):
         count = min(B, n - first)
         ask_for_rows(rows, first + B, min(first + 2 * B, n))
-        finite = gather(X, 0, count, rows.order, first, rows.table) and np.isfinite(loss)
+        finite = gather(X, np.int64(0), count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
             break
         for t in range(count):

@@ -62,7 +62,7 @@ def factor(H, A, added):
                 A[i, j + 2] -= third
                 A[i, j + 3] -= fourth
             for j in range(whole, last):
-                A[i, j] -= _dot(A, i, j, 0, start)
+                A[i, j] -= _dot(A, i, j, np.int64(0), start)
         for i in range(start, n):
             for j in range(start, min(stop, i)):
                 A[i, j] = (A[i, j] - _dot(A, i, j, start, j)) / A[j, j]

@@ -25,7 +25,7 @@ SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right sti
 @kernel(EXACT)
 def gather_ones(X, count, rows, first, d):
     """Gather rows and a last feature of 1."""
-    finite = gather(X, 0, count, rows.order, first, rows.table)
+    finite = gather(X, np.int64(0), count, rows.order, first, rows.table)
     for t in range(count):
         X[t, d] = X.dtype.type(1)
     return finite

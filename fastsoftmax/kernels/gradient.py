@@ -53,7 +53,7 @@ def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop
     filled = 0
     while first < stop:
         count = min(B, stop - first)
-        finite &= gather(X, 0, count, rows.order, first, rows.table)
+        finite &= gather(X, np.int64(0), count, rows.order, first, rows.table)
         all_margins(Z, X, W, count, at_hand)
         for t in range(count):
             weight = rows.weight[first + t]

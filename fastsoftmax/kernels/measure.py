@@ -20,7 +20,7 @@ def measure(weights, block, rows):
     at_hand = address_of(block.lines, 0, 0)
     for first in range(0, n, B):
         count = min(B, n - first)
-        finite &= gather(X, 0, count, rows.order, first, rows.table)
+        finite &= gather(X, np.int64(0), count, rows.order, first, rows.table)
         all_margins(Z, X, W, count, at_hand)
         for t in range(count):
             plain_logits(R, Z, b, t)
@@ -46,7 +46,7 @@ def squared_norms(norms, X, order, table):
     B, finite = X.shape[0], True
     for first in range(0, order.shape[0], B):
         count = min(B, order.shape[0] - first)
-        finite &= gather(X, 0, count, order, first, table)
+        finite &= gather(X, np.int64(0), count, order, first, table)
         for t in range(count):
             norms[first + t] = _squares(X, t)
     return finite
@@ -72,7 +72,7 @@ def add_moments(sums, squares, low, high, X, order, weight, table):
     B, finite = X.shape[0], True
     for first in range(0, order.shape[0], B):
         count = min(B, order.shape[0] - first)
-        finite &= gather(X, 0, count, order, first, table)
+        finite &= gather(X, np.int64(0), count, order, first, table)
         for t in range(count):
             if weight[first + t] > 0:
                 _add_row(sums, squares, low, high, X, t, weight[first + t])

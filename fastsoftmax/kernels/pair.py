@@ -114,7 +114,9 @@ def descend_pairwise(weights, average, block, rows, l2, bias):
     for first in range(0, n, B):
         count = min(B, n - first)
         ask_for_rows(rows, first + B, min(first + 2 * B, n))
-        finite = gather(block.X[0], 0, count, rows.order, first, rows.table) and np.isfinite(loss)
+        finite = gather(
+            block.X[0], np.int64(0), count, rows.order, first, rows.table
+        ) and np.isfinite(loss)
         if not finite:
             break
         block_loss, block_hits = pair_rows(W, apart, average, block, rows, first, count, l2, bias)

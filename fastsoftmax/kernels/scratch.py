@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.batches import FACTS, Gradient
+from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.curvature import Products
 from fastsoftmax.kernels.descent import Average, Block, Weights
 from fastsoftmax.kernels.gradient import Sums
@@ -134,9 +135,9 @@ def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
 
 def panel_columns(d: int, worker: int, workers: int) -> tuple[int, int]:
     """Return the first feature of a worker's panels and the first after them."""
-    count = panel_count(d)
+    count, start = panel_count(d), in_python(panel_start)
     first, stop = (count * w // workers for w in (worker, worker + 1))
-    return panel_start(d, first, count), panel_start(d, stop, count)
+    return start(d, first, count), start(d, stop, count)
 
 
 def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
