@@ -22,6 +22,7 @@ from fastsoftmax.kernels.scratch import (
     aligned,
     block_rows,
     drained_rows,
+    gradient_rows,
     has_panels,
     is_tiny,
     new_average,
@@ -396,7 +397,7 @@ class FullGradient:
         self, K: int, d: int, dtype: str, threads: int, conditioning: Conditioning | None = None
     ) -> None:
         """Make room for K classes, d features and the sums of each thread."""
-        self.K, self.d, self.rows = K, d, block_rows(K, d)
+        self.K, self.d, self.rows = K, d, gradient_rows(K, d)
         self._affine = affine_of(conditioning, np.dtype(dtype))
         kind = np.dtype(dtype)
         ranges, self._drained = range_count(K, d), drained_rows(K, d)

@@ -364,17 +364,16 @@ def is_wide(kind):
 
 
 @kernel(EXACT)
-def _condition(X, start, stop, at):
-    """Set x = (x - centre) scale in the columns of a part, rows start : stop, in X's precision."""
+def _condition(X, t, at):
+    """Set x = (x - centre) scale in the columns of a part, in row t and in X's precision."""
     column, width = at[COLUMN], at[WIDTH]
+    centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
     whole = width - width % lanes(X)
-    for t in range(start, stop):
-        for j in range(0, whole, lanes(X)):
-            condition_vector(X, t, column + j, at[CENTRE] + j * at[STEP], at[SCALE] + j * at[STEP])
-        for j in range(whole, width):
-            less = item_of(X, at[CENTRE] + j * at[STEP])
-            times = item_of(X, at[SCALE] + j * at[STEP])
-            X[t, column + j] = (X[t, column + j] - less) * times
+    for j in range(0, whole, lanes(X)):
+        condition_vector(X, t, column + j, centre + j * step, scale + j * step)
+    for j in range(whole, width):
+        less, times = item_of(X, centre + j * step), item_of(X, scale + j * step)
+        X[t, column + j] = (X[t, column + j] - less) * times
 
 
 @kernel(EXACT)
@@ -407,8 +406,9 @@ def _gather_columns(X, start, stop, rows, first, at):
 
 
 @kernel(EXACT)
-def _gather_rows(X, start, stop, rows, first, at):
-    """Gather a part whose rows are contiguous, a vector at a time."""
+def _gather_rows(X, start, stop, rows, first, at, conditioned):
+    """Gather a part whose rows are contiguous, a vector at a time, and condition each as it lies in
+    the cache."""
     column, width, kind, item = at[COLUMN], at[WIDTH], at[KIND], at[ITEM]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
     zero = X.dtype.type(0)
@@ -441,6 +441,8 @@ def _gather_rows(X, start, stop, rows, first, at):
                 x = read_one(X, address + j * item, kind, centre + j * step, scale + j * step)
                 X[t, column + j] = x
                 odd += x * zero
+        if conditioned:
+            _condition(X, t, at)
     return odd + total(odds)
 
 
@@ -454,12 +456,14 @@ def gather(X, start, stop, rows, first, table):
     odd = X.dtype.type(0)
     for p in range(table.shape[0]):
         at = table[p]
+        conditioned = at[STEP] > 0 and not is_wide(at[KIND])
         if at[KIND] == CODES:
             _gather_codes(X, start, stop, rows, first, at)
         elif at[COLUMN_STRIDE] == at[ITEM]:
-            odd += _gather_rows(X, start, stop, rows, first, at)
+            odd += _gather_rows(X, start, stop, rows, first, at, conditioned)
         else:
             odd += _gather_columns(X, start, stop, rows, first, at)
-        if at[STEP] > 0 and not is_wide(at[KIND]):
-            _condition(X, start, stop, at)
+            if conditioned:
+                for t in range(start, stop):
+                    _condition(X, t, at)
     return odd == 0

@@ -31,7 +31,6 @@ def _drain(W, b, part_W, part_b):
         b[i] += np.float64(part_b[0, i])
         for j in range(d):
             W[i, j] += np.float64(part_W[i, j])
-        for j in range(part_W.shape[1]):
             part_W[i, j] = 0
     for i in range(part_b.shape[1]):
         part_b[0, i] = 0

@@ -154,6 +154,11 @@ def range_count(K: int, d: int) -> int:
     return 16 if K * d <= RANGE_SUMS else 4 if K * d <= 8 * RANGE_SUMS else 2
 
 
+def gradient_rows(K: int, d: int) -> int:
+    """Return how many rows of a full gradient make a block: no step waits for another."""
+    return max(32, block_rows(K, d))
+
+
 def drained_rows(K: int, d: int) -> int:
     """Return how many rows of a full gradient are summed in the model's dtype, before float64.
 
