@@ -197,7 +197,8 @@ class Learner:
         """Estimate what another epoch is worth, from the losses of the ones before.
 
         The decrease of the progressive loss goes on as a geometric series, or by half of the last
-        one where there are only two. The error is that of two means over parts of an epoch.
+        one where there are only two. The error is that of two means over parts of an epoch, and
+        None where an epoch is one part.
         """
         losses = [epoch["log_loss"] for epoch in self.history] + [self.sums.means()[0]]
         if len(losses) < 2:
@@ -206,7 +207,9 @@ class Learner:
         ratio = 0.5
         if len(losses) > 2 and losses[-3] > losses[-2]:
             ratio = min(0.9, max(0.1, last / (losses[-3] - losses[-2])))
-        return {"gain": max(0.0, last * ratio), "gain_error": math.sqrt(2) * self.sums.error()}
+        error = self.sums.error()
+        error = None if error is None else math.sqrt(2) * error
+        return {"gain": max(0.0, last * ratio), "gain_error": error}
 
     def end_epoch(self, facts: dict[str, Any]) -> None:
         """Note an epoch's facts, and whether another is worth too little: by its estimated gain, or

@@ -75,13 +75,16 @@ class Sums:
     hits: float = 0.0
     weight: float = 0.0
     rows: int = 0
-    parts: int = 0  # that were added, and of their mean losses the sum of squares
-    squares: float = 0.0
+    parts: int = 0  # that it was added up from
+    squares: float = 0.0  # of the parts' mean losses, times their weights
 
     @classmethod
     def of(cls, tally: Any, weight: np.ndarray) -> Sums:
-        """Return the facts of rows of these weights."""
-        return cls(tally.loss, tally.hits, float(weight.sum()), int(np.count_nonzero(weight)))
+        """Return the facts of rows of these weights: one part."""
+        total, rows = float(weight.sum()), int(np.count_nonzero(weight))
+        if total <= 0:
+            return cls(tally.loss, tally.hits, total, rows)
+        return cls(tally.loss, tally.hits, total, rows, 1, tally.loss**2 / total)
 
     def add(self, other: Sums) -> None:
         """Add the facts of other rows."""
@@ -89,15 +92,16 @@ class Sums:
         self.hits += other.hits
         self.weight += other.weight
         self.rows += other.rows
-        if other.weight > 0:
-            self.parts += 1
-            self.squares += (other.loss / other.weight) ** 2
+        self.parts += other.parts
+        self.squares += other.squares
 
-    def error(self) -> float:
-        """Return the standard error of the mean loss, from those of the parts."""
+    def error(self) -> float | None:
+        """Return the standard error of the mean loss, from those of the parts; None of one part."""
+        if self.parts < 2:
+            return None
         mean = self.means()[0]
-        spread = max(0.0, self.squares / max(self.parts, 1) - mean * mean)
-        return math.sqrt(spread / max(self.parts - 1, 1))
+        spread = max(0.0, self.squares / self.weight - mean * mean)
+        return math.sqrt(spread / (self.parts - 1))
 
     def means(self) -> tuple[float, float]:
         """Return the mean loss and the accuracy."""

@@ -13,7 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastsoftmax
 from fastsoftmax import DataError, DivergedError, OptionError
 from fastsoftmax.data.shuffle import held_out
+from fastsoftmax.progress import Sums
 from fastsoftmax.schedules import Schedule
+from fastsoftmax.solver import Tally
 from tests import oracle
 
 RATE = 0.2
@@ -346,3 +348,14 @@ def test_the_weights_of_the_last_step_are_there_beside_their_mean(tmp_path):
     assert (averaged.weights != last.weights).any()
     averaged.save(tmp_path / "m")
     assert fastsoftmax.load(tmp_path / "m").unaveraged is None
+
+
+def test_the_error_of_a_mean_loss_is_that_between_parts_of_any_size():
+    rng = np.random.default_rng(0)
+    rows = rng.exponential(size=10_100)
+    sums = Sums()
+    for start in range(0, len(rows), 1000):  # the last part is a tenth of the others
+        part = rows[start : start + 1000]
+        sums.add(Sums.of(Tally(part.sum(), 0.0, True), np.ones(len(part))))
+    assert 0.3 < sums.error() / (rows.std() / len(rows) ** 0.5) < 2
+    assert Sums.of(Tally(1.0, 0.0, True), np.ones(3)).error() is None
