@@ -7,6 +7,7 @@ import hashlib
 import logging
 import shutil
 from collections import namedtuple
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +96,28 @@ def test_later_epochs_do_not_read_the_source(path, monkeypatch, tmp_path):
             fastsoftmax.train(path, "y", epochs=2, cache_folder=tmp_path / "kept", **shape)
         assert sum(seen) == N
         shutil.rmtree(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(("kind", "keep"), [
+    ("window", "off"), ("window", "memory"), ("window", "disk"), ("window", "named"),
+    ("full", "disk"), ("full", "named"),
+])  # fmt: skip
+def test_an_epoch_given_up_leaves_no_rows_to_the_next(path, tmp_path, kind, keep):
+    plan = Plan(kind, 1000, buckets=9 if kind == "full" else 0, rows=N)
+    named = keep == "named"
+    reading = Reading(keep="disk" if named else keep, folder=tmp_path, named=named)
+    source = open_source(path, "y")
+    source.scan_labels()
+    with closing(Feed(source, FOUR, plan, reading)) as fed:
+        for rows_seen in (1, 2500):
+            read = 0
+            for window in fed.epoch(0, 0):
+                read += window.rows
+                if read >= rows_seen:
+                    break
+            assert rows_seen <= read < N
+        for epoch in range(3):
+            assert sum(window.rows for window in fed.epoch(0, epoch)) == N
 
 
 def test_a_named_file_is_of_one_set_of_rows(path, tmp_path):

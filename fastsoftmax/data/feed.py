@@ -236,7 +236,8 @@ class Feed:
         if not self._keeps or fills_memory:
             yield from self._decoded(order)
             return
-        if self._cache is None:
+        if not self._is_sealed:  # what an epoch left that was not read to its end is begun anew
+            self._drop_cache()
             self._open_cache(None)
         if self._cache is not None and self._is_sealed and order is not None:
             for piece in order:
