@@ -296,7 +296,7 @@ def _is_entry(told: object) -> bool:
 def _is_parent(told: object) -> bool:
     if not isinstance(told, dict) or not _is_text(told.get("sha256")):
         return False
-    return is_count(told.get("epochs"), 0) and _are_rows(told.get("rows"))
+    return is_count(told.get("epochs"), 0) and "rows" in told and _are_rows(told["rows"])
 
 
 def _are_rows(told: object) -> bool:

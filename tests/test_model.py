@@ -376,6 +376,7 @@ def described(**changes) -> dict:
         (described(record={"deviations": 1.0}), "malformed deviations"),
         (described(record={"temperature": 0.0}), "malformed temperature"),
         (described(record={"temperature": "warm"}), "malformed temperature"),
+        (described(record={"lineage": [{"sha256": "ab", "epochs": 1}]}), "lineage is malformed"),
     ],
 )
 def test_a_description_that_contradicts_itself_is_refused(saved, told, why):
