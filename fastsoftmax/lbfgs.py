@@ -120,7 +120,9 @@ class Search:
         if curvature > np.finfo(float).eps * np.sqrt(_dot(s, s) * _dot(y, y)):
             self._pairs.append((s, y, curvature))
             del self._pairs[: max(0, len(self._pairs) - HISTORY)]
-            self._share = curvature / _dot(y, self.precondition(y))
+            expected = _dot(y, self.precondition(y))
+            if expected > 0:  # so small numbers may have a product of 0
+                self._share = curvature / expected
         self._values.append(found.value)
         return found
 
