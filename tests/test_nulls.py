@@ -397,3 +397,13 @@ def test_flights_train_in_one_command(tmp_path, capsys):
     assert len(model.classes) == 16
     assert model.n_features == 7 + 3 + 105
     assert model.history[0]["rows"] == 336_776
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64", "float16", "float32"])
+def test_nulls_of_any_dtype_become_zero(dtype):
+    values, gone = (np.arange(40) % 3).astype(dtype), np.arange(40) % 5 == 0
+    whole = pa.table({"x": pa.array(values, mask=gone), "y": np.arange(40) % 2})
+    filled = pa.table({"x": np.where(gone, np.zeros(1, dtype), values), "y": np.arange(40) % 2})
+    told = {"nulls": "zero", "epochs": 2, "learning_rate": 0.1}
+    mine = fastsoftmax.train(whole, "y", **told)
+    assert_array_equal(mine.coef, fastsoftmax.train(filled, "y", **told).coef)
