@@ -171,7 +171,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     W, before, after = panels.W[worker], panels.X[worker, turn - 1], panels.X[worker, turn]
     n, B, parts = rows.order.shape[0], after.shape[0], panels.Z.shape[1]
     coming, last = first + B, min(first + 2 * B, n)
-    cursor = end = address_of(panels.at[worker], 0, 0)
+    cursor = end = at_hand = address_of(panels.at[worker], 0, 0)
     if MANY:
         asked = min(last, coming + 2 * sweep_tiles(W.shape[0])) if in_lines(rows) else coming
         ask_for_ends(rows, coming, asked)
@@ -184,7 +184,6 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
         stop = panel_start(d, p + 1, parts)
         Z, ahead = panels.Z[turn, p], last - coming
         if average is not None and first > 0 and not simply:
-            at_hand = address_of(panels.at[worker], 0, 0)
             add_panel(average, W, before, start, stop, rows, first - B, l2, at_hand)
         if average is not None and simply:
             S = average.W
