@@ -12,6 +12,7 @@ from fastsoftmax.kernels.pair import descend_pairwise
 from fastsoftmax.kernels.panels import descend_panels
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import (
+    PANEL_CLASSES,
     new_average,
     new_block,
     new_gradient,
@@ -113,7 +114,7 @@ def wanted(rule, problem, K, start=None, **settings):
 
 
 def check(rule, K, d, n, dtype, **settings):
-    K = 2 if rule == "pairwise" else K
+    K = {"pairwise": 2, "panels": min(K, PANEL_CLASSES)}.get(rule, K)
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
     fits = settings.get("bias", 1.0) > 0

@@ -15,7 +15,7 @@ from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.plain import row_logits
 from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
-from fastsoftmax.kernels.vectors import borrowed
+from fastsoftmax.kernels.vectors import lent
 
 LEAST = 1e-30  # what the sum of squares begins at: 0 / 0 is no step
 
@@ -51,7 +51,7 @@ def descend_adaptively(weights, squares, average, block, rows, l2, l1, bias):
 
     squares: sums of squared gradients, laid out like the weights.
     """
-    weights, block, rows = borrowed(weights), borrowed(block), borrowed(rows)
+    weights, block, rows = lent(weights), lent(block), lent(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     one = W.dtype.type(1)

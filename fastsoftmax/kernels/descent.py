@@ -19,7 +19,7 @@ from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, gram, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
-from fastsoftmax.kernels.vectors import address_of, apart, borrowed, fma, lanes, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, lent, load, splat, store
 
 # W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
 Weights = namedtuple("Weights", "W b")
@@ -121,8 +121,8 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     hits, and whether all was finite; a plain tuple, since a named one returned to Python while a
     signal is pending crashes (numba 0.68).
     """
-    weights, average = borrowed(weights), borrowed(average)
-    block, rows, barrier = borrowed(block), borrowed(rows), borrowed(barrier)
+    weights, average = lent(weights), lent(average)
+    block, rows, barrier = lent(block), lent(rows), lent(barrier)
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.

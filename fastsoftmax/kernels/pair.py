@@ -16,10 +16,10 @@ from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.recurrence import weighted_logs
 from fastsoftmax.kernels.softmax import exp
 from fastsoftmax.kernels.vectors import (
-    borrowed,
     first_lane,
     fma,
     lanes,
+    lent,
     load,
     splat,
     store,
@@ -102,7 +102,7 @@ def pair_rows(W, apart, average, block, rows, first, count, l2, bias):
 @kernel(EXACT, entry=True)
 def descend_pairwise(weights, average, block, rows, l2, bias):
     """Take one step per row, as `descend_plainly` does, where there are two classes."""
-    W, b, block, rows = borrowed(weights.W), weights.b, borrowed(block), borrowed(rows)
+    W, b, block, rows = lent(weights.W), weights.b, lent(block), lent(rows)
     n, B, d = rows.order.shape[0], block.X.shape[1], W.shape[1]
     one, half = W.dtype.type(1), W.dtype.type(0.5)
     both, apart = b[0, 0] + b[0, 1], np.zeros(2, W.dtype)

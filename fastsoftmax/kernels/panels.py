@@ -31,17 +31,17 @@ from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
 from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
 from fastsoftmax.kernels.recurrence import kept, recur, sums_simply
 from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
-from fastsoftmax.kernels.vectors import address_of, apart, borrowed, lanes, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, apart, lanes, lent, load, splat, store
 
 # For three blocks in turn the panels' parts of margins and Gram matrix, Z (3, panels, B, width) and
-# G (3, panels, B, B padded). One of each for every worker: three blocks of rows X (workers, 3, B,
-# d), where a block's rows begin in memory at (workers, B, 1), weights W (workers, K, d), biases b
-# (workers, 1, width), a block's margins, residuals, Gram matrix and masses, and lists of lines
-# (workers, n) to look ahead. Rows of X and W may be longer than d. A worker uses its panels of them
-# alone; with one array for all, the processor's own prefetching would fetch lines that the next
-# worker is writing.
-Panels = namedtuple("Panels", "Z G X at W b own_Z own_R own_G own_mass lines")
-TURNS = 3  # blocks at hand: before, now, next
+# G (3, panels, B, B padded). One of each for every worker: two blocks of rows, cut into panels, X
+# (workers, 2, panels, B, PANEL_ROW); a block as it is gathered (workers, B, d), or where in memory
+# its rows begin, at (workers, B, 1); weights W (workers, K, d), biases b (workers, 1, width), a
+# block's margins, residuals, Gram matrix and masses, and lists of lines (workers, n) to look ahead.
+# Rows of W may be longer than d. A worker uses its panels alone; with one array for all, the
+# processor's own prefetching would fetch lines that the next worker is writing.
+Panels = namedtuple("Panels", "Z G X gathered at W b own_Z own_R own_G own_mass lines")
+TURNS = 3  # blocks that workers may be at: before, now, next
 LINE = 16 if MANY else 32  # numbers: panels begin on a cache line, and are whole update tiles
 
 _sweep_most = sweep_tile(SWEEP_CLASSES)
@@ -126,11 +126,11 @@ def point(at, rows, first, count):
 
 
 @kernel(EXACT)
-def sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, first, count):
+def sweep_panel(Z, W, S, keep, R, before, after, start, width, rows, first, count):
     """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
 
-    Add to S, where it is not None, what W is after each step. Meanwhile ask for the panel of rows
-    first : first + count, two to a tile.
+    Add to S, where it is not None, what W is after each step. Meanwhile ask for this panel, the
+    `width` features from `start` on, of rows first : first + count, two rows to a tile.
     """
     apart()
     K = W.shape[0]
@@ -145,20 +145,26 @@ def sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, first, count
             two = base + rows.order[first + min(2 * tile + 1, count - 1)] * part[ROW_STRIDE]
         k = tile * (K // tiles) + min(tile, K % tiles)
         if K // tiles + (tile < K % tiles) == SWEEP_CLASSES:
-            _sweep_most(Z, W, S, k, keep, R, before, after, start, stop, one, two, item)
+            _sweep_most(Z, W, S, k, keep, R, before, after, width, one, two, item)
         else:
-            _sweep_less(Z, W, S, k, keep, R, before, after, start, stop, one, two, item)
+            _sweep_less(Z, W, S, k, keep, R, before, after, width, one, two, item)
 
 
 @kernel(EXACT)
-def add_panel(average, W, X, start, stop, rows, first, l2, at_hand):
+def add_panel(S, H, W, X, width, rows, first, l2, at_hand):
     """Do as `add_block` for all classes of a panel."""
     apart()
     count = min(X.shape[0], rows.order.shape[0] - first)
     add_block(
-        average.W, average.H, W, X, np.int64(0), class_tiles(W.shape[0]), start, stop,
+        S, H, W, X, np.int64(0), class_tiles(W.shape[0]), np.int64(0), width,
         rows, first, count, l2, at_hand, at_hand,
     )  # fmt: skip
+
+
+@kernel(EXACT)
+def slot(panels, first):
+    """Return which of a worker's two blocks of rows is that which begins at row `first`."""
+    return first // panels.X.shape[3] % 2
 
 
 @kernel(EXACT)
@@ -168,33 +174,35 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     Ask for the rows of the block after it.
     """
     apart()
-    W, before, after = panels.W[worker], panels.X[worker, turn - 1], panels.X[worker, turn]
-    n, B, parts = rows.order.shape[0], after.shape[0], panels.Z.shape[1]
+    blocks, here = panels.X[worker], slot(panels, first)
+    n, B, K, parts = rows.order.shape[0], blocks.shape[2], panels.W.shape[1], panels.Z.shape[1]
     coming, last = first + B, min(first + 2 * B, n)
+    ahead = last - coming
     cursor = end = at_hand = address_of(panels.at[worker], 0, 0)
     if MANY:
-        asked = min(last, coming + 2 * sweep_tiles(W.shape[0])) if in_lines(rows) else coming
+        asked = min(last, coming + 2 * sweep_tiles(K)) if in_lines(rows) else coming
         ask_for_ends(rows, coming, asked)
         ask_for_rows(rows, asked, last)
     else:
         cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
     simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)
     for p in range(parts * worker // team, parts * (worker + 1) // team):
-        start = panel_start(d, p, parts)
-        stop = panel_start(d, p + 1, parts)
-        Z, ahead = panels.Z[turn, p], last - coming
-        if average is not None and first > 0 and not simply:
-            add_panel(average, W, before, start, stop, rows, first - B, l2, at_hand)
+        start, stop = panel_start(d, p, parts), panel_start(d, p + 1, parts)
+        W, Z, width = panels.W[worker, :, start:stop], panels.Z[turn, p], stop - start
+        before, after = blocks[1 - here, p], blocks[here, p]
+        if average is not None:
+            S = average.W[:, start:stop]
+            if first > 0 and not simply:
+                add_panel(S, average.H, W, before, width, rows, first - B, l2, at_hand)
         if average is not None and simply:
-            S = average.W
             if MANY:
-                sweep_panel(Z, W, S, keep, R, before, after, start, stop, rows, coming, ahead)
+                sweep_panel(Z, W, S, keep, R, before, after, start, width, rows, coming, ahead)
             else:
-                cursor = cross(Z, W, S, keep, R, before, after, start, stop, cursor, end)
+                cursor = cross(Z, W, S, keep, R, before, after, width, cursor, end)
         elif MANY:
-            sweep_panel(Z, W, None, keep, R, before, after, start, stop, rows, coming, ahead)
+            sweep_panel(Z, W, None, keep, R, before, after, start, width, rows, coming, ahead)
         else:
-            cursor = cross(Z, W, None, keep, R, before, after, start, stop, cursor, end)
+            cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
 
 
 @kernel(EXACT)
@@ -204,8 +212,8 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
     Return whether all of it is finite, as far as that is known before the loss is.
     """
     apart()
-    X, at = panels.X[worker, turn], panels.at[worker]
-    count = panels.Z.shape[1]
+    X, at, count = panels.gathered[worker], panels.at[worker], panels.Z.shape[1]
+    blocks = panels.X[worker, slot(panels, first)]
     low, high = count * worker // team, count * (worker + 1) // team
     here = min(X.shape[0], rows.order.shape[0] - first)
     finite = True
@@ -219,7 +227,7 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
             at[t, 0] = address_of(X, t, 0)
     for p in range(low, high):
         start, stop = panel_start(d, p, count), panel_start(d, p + 1, count)
-        copy_gram(panels.G[turn, p], X, at, start, stop)
+        copy_gram(panels.G[turn, p], blocks[p], at, start, stop)
     return finite
 
 
@@ -229,18 +237,20 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
 
     So does average.W: each worker has an average of its own.
     """
-    weights, average, panels = borrowed(weights), borrowed(average), borrowed(panels)
-    rows, barrier = borrowed(rows), borrowed(barrier)
+    weights, average, panels = lent(weights), lent(average), lent(panels)
+    rows, barrier = lent(rows), lent(barrier)
     W, b = panels.W[worker], panels.b[worker]
     n, d = rows.order.shape[0], weights.W.shape[1]
-    B, count = panels.X.shape[2], panels.Z.shape[1]
-    block = Block(
-        panels.X[worker],
-        panels.own_Z[worker],
-        panels.own_R[worker],
-        panels.own_G[worker],
-        panels.own_mass[worker],
-        panels.at[worker],
+    B, count = panels.X.shape[3], panels.Z.shape[1]
+    block = lent(
+        Block(
+            panels.X[worker, 0],
+            panels.own_Z[worker],
+            panels.own_R[worker],
+            panels.own_G[worker],
+            panels.own_mass[worker],
+            panels.at[worker],
+        )
     )
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.

@@ -9,7 +9,7 @@ from fastsoftmax.kernels.descent import add_scaled
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
-from fastsoftmax.kernels.vectors import borrowed, fma, lanes, load, splat, store, total
+from fastsoftmax.kernels.vectors import fma, lanes, lent, load, splat, store, total
 
 
 @kernel(EXACT)
@@ -42,7 +42,7 @@ def descend_plainly(weights, average, block, rows, l2, bias):
 
     The same steps as `descend`, one row of W's traffic after the other, on one thread.
     """
-    weights, block, rows = borrowed(weights), borrowed(block), borrowed(rows)
+    weights, block, rows = lent(weights), lent(block), lent(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     one = W.dtype.type(1)

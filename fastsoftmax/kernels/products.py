@@ -147,13 +147,12 @@ def all_margins(Z, X, W, count, at_hand):
 
 @kernel()
 def copy_gram(G, X, at, start, stop):
-    """Copy rows that begin in memory at `at` (B, 1) to X, and set the upper triangle of X X^T.
-
-    Both over the features start : stop.
+    """Copy rows that begin in memory at `at` (B, 1) to a panel X, and set the upper triangle of
+    X X^T. Both over the features start : stop.
     """
     apart()
     B = X.shape[0]
-    here = address_of(at, 0, 0)
+    here, width = address_of(at, 0, 0), stop - start
     for s in range(0, B, GRAM_TILE):
         _copying(G, X, at, s, start, stop)
     if B > GRAM_TILE:
@@ -162,7 +161,7 @@ def copy_gram(G, X, at, start, stop):
                 G[s, t] = 0
         for s in range(0, B, GRAM_TILE):
             for t in range(s + GRAM_TILE, B, ROW_TILE):
-                _squares(G, s, t, X, start, stop, np.int64(1), here, here)
+                _squares(G, s, t, X, np.int64(0), width, np.int64(1), here, here)
 
 
 @kernel()
@@ -228,13 +227,13 @@ def update_classes(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
 
 
 @kernel()
-def cross(Z, W, S, keep, E, before, after, start, stop, cursor, last):
+def cross(Z, W, S, keep, E, before, after, width, cursor, last):
     """Do `update` with the rows `before`, and set Z to the margins of the rows `after`.
 
-    For all classes, a tile at a time, and over the features start : stop alone.
+    For all classes, a tile at a time, and over the first `width` features alone.
     """
     apart()
-    K, count = W.shape[0], after.shape[0]
+    K, count, start, stop = W.shape[0], after.shape[0], np.int64(0), width
     for tile in range(class_tiles(K)):
         k = tile_start(K, tile)
         size = tile_start(K, tile + 1) - k

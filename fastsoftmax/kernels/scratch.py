@@ -10,14 +10,14 @@ from fastsoftmax.kernels.curvature import Products
 from fastsoftmax.kernels.descent import Average, Block, Weights
 from fastsoftmax.kernels.gradient import Sums
 from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
-from fastsoftmax.kernels.tiles import CLASS_TILE, MANY, SWEEP_ROWS
+from fastsoftmax.kernels.tiles import CLASS_TILE, COEFFICIENTS_ROW, MANY, PANEL_ROW, SWEEP_ROWS
 
 WORKER_FLOPS = 2_000_000  # of a block, that make another worker worth waiting for
 # Panels pay for at most this many classes and at least this many features: against blocks shared by
 # class, the time is 0.75 to 0.85 at (K, d) = (10, 784), 0.8 at (2, 784) and (16, 784), 0.85 to 0.95
 # at (10, 300), 1 at (10, 128), 1.2 at (7, 64) and (4, 128).
 PANEL_CLASSES, PANEL_FEATURES = 16, 300
-PANEL = 384  # features of a panel, at least
+PANEL = 384
 # Lines this many bytes apart compete for the same few places of the first-level cache: 19 rows of
 # 1,024 floats, read side by side, took twice as long as 19 rows of 1,040.
 WAYS_APART = 4096
@@ -121,12 +121,13 @@ def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
     return Panels(
         aligned((TURNS, parts, rows, width), dtype),
         aligned((TURNS, parts, rows, across), dtype),
-        aligned((workers, TURNS, rows, length), dtype),
+        aligned((workers, 2, parts, rows, PANEL_ROW), dtype),
+        aligned((workers, rows, length), dtype),
         aligned((workers, rows, 1), np.dtype(np.int64)),
         aligned((workers, K, length), dtype),
         aligned((workers, 1, width), dtype),
         aligned((workers, rows, width), dtype),
-        aligned((workers, rows, width), dtype),
+        aligned((workers, rows, COEFFICIENTS_ROW), dtype)[:, :, :width],
         aligned((workers, rows, across), dtype),
         aligned((workers, rows), np.dtype(np.float64)),
         _lines(rows, d, workers),

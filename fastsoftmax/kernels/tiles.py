@@ -26,6 +26,7 @@ from fastsoftmax.kernels.vectors import (
     Loop,
     element_address,
     fill,
+    forget,
     llvm_type,
     load_at,
     multiply_add,
@@ -51,6 +52,10 @@ WIDE_COUPLED = 4 if MANY else 2  # the same for the coupling of ROW_TILE rows
 # A sweep tile keeps 8 x 3 sums, a row of three classes and two vectors at hand.
 SWEEP_ROWS = 8
 SWEEP_CLASSES = 3 if MANY else 1
+# Numbers from one row of a panel to the next, and of a block's coefficients: constants, so that one
+# address serves all rows. With an address for each, half of them lay on the stack.
+PANEL_ROW = 784
+COEFFICIENTS_ROW = 16
 # Rows whose products with each other, each pair once, fill the registers.
 GRAM_TILE = 8 if MANY else 4
 
@@ -111,6 +116,13 @@ def _addresses(context, builder, array_type, array, row, column, count):
         element_address(context, builder, array_type, array, builder.add(row, number(i)), column)
         for i in range(count)
     ]
+
+
+def _panel_rows(context, builder, array_type, array, row, count):
+    """Return the addresses of the rows row + i of a panel, i < count."""
+    first = element_address(context, builder, array_type, array, row, number(0))
+    size = array_type.dtype.bitwidth // 8
+    return [builder.add(first, number(PANEL_ROW * size * i)) for i in range(count)]
 
 
 def _store_sums(context, builder, array_type, array, vectors, places, fresh):
@@ -209,22 +221,23 @@ def triangle_tile():
 def copying_tile():
     """Make `tile(G, X, at, t, start, stop)`, which does as a triangle tile and copies the rows:
 
-    row t + r begins in memory at at[t + r, 0], and is copied to X[t + r], columns start : stop.
-    The copies cost next to nothing here, and a quarter of the sweep if made before.
+    row t + r begins in memory at at[t + r, 0]; its columns start : stop are copied to X[t + r], X
+    being a panel, from column 0 on. The copies cost next to nothing here, and a quarter of the
+    sweep if made before.
     """
 
     def twin(G, X, at, t, start, stop):
         size = X.itemsize * stop
         for r in range(t, t + GRAM_TILE):
             memory = (ctypes.c_char * size).from_address(int(at[r, 0]))
-            X[r, start:stop] = np.frombuffer(memory, X.dtype)[start:stop]
-        _add_products(G, t, X[t : t + GRAM_TILE, start:stop], 0)
+            X[r, : stop - start] = np.frombuffer(memory, X.dtype)[start:stop]
+        _add_products(G, t, X[t : t + GRAM_TILE, : stop - start], 0)
 
     @word(twin)
     def tile(typing_context, G, X, at, t, start, stop):
         def build(context, builder, signature, arguments):
             g, x, places, row, first, beyond = arguments
-            x_at = _addresses(context, builder, X, x, row, first, GRAM_TILE)
+            x_at = _panel_rows(context, builder, X, x, row, GRAM_TILE)
             starts = _addresses(context, builder, at, places, row, number(0), GRAM_TILE)
             offset = builder.mul(first, number(X.dtype.bitwidth // 8))
             source = [
@@ -242,6 +255,8 @@ def copying_tile():
 
 
 PAIRS = [(r, c) for c in range(GRAM_TILE) for r in range(c)]
+# Rows at hand while those after them pass by. All eight would not fit beside the sums of 28 pairs.
+KEPT = ((0, 1, 2), (3, 4, 5), (6,)) if MANY else ((0, 1, 2),)
 
 
 def _add_products(G, t, block, start):
@@ -251,7 +266,7 @@ def _add_products(G, t, block, start):
 
 
 def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
-    """Build the loop of a triangle tile over `length` features; return the next cursor."""
+    """Build the loops of a triangle tile over `length` features; return the next cursor."""
     vector = of_array(G)
     ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
     length = builder.mul(length, number(size))
@@ -260,13 +275,18 @@ def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
     line, *sums = loop.variables
     if lines is not None:
         line = _ask(builder, line, lines[1])
-    values = [load_at(builder, builder.add(at, loop.at), ty) for at in x_at]
-    for at, value in zip(copy_at or [], values, strict=False):
-        store_at(builder, value, builder.add(at, loop.at))
-    sums = [
-        multiply_add(builder, values[r], values[c], total)
-        for (r, c), total in zip(PAIRS, sums, strict=True)
-    ]
+    for kept in KEPT:
+        values: dict[int, ir.Value] = {}
+        for c in range(kept[0], GRAM_TILE):
+            value = load_at(builder, builder.add(x_at[c], loop.at), ty)
+            if copy_at is not None and kept is KEPT[0]:
+                store_at(builder, value, builder.add(copy_at[c], loop.at))
+            for r, other in values.items():
+                place = PAIRS.index((r, c))
+                sums[place] = multiply_add(builder, other, value, sums[place])
+            if c in kept:
+                values[c] = value
+        forget(builder)
     loop.carry([line, *sums])
     places = [(builder.add(row, number(r)), builder.add(row, number(c))) for r, c in PAIRS]
     _store_sums(context, builder, G, g, sums, places, fresh)
@@ -368,18 +388,19 @@ def update_tile(classes, wide):
 
 
 def sweep_tile(classes):
-    """Make `tile(Z, W, S, k, keep, E, A, X, start, stop, one, two, item)`, over SWEEP_ROWS rows:
+    """Make `tile(Z, W, S, k, keep, E, A, X, width, one, two, item)`, over SWEEP_ROWS rows:
 
     W[k + c, j] = keep W[k + c, j] + sum_s E[s, k + c] A[s, j] and, with these new weights,
-    Z[r, k + c] = sum_j W[k + c, j] X[r, j], over start <= j < stop; S as in an update tile.
+    Z[r, k + c] = sum_j W[k + c, j] X[r, j], over j < width; S as in an update tile. A and X are
+    panels, and the rows of E COEFFICIENTS_ROW apart.
 
     One pass over W where an update and a dot product take two: 302 ns a row of 784 features and 10
     classes instead of 336 for blocks of 16 rows, 372 for blocks of 8. Each round also asks for the
     same features of two rows to come, at addresses `one` and `two`, of `item` bytes a number.
     """
 
-    def twin(Z, W, S, k, keep, E, A, X, start, stop, one, two, item):
-        rows, panel = slice(k, k + classes), slice(start, stop)
+    def twin(Z, W, S, k, keep, E, A, X, width, one, two, item):
+        rows, panel = slice(k, k + classes), slice(0, width)
         out = W[rows, panel]
         out *= keep
         total = np.zeros_like(out)
@@ -390,24 +411,28 @@ def sweep_tile(classes):
         Z[:SWEEP_ROWS, rows] = X[:SWEEP_ROWS, panel] @ out.T
 
     @word(twin)
-    def tile(typing_context, Z, W, S, k, keep, E, A, X, start, stop, one, two, item):
+    def tile(typing_context, Z, W, S, k, keep, E, A, X, width, one, two, item):
         averages = isinstance(S, types.Array)
 
         def build(context, builder, signature, arguments):
-            z, w, s, column, kept, e, a, x, first, beyond, *coming, number_bytes = arguments
+            z, w, s, column, kept, e, a, x, beyond, *coming, number_bytes = arguments
             vector = of_array(W)
             ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
             zero = number(0)
-            a_at = _addresses(context, builder, A, a, zero, first, SWEEP_ROWS)
-            x_at = _addresses(context, builder, X, x, zero, first, SWEEP_ROWS)
-            w_at = _addresses(context, builder, W, w, column, first, classes)
-            s_at = _addresses(context, builder, S, s, column, first, classes) if averages else []
+            a_at = _panel_rows(context, builder, A, a, zero, SWEEP_ROWS)
+            x_at = _panel_rows(context, builder, X, x, zero, SWEEP_ROWS)
+            w_at = _addresses(context, builder, W, w, column, zero, classes)
+            s_at = _addresses(context, builder, S, s, column, zero, classes) if averages else []
+            e_first = element_address(context, builder, E, e, zero, column)
             e_at = [
-                _addresses(context, builder, E, e, zero, builder.add(column, number(c)), SWEEP_ROWS)
-                for c in range(classes)
+                [
+                    builder.add(e_first, number(size * (COEFFICIENTS_ROW * r + c)))
+                    for c in range(classes)
+                ]
+                for r in range(SWEEP_ROWS)
             ]
             scale = spread(builder, context.cast(builder, kept, keep, vector.dtype), ty)
-            length = builder.mul(builder.sub(beyond, first), number(size))
+            length = builder.mul(beyond, number(size))
             sums = [fill(ty, 0.0)] * (SWEEP_ROWS * classes)
             loop = Loop(builder, length, VECTOR_BYTES, sums)
             sums = list(loop.variables)
@@ -421,7 +446,7 @@ def sweep_tile(classes):
             for r in range(SWEEP_ROWS):
                 row = load_at(builder, builder.add(a_at[r], loop.at), ty)
                 for c in range(classes):
-                    scalar = builder.load(builder.inttoptr(e_at[c][r], ty.element.as_pointer()))
+                    scalar = builder.load(builder.inttoptr(e_at[r][c], ty.element.as_pointer()))
                     new[c] = multiply_add(builder, spread(builder, scalar, ty), row, new[c])
                 totals = [builder.fadd(total, now) for total, now in zip(totals, new, strict=False)]
             for at, value in zip(w_at, new, strict=True):
@@ -444,6 +469,6 @@ def sweep_tile(classes):
             return context.get_dummy_value()
 
         i64 = types.int64
-        return types.void(Z, W, S, i64, keep, E, A, X, i64, i64, i64, i64, i64), build
+        return types.void(Z, W, S, i64, keep, E, A, X, i64, i64, i64, i64), build
 
     return tile
