@@ -13,6 +13,9 @@ from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
 from fastsoftmax.kernels.tiles import CLASS_TILE, COEFFICIENTS_ROW, MANY, PANEL_ROW, SWEEP_ROWS
 
 WORKER_FLOPS = 2_000_000  # of a block, that make another worker worth waiting for
+# Numbers of W from which on it comes from memory once a block: K = 10,000, d = 1,024 take 1.27 times
+# as long in blocks of 32 rows, 1.04 times in those of 64; K = 2,000 takes less with 32.
+LARGE = 2**22
 # Panels pay for at most this many classes and at least this many features: against blocks shared by
 # class, the time is 0.75 to 0.85 at (K, d) = (10, 784), 0.8 at (2, 784) and (16, 784), 0.85 to 0.95
 # at (10, 300), 1 at (10, 128), 1.2 at (7, 64) and (4, 128).
@@ -44,6 +47,8 @@ def block_rows(K: int, d: int) -> int:
     """Return B, how many rows are gathered and, unless `is_tiny`, stepped together."""
     if is_tiny(K, d):
         return 128  # 16 at once cost a third more: gather and steps hinder each other
+    if MANY and K * d >= LARGE:
+        return 96
     return 16 if K <= 64 or (not MANY and d > 1024) else 32
 
 
@@ -157,7 +162,7 @@ def range_count(K: int, d: int) -> int:
 
 def gradient_rows(K: int, d: int) -> int:
     """Return how many rows of a full gradient make a block: no step waits for another."""
-    return max(32, block_rows(K, d))
+    return block_rows(K, d) if is_tiny(K, d) else 32
 
 
 def drained_rows(K: int, d: int) -> int:

@@ -47,7 +47,7 @@ CLASS_TILE = 5 if MANY else 3
 SQUARE = 4 if MANY else 2  # columns of a tile of G, of which there are ROW_TILE and no class tile
 # Vectors of W side by side in an update tile. Fewer than eight sums wait for each other.
 WIDE = 4
-WIDE_AVERAGED = 1 if MANY else 2  # the same with sums of W: twice the registers
+WIDE_AVERAGED = 2  # the same with sums of W: twice the registers
 WIDE_COUPLED = 4 if MANY else 2  # the same for the coupling of ROW_TILE rows
 # A sweep tile keeps 8 x 3 sums, a row of three classes and two vectors at hand.
 SWEEP_ROWS = 8
