@@ -13,8 +13,8 @@ from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
 from fastsoftmax.kernels.tiles import CLASS_TILE, COEFFICIENTS_ROW, MANY, PANEL_ROW, SWEEP_ROWS
 
 WORKER_FLOPS = 2_000_000  # of a block, that make another worker worth waiting for
-# Numbers of W from which on it comes from memory once a block: K = 10,000, d = 1,024 take 1.27 times
-# as long in blocks of 32 rows, 1.04 times in those of 64; K = 2,000 takes less with 32.
+# Numbers of W from which on it comes from memory once a block: K = 10,000, d = 1,024 takes 1.27
+# times as long in blocks of 32 rows, 1.04 times in those of 64; K = 2,000 takes less with 32.
 LARGE = 2**22
 # Panels pay for at most this many classes and at least this many features: against blocks shared by
 # class, the time is 0.75 to 0.85 at (K, d) = (10, 784), 0.8 at (2, 784) and (16, 784), 0.85 to 0.95
