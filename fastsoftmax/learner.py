@@ -18,7 +18,7 @@ from fastsoftmax.data.windows import Window
 from fastsoftmax.errors import DataError, DivergedError
 from fastsoftmax.labels import Classes, class_factors
 from fastsoftmax.oddities import check_features, refuse_too_large
-from fastsoftmax.optimum import Journey, Objective, Penalty, minimise
+from fastsoftmax.optimum import Journey, Objective, Penalty, minimise, precision
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Sums
 from fastsoftmax.schedules import Schedule
@@ -231,9 +231,10 @@ class Learner:
         """
         o, settled = self.options, self.settled
         assert settled is not None
+        n = self.steps or 1
         objective = Objective(
             self.K, self.d, lambda: map(self._batch, windows()), Penalty(*settled.penalties),
-            n=self.steps or 1, dtype=o.dtype, threads=o.thread_count,
+            n=n, dtype=precision(self.K, self.d, n, o.dtype), threads=o.thread_count,
             conditioning=settled.conditioning, fit_intercept=o.fit_intercept,
             squares=settled.squares,
         )  # fmt: skip

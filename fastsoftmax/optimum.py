@@ -24,6 +24,11 @@ CALL_FLOPS = 4e9  # of rows that are handed to the kernel at once
 RENEWALS = (4, 12, 30, 60)
 
 
+def precision(K: int, d: int, n: int, dtype: str) -> str:
+    """Return the dtype in which to pass over n rows, where float64 may cost little."""
+    return "float64" if 4.0 * K * d * n < DOUBLE_FLOPS else dtype
+
+
 @dataclass(frozen=True)
 class Penalty:
     """l2/2 w^2 + l1 |w| for each weight of a feature, (d,) each, in the units of its weights."""
@@ -113,7 +118,7 @@ class Objective:
         """squares (d,): the mean squares of the features as conditioned, where they are known."""
         self.squares = np.zeros(d + 1) if squares is None else np.append(squares, 1.0)
         self.K, self.d, self.n, self._rows, self.penalty = K, d, n, rows, penalty
-        self.dtype = "float64" if 4.0 * K * d * n < DOUBLE_FLOPS else dtype
+        self.dtype = dtype
         self.conditioning, self.fit_intercept, self.threads = conditioning, fit_intercept, threads
         self._full = FullGradient(K, d, self.dtype, threads, conditioning)
         self._call_rows = max(1024, int(CALL_FLOPS / (4 * K * d)) // 1024 * 1024)

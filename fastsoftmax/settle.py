@@ -12,7 +12,7 @@ import numpy as np
 
 from fastsoftmax.conditioning import Conditioning
 from fastsoftmax.curvature import Batch
-from fastsoftmax.optimum import Objective, Penalty, minimise
+from fastsoftmax.optimum import Objective, Penalty, minimise, precision
 from fastsoftmax.solver import Solver
 
 # C, the inverse of the penalty times the rows: from strong to weak, half a decade at a time.
@@ -67,7 +67,8 @@ class Problem:
             lambda: (batch,),
             Penalty(l2 * self.units, np.zeros(self.d)),
             n=len(batch.order),
-            dtype=self.dtype,
+            # That of the passes to come, over all rows: another would have to be compiled as well.
+            dtype=precision(self.K, self.d, self.rows, self.dtype),
             threads=1 if self.small else self.threads,
             conditioning=self.conditioning,
             fit_intercept=self.fit_intercept,

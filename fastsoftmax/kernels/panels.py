@@ -29,7 +29,7 @@ from fastsoftmax.kernels.gather import (
 )
 from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
 from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
-from fastsoftmax.kernels.recurrence import kept, recur, sums_simply
+from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
 from fastsoftmax.kernels.vectors import address_of, apart, lanes, lent, load, splat, store
 
@@ -71,6 +71,14 @@ def clear(A, start):
     for i in range(start, A.shape[0]):
         for j in range(0, A.shape[1], lanes(A)):
             store(A, i, j, splat(A, A.dtype.type(0)))
+
+
+@kernel(EXACT)
+def clear_coefficients(R, average, start):
+    """Set the coefficients of rows start: of a block to 0: it has fewer rows."""
+    clear(R, start)
+    if average is not None:
+        clear(average.H, start)
 
 
 @kernel(EXACT)
@@ -126,11 +134,14 @@ def point(at, rows, first, count):
 
 
 @kernel(EXACT)
-def sweep_panel(Z, W, S, keep, R, before, after, start, width, rows, first, count):
+def sweep_panel(
+    Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count
+):  # fmt: skip
     """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
 
-    Add to S, where it is not None, what W is after each step. Meanwhile ask for this panel, the
-    `width` features from `start` on, of rows first : first + count, two rows to a tile.
+    Add to S, where it is not None, what W is after each step; where H is given too, that is
+    `share` W + H^T before. Meanwhile ask for this panel, the `width` features from `start` on, of
+    rows first : first + count, two rows to a tile.
     """
     apart()
     K = W.shape[0]
@@ -145,9 +156,9 @@ def sweep_panel(Z, W, S, keep, R, before, after, start, width, rows, first, coun
             two = base + rows.order[first + min(2 * tile + 1, count - 1)] * part[ROW_STRIDE]
         k = tile * (K // tiles) + min(tile, K % tiles)
         if K // tiles + (tile < K % tiles) == SWEEP_CLASSES:
-            _sweep_most(Z, W, S, k, keep, R, before, after, width, one, two, item)
+            _sweep_most(Z, W, S, k, keep, R, H, share, before, after, width, one, two, item)
         else:
-            _sweep_less(Z, W, S, k, keep, R, before, after, width, one, two, item)
+            _sweep_less(Z, W, S, k, keep, R, H, share, before, after, width, one, two, item)
 
 
 @kernel(EXACT)
@@ -186,23 +197,37 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     else:
         cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
     simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)
+    share = R.dtype.type(0)
+    if first > 0:
+        share = R.dtype.type(kept_sum(rows, l2, first - B, min(B, n - first + B)))
     for p in range(parts * worker // team, parts * (worker + 1) // team):
         start, stop = panel_start(d, p, parts), panel_start(d, p + 1, parts)
         W, Z, width = panels.W[worker, :, start:stop], panels.Z[turn, p], stop - start
         before, after = blocks[1 - here, p], blocks[here, p]
-        if average is not None:
-            S = average.W[:, start:stop]
-            if first > 0 and not simply:
-                add_panel(S, average.H, W, before, width, rows, first - B, l2, at_hand)
-        if average is not None and simply:
+        if average is None:
             if MANY:
-                sweep_panel(Z, W, S, keep, R, before, after, start, width, rows, coming, ahead)
+                sweep_panel(
+                    Z, W, None, keep, R, None, share, before, after, start, width,
+                    rows, coming, ahead,
+                )  # fmt: skip
             else:
-                cursor = cross(Z, W, S, keep, R, before, after, width, cursor, end)
-        elif MANY:
-            sweep_panel(Z, W, None, keep, R, before, after, start, width, rows, coming, ahead)
+                cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
         else:
-            cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
+            S, H = average.W[:, start:stop], average.H
+            if MANY and simply:
+                sweep_panel(
+                    Z, W, S, keep, R, None, share, before, after, start, width, rows, coming, ahead
+                )  # fmt: skip
+            elif MANY:
+                sweep_panel(
+                    Z, W, S, keep, R, H, share, before, after, start, width, rows, coming, ahead
+                )  # fmt: skip
+            elif simply:
+                cursor = cross(Z, W, S, keep, R, before, after, width, cursor, end)
+            else:
+                if first > 0:
+                    add_panel(S, H, W, before, width, rows, first - B, l2, at_hand)
+                cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
 
 
 @kernel(EXACT)
@@ -258,7 +283,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     keep = W.dtype.type(1)
     copy_biases(b, weights.b)
     copy_panels(W, weights.W, count, worker, team)
-    clear(block.R, first)
+    clear_coefficients(block.R, average, first)
     if not fetch_block(panels, d, rows, first, turn, worker, team):
         atomic_add(barrier, STOP + turn, 1)
     while first < n:
@@ -282,7 +307,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
         if not np.isfinite(loss):
             break
         keep = W.dtype.type(kept(rows.step, l2, first, here) if l2 > 0 else 1.0)
-        clear(block.R, here)
+        clear_coefficients(block.R, average, here)
         turn = following
         first += B
     finite = np.isfinite(loss)

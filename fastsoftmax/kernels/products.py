@@ -76,17 +76,17 @@ def _dots(size, Z, k, X, count, W, start, stop, fresh, cursor, last):
 
 
 @kernel()
-def _wide(size, W, S, k, start, stop, keep, E, X, count, cursor, last):
+def _wide(size, W, k, start, stop, keep, E, X, count, cursor, last):
     if CLASS_TILE >= 5 and size == 5:
-        cursor = _wide_5(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
+        cursor = _wide_5(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
     elif CLASS_TILE >= 4 and size == 4:
-        cursor = _wide_4(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
+        cursor = _wide_4(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
     elif size == 3:
-        cursor = _wide_3(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
+        cursor = _wide_3(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
     elif size == 2:
-        cursor = _wide_2(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
+        cursor = _wide_2(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
     else:
-        cursor = _wide_1(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
+        cursor = _wide_1(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
     return cursor
 
 
@@ -215,18 +215,19 @@ def update_classes(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
     """Do as `update` for the classes k : k + size, a tile of them."""
     apart()
     step = lanes(W)
-    wide = start
     if S is None:
-        wide = stop - (stop - start) % (WIDE * step)
-        if start < wide:
-            cursor = _wide(size, W, S, k, start, wide, keep, E, X, count, cursor, last)
-    # Sums of W by a product with coefficients of their own took 1.5 times as long as no sums; these
-    # take 1.15 where W lies in the second cache, 1.3 to 1.45 where W and S come from the third.
-    paired = stop - (stop - wide) % (WIDE_AVERAGED * step)
-    if wide < paired:
-        cursor = _pair(size, W, S, k, wide, paired, keep, E, X, count, cursor, last)
-    if paired < stop:
-        cursor = _slim(size, W, S, k, paired, stop, keep, E, X, count, cursor, last)
+        broad = stop - (stop - start) % (WIDE * step)
+        if start < broad:
+            cursor = _wide(size, W, k, start, broad, keep, E, X, count, cursor, last)
+    else:
+        # Sums of W by a product with coefficients of their own took 1.5 times as long as no sums;
+        # these take 1.15 where W lies in the second cache, 1.3 to 1.45 where both come from the
+        # third.
+        broad = stop - (stop - start) % (WIDE_AVERAGED * step)
+        if start < broad:
+            cursor = _pair(size, W, S, k, start, broad, keep, E, X, count, cursor, last)
+    if broad < stop:
+        cursor = _slim(size, W, S, k, broad, stop, keep, E, X, count, cursor, last)
     return cursor
 
 

@@ -79,7 +79,7 @@ def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
     return Average(
         aligned((K, weights_length(K, d, dtype)), dtype),
         aligned((1, width), dtype),
-        aligned((rows, width), dtype),
+        aligned((rows, max(width, COEFFICIENTS_ROW)), dtype)[:, :width],
     )
 
 
