@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import add_scaled
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
@@ -26,14 +25,17 @@ def row_logits(R, W, b, X, t):
 
 
 @kernel(EXACT)
-def row_step(W, R, X, t, keep):
-    """Set W = keep W + R[0] X[t]^T."""
+def row_step(W, S, R, X, t, keep):
+    """Set W = keep W + R[0] X[t]^T; add it to S, where that is not None."""
     K, d, step = W.shape[0], W.shape[1], lanes(W)
     shrink = splat(W, keep)
     for k in range(K):
         r = splat(W, R[0, k])
         for j in range(0, d, step):
-            store(W, k, j, fma(r, load(X, t, j), shrink * load(W, k, j)))
+            w = fma(r, load(X, t, j), shrink * load(W, k, j))
+            store(W, k, j, w)
+            if S is not None:
+                store(S, k, j, load(S, k, j) + w)
 
 
 @kernel(EXACT, entry=True)
@@ -45,7 +47,6 @@ def descend_plainly(weights, average, block, rows, l2, bias):
     weights, block, rows = lent(weights), lent(block), lent(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
-    one = W.dtype.type(1)
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
@@ -58,10 +59,12 @@ def descend_plainly(weights, average, block, rows, l2, bias):
             step = rows.step[row]
             row_logits(R, W, b, X, t)
             row_loss, hit = residual(R, b, 0, rows.y[row], W.dtype.type(step), bias)
-            row_step(W, R, X, t, W.dtype.type(max(0.0, 1.0 - step * l2)))
+            keep = W.dtype.type(max(0.0, 1.0 - step * l2))
+            if average is not None and rows.weight[row] > 0:
+                row_step(W, average.W, R, X, t, keep)
+                add_row(average.b, b)
+            else:
+                row_step(W, None, R, X, t, keep)
             loss += rows.weight[row] * row_loss
             hits += rows.weight[row] * hit
-            if average is not None and rows.weight[row] > 0:
-                add_scaled(average.W, W, 0, W.shape[0], 0, W.shape[1], one)
-                add_row(average.b, b)
     return loss, hits, finite and np.isfinite(loss)
