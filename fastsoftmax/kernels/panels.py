@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, leave, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Block, add_block
+from fastsoftmax.kernels.descent import Block, add_scaled
 from fastsoftmax.kernels.gather import (
     ADDRESS,
     COLUMN,
@@ -28,7 +28,7 @@ from fastsoftmax.kernels.gather import (
     own_kind,
 )
 from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
-from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
+from fastsoftmax.kernels.products import class_tiles, copy_gram, cross, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
 from fastsoftmax.kernels.vectors import address_of, apart, lanes, lent, load, splat, store
@@ -134,15 +134,8 @@ def point(at, rows, first, count):
 
 
 @kernel(EXACT)
-def sweep_panel(
-    Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count
-):  # fmt: skip
-    """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
-
-    Add to S, where it is not None, what W is after each step; where H is given too, that is
-    `share` W + H^T before. Meanwhile ask for this panel, the `width` features from `start` on, of
-    rows first : first + count, two rows to a tile.
-    """
+def sweep_tiles_of(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count):
+    """Do `sweep_panel` in one pass over W, asking for two rows to come with each class tile."""
     apart()
     K = W.shape[0]
     tiles = sweep_tiles(K)
@@ -162,14 +155,35 @@ def sweep_panel(
 
 
 @kernel(EXACT)
-def add_panel(S, H, W, X, width, rows, first, l2, at_hand):
-    """Do as `add_block` for all classes of a panel."""
-    apart()
-    count = min(X.shape[0], rows.order.shape[0] - first)
-    add_block(
-        S, H, W, X, np.int64(0), class_tiles(W.shape[0]), np.int64(0), width,
-        rows, first, count, l2, at_hand, at_hand,
-    )  # fmt: skip
+def cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last):
+    """Do `sweep_panel` in a pass for the update and one for the margins; return the next cursor."""
+    if H is not None:
+        K, zero = W.shape[0], np.int64(0)
+        add_scaled(S, W, zero, K, zero, width, share)
+        update(
+            S, None, zero, class_tiles(K), zero, width, W.dtype.type(1), H, before, before.shape[0],
+            cursor, cursor,
+        )  # fmt: skip
+        return cross(Z, W, None, keep, R, before, after, width, cursor, last)
+    return cross(Z, W, S, keep, R, before, after, width, cursor, last)
+
+
+@kernel(EXACT)
+def sweep_panel(
+    Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count, cursor, last
+):  # fmt: skip
+    """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
+
+    Add to S, where it is not None, what W is after each step; where H is given too, that is
+    `share` W + H^T before. Meanwhile ask for this panel, the `width` features from `start` on, of
+    rows first : first + count, or for the lines of a list; return the cursor in the list.
+    """
+    if MANY:
+        sweep_tiles_of(
+            Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count
+        )  # fmt: skip
+        return cursor
+    return cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last)
 
 
 @kernel(EXACT)
@@ -189,7 +203,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     n, B, K, parts = rows.order.shape[0], blocks.shape[2], panels.W.shape[1], panels.Z.shape[1]
     coming, last = first + B, min(first + 2 * B, n)
     ahead = last - coming
-    cursor = end = at_hand = address_of(panels.at[worker], 0, 0)
+    cursor = end = address_of(panels.at[worker], 0, 0)
     if MANY:
         asked = min(last, coming + 2 * sweep_tiles(K)) if in_lines(rows) else coming
         ask_for_ends(rows, coming, asked)
@@ -205,29 +219,20 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
         W, Z, width = panels.W[worker, :, start:stop], panels.Z[turn, p], stop - start
         before, after = blocks[1 - here, p], blocks[here, p]
         if average is None:
-            if MANY:
-                sweep_panel(
-                    Z, W, None, keep, R, None, share, before, after, start, width,
-                    rows, coming, ahead,
-                )  # fmt: skip
-            else:
-                cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
+            cursor = sweep_panel(
+                Z, W, None, keep, R, None, share, before, after, start, width,
+                rows, coming, ahead, cursor, end,
+            )  # fmt: skip
+        elif simply:
+            cursor = sweep_panel(
+                Z, W, average.W[:, start:stop], keep, R, None, share, before, after, start, width,
+                rows, coming, ahead, cursor, end,
+            )  # fmt: skip
         else:
-            S, H = average.W[:, start:stop], average.H
-            if MANY and simply:
-                sweep_panel(
-                    Z, W, S, keep, R, None, share, before, after, start, width, rows, coming, ahead
-                )  # fmt: skip
-            elif MANY:
-                sweep_panel(
-                    Z, W, S, keep, R, H, share, before, after, start, width, rows, coming, ahead
-                )  # fmt: skip
-            elif simply:
-                cursor = cross(Z, W, S, keep, R, before, after, width, cursor, end)
-            else:
-                if first > 0:
-                    add_panel(S, H, W, before, width, rows, first - B, l2, at_hand)
-                cursor = cross(Z, W, None, keep, R, before, after, width, cursor, end)
+            cursor = sweep_panel(
+                Z, W, average.W[:, start:stop], keep, R, average.H, share, before, after, start,
+                width, rows, coming, ahead, cursor, end,
+            )  # fmt: skip
 
 
 @kernel(EXACT)
