@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -88,8 +89,14 @@ def _versions() -> dict[str, str]:
     """Return the versions that the model's bits depend on."""
     return {
         "fastsoftmax": __version__,
-        **{name: version(name) for name in ("numpy", "numba", "pyarrow")},
+        **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
     }
+
+
+@cache
+def _version(package: str) -> str:
+    """Return the version of a package; to look it up takes half a millisecond."""
+    return version(package)
 
 
 def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptions) -> Classes:
