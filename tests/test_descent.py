@@ -5,21 +5,26 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastsoftmax.kernels.batches import STEPS, descend_batches
+from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.pair import descend_pairwise
-from fastsoftmax.kernels.panels import descend_panels
+from fastsoftmax.kernels.panels import descend_panels, panel_start
 from fastsoftmax.kernels.plain import descend_plainly
 from fastsoftmax.kernels.scratch import (
     PANEL_CLASSES,
+    PANEL_FEATURES,
     new_average,
     new_block,
     new_gradient,
     new_panels,
     new_weights,
     panel_columns,
+    panel_count,
+    weights_length,
 )
+from fastsoftmax.kernels.tiles import PANEL_ROW
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.solver import Tally
 from tests import oracle
@@ -344,3 +349,12 @@ def test_ten_losses_of_ten_blocks_stay_as_they_are():
     for want, stop in zip(GOLDEN, range(8, 81, 8), strict=True):
         got = Trained("blocked", tuple(a[:stop] for a in problem), np.float64, K=3)
         assert_allclose(got.tally.loss, want, rtol=1e-12)
+
+
+def test_no_panel_is_wider_than_its_row():
+    start = in_python(panel_start)
+    for d in range(PANEL_FEATURES, 3000):
+        count, length = panel_count(d), weights_length(2, d, np.dtype(np.float32))
+        starts = [start(length, p, count) for p in range(count + 1)]
+        assert starts[-1] == length
+        assert max(np.diff(starts)) <= PANEL_ROW

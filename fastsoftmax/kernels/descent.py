@@ -61,9 +61,11 @@ def add_scaled(S, W, k, size, start, stop, factor):
 
 
 @kernel(EXACT)
-def add_block(S, H, W, X, tile, beyond, start, stop, rows, first, count, l2, cursor, last):
-    """Add to S the sum of W over the steps of a block, from W before them, for some class tiles."""
-    share = W.dtype.type(kept_sum(rows, l2, first, count))
+def add_block(S, H, share, W, X, tile, beyond, start, stop, count, cursor, last):
+    """Add to S the sum of W over the steps of a block, from W before them, for some class tiles.
+
+    share: how much of W that sum holds (`kept_sum`).
+    """
     k = tile_start(W.shape[0], tile)
     add_scaled(S, W, k, tile_start(W.shape[0], beyond) - k, start, stop, share)
     one = W.dtype.type(1)
@@ -81,10 +83,10 @@ def bring_in(weights, average, block, X, tile, beyond, rows, first, count, l2, c
     if average is not None:
         if sums_simply(rows, l2, first, R.shape[0]):
             return update(W, average.W, tile, beyond, start, stop, keep, R, X, count, cursor, last)
+        share = R.dtype.type(kept_sum(rows, l2, first, count))
         cursor = add_block(
-            average.W, average.H, W, X,
-            tile, beyond, start, stop, rows, first, count, l2, cursor, last,
-        )  # fmt: skip
+            average.W, average.H, share, W, X, tile, beyond, start, stop, count, cursor, last
+        )
     return update(W, None, tile, beyond, start, stop, keep, R, X, count, cursor, last)
 
 

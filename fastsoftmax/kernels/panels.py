@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, leave, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Block, add_scaled
+from fastsoftmax.kernels.descent import Block, add_block
 from fastsoftmax.kernels.gather import (
     ADDRESS,
     COLUMN,
@@ -28,7 +28,7 @@ from fastsoftmax.kernels.gather import (
     own_kind,
 )
 from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
-from fastsoftmax.kernels.products import class_tiles, copy_gram, cross, update
+from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
 from fastsoftmax.kernels.vectors import address_of, apart, lanes, lent, load, splat, store
@@ -134,7 +134,7 @@ def point(at, rows, first, count):
 
 
 @kernel(EXACT)
-def sweep_tiles_of(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count):
+def sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count):
     """Do `sweep_panel` in one pass over W, asking for two rows to come with each class tile."""
     apart()
     K = W.shape[0]
@@ -158,12 +158,8 @@ def sweep_tiles_of(Z, W, S, keep, R, H, share, before, after, start, width, rows
 def cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last):
     """Do `sweep_panel` in a pass for the update and one for the margins; return the next cursor."""
     if H is not None:
-        K, zero = W.shape[0], np.int64(0)
-        add_scaled(S, W, zero, K, zero, width, share)
-        update(
-            S, None, zero, class_tiles(K), zero, width, W.dtype.type(1), H, before, before.shape[0],
-            cursor, cursor,
-        )  # fmt: skip
+        tiles, count, zero = class_tiles(W.shape[0]), before.shape[0], np.int64(0)
+        add_block(S, H, share, W, before, zero, tiles, zero, width, count, cursor, cursor)
         return cross(Z, W, None, keep, R, before, after, width, cursor, last)
     return cross(Z, W, S, keep, R, before, after, width, cursor, last)
 
@@ -179,9 +175,7 @@ def sweep_panel(
     rows first : first + count, or for the lines of a list; return the cursor in the list.
     """
     if MANY:
-        sweep_tiles_of(
-            Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count
-        )  # fmt: skip
+        sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count)
         return cursor
     return cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last)
 
@@ -212,7 +206,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
         cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
     simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)
     share = R.dtype.type(0)
-    if first > 0:
+    if average is not None and first > 0 and not simply:
         share = R.dtype.type(kept_sum(rows, l2, first - B, min(B, n - first + B)))
     for p in range(parts * worker // team, parts * (worker + 1) // team):
         start, stop = panel_start(d, p, parts), panel_start(d, p + 1, parts)

@@ -192,13 +192,12 @@ def shrink_residuals(R, step, l2, first, count):
 def weighted_logs(mass, weight, first, count):
     """Return sum_t weight[first + t] log mass[t]: one log for each run of rows of equal weight.
 
-    A run ends before the product of its sums, each 1 to K, could overflow.
+    A product of 32 sums of up to 10^9 probabilities stays finite in float64.
     """
     logs, product = 0.0, 1.0
     for t in range(count):
         product *= mass[t]
-        ends = t == count - 1 or weight[first + t] != weight[first + t + 1]
-        if ends or product > 1e200:
+        if t == count - 1 or weight[first + t] != weight[first + t + 1]:
             logs += weight[first + t] * math.log(product)
             product = 1.0
     return logs

@@ -20,7 +20,7 @@ LARGE = 2**22
 # class, the time is 0.75 to 0.85 at (K, d) = (10, 784), 0.8 at (2, 784) and (16, 784), 0.85 to 0.95
 # at (10, 300), 1 at (10, 128), 1.2 at (7, 64) and (4, 128).
 PANEL_CLASSES, PANEL_FEATURES = 16, 300
-PANEL = 384
+PANEL = 384  # features of a panel, at least; PANEL_ROW has room for twice as many
 # Lines this many bytes apart compete for the same few places of the first-level cache: 19 rows of
 # 1,024 floats, read side by side, took twice as long as 19 rows of 1,040.
 WAYS_APART = 4096

@@ -266,7 +266,7 @@ def _add_products(G, t, block, start):
 
 
 def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
-    """Build the loops of a triangle tile over `length` features; return the next cursor."""
+    """Build the loop of a triangle tile over `length` features; return the next cursor."""
     vector = of_array(G)
     ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
     length = builder.mul(length, number(size))
