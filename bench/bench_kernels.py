@@ -77,7 +77,7 @@ def bench_shapes(benchmark, limits, report, quick, d, K) -> None:
     """Time all cases of a shape in turn."""
     flops = 4 * K * d
     # Long enough that two threads, begun on one core, are on two for most of the time.
-    n = max(64, min(1_000_000 if d < 100 else 200_000, int((5e8 if quick else 2.5e10) / flops)))
+    n = max(64, min(1_000_000 if d < 100 else 200_000, int((4e7 if quick else 2.5e10) / flops)))
     cases = {name: Case(d, K, n, case) for name, case in CASES.items()}
     runs: dict[str, Callable[[], None]] = {name: case.run for name, case in cases.items()}
     seconds = median_seconds(benchmark, runs, 1 if quick else 5)
