@@ -37,7 +37,7 @@ class Case:
     def __init__(self, d: int, K: int, n: int, case: tuple[str, str, bool, bool, int]) -> None:
         dtype, stored, shuffled, averaged, threads = case
         rng = np.random.default_rng(d + K)
-        self.parts = (rng.integers(0, 4, (n, d)).astype(stored),)
+        self.parts = (rng.integers(0, 4, (n, d), dtype=np.uint8).astype(stored),)
         self.y = rng.integers(0, K, n).astype(np.int32)
         self.order = rng.permutation(n) if shuffled else np.arange(n)
         self.eta = np.full(n, 0.1 / (4 * d))

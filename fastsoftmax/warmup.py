@@ -23,6 +23,7 @@ RULES: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
     ("few classes and features", 4, 16, {}),
     ("few classes, many features", 10, 784, {}),
     ("many classes", 100, 64, {}),
+    ("many classes and features", 600, 512, {}),
     ("mini-batches", 10, 16, {"batch_size": 64}),
     ("AdaGrad", 10, 16, {"adaptive": True}),
 )

@@ -8,6 +8,7 @@ from fastsoftmax.kernels.batches import STEPS, descend_batches
 from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.descent import Rows, descend
 from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.lookahead import descend_ahead
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.pair import descend_pairwise
 from fastsoftmax.kernels.panels import descend_panels, panel_start
@@ -19,7 +20,9 @@ from fastsoftmax.kernels.scratch import (
     new_block,
     new_gradient,
     new_panels,
+    new_turns,
     new_weights,
+    other_turn,
     panel_columns,
     panel_count,
     weights_length,
@@ -30,7 +33,7 @@ from fastsoftmax.solver import Tally
 from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
-RULES = ("blocked", "plain", "batches", "panels", "pairwise")
+RULES = ("blocked", "ahead", "plain", "batches", "panels", "pairwise")
 
 
 def relative(got, want):
@@ -62,6 +65,15 @@ class Trained:
                         self.weights, self.average, block, rows, l2, bias, team.barrier, i, threads
                     )
                 )
+            elif rule == "ahead":
+                turns = new_turns(self.K, self.d, np.dtype(dtype), B, threads)
+                other = other_turn(self.average)
+                facts = team.run(
+                    lambda i: descend_ahead(
+                        self.weights, self.average, other, *turns, rows,
+                        l2, bias, team.barrier, i, threads,
+                    )
+                )  # fmt: skip
             elif rule == "panels":
                 facts = self._by_panels(X, rows, l2, bias, team)
             elif rule == "plain":
@@ -143,7 +155,7 @@ def check(rule, K, d, n, dtype, **settings):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", RULES[:4])
+@pytest.mark.parametrize("rule", RULES[:5])
 @pytest.mark.parametrize("K", [2, 3, 4, 5, 6, 7, 10, 11, 16, 17, 33, 70])
 def test_every_rule_takes_the_steps_of_the_formula(rule, K, dtype):
     for d in (1, 15, 16, 70):
@@ -192,6 +204,7 @@ def test_without_intercept_the_bias_stays_zero(rule):
 
 def test_features_beyond_one_panel_add_up():
     check("blocked", 6, 1100, 20, np.float64)
+    check("ahead", 6, 2050, 60, np.float64)
     check("batches", 6, 2050, 20, np.float64)
     for d in (770, 1024, 1100, 1600):
         for dtype in (np.float32, np.float64):
@@ -199,12 +212,12 @@ def test_features_beyond_one_panel_add_up():
                 check("panels", 6, d, 20, dtype, average=True, l2=l2)
 
 
-@pytest.mark.parametrize("rule", ["blocked", "batches"])
+@pytest.mark.parametrize("rule", ["blocked", "ahead", "batches"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_number_of_threads_gives_the_same_bits(rule, dtype):
     problem = oracle.problem(23, 40, 200)
     first = Trained(rule, problem, dtype, average=True, l2=0.1)
-    for threads in (2, 3, 4):
+    for threads in (2, 3, 4, 16):
         again = Trained(rule, problem, dtype, average=True, l2=0.1, threads=threads)
         assert_array_equal(again.W, first.W)
         assert_array_equal(again.b, first.b)

@@ -37,6 +37,7 @@ def machine_code(monkeypatch, name, K, d, dtype):
     ("name", "K", "d", "dtype"),
     [
         ("descend", 100, 64, "float32"),
+        ("descend_ahead", 600, 512, "float32"),
         ("descend_panels", 10, 784, "float32"),
         ("descend_panels", 10, 784, "float64"),
         ("descend_pairwise", 2, 28, "float32"),
@@ -66,7 +67,9 @@ def test_no_inner_loop_of_a_product_keeps_sums_in_memory(monkeypatch):
     Loops that shift bits compute exponentials, whose constants alone fill 16 registers.
     """
     code = machine_code(monkeypatch, "descend", 100, 768, "float32")
-    blocks = re.findall(r"^(\.LBB\w+):\n(.*?)(?=^\.LBB|\Z)", code, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^(\.LBB\w+):\n(.*?)(?=^\.L(?:BB|func_end)|\Z)", code, re.MULTILINE | re.DOTALL
+    )
     loops = [code for label, code in blocks if re.search(rf"\bj\w+\s+{re.escape(label)}\b", code)]
     loops = [code for code in loops if code.count("vfmadd") >= 6 and "vpslld" not in code]
     assert len(loops) > 3

@@ -19,12 +19,13 @@ else:
     yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
-# What a barrier counts: workers arrived, rounds done, a stop asked for, two queues of work items.
-ARRIVED, ROUND, STOP, QUEUE = range(4)
+# What a barrier counts: workers arrived, rounds done, stops asked for and work items taken, both in
+# two turns.
+ARRIVED, ROUND, STOP, QUEUE = 0, 1, 2, 4
 
 
 def new_barrier() -> np.ndarray:
-    """Return a barrier: five counters, each on a cache line of its own."""
+    """Return a barrier: six counters, each on a cache line of its own."""
     return np.zeros((QUEUE + 2, 16), dtype=np.int64)
 
 

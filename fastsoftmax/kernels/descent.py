@@ -73,10 +73,10 @@ def add_block(S, H, share, W, X, tile, beyond, start, stop, count, cursor, last)
 
 
 @kernel(EXACT)
-def bring_in(weights, average, block, X, tile, beyond, rows, first, count, l2, cursor, last):
+def bring_in(weights, average, R, X, tile, beyond, rows, first, count, l2, cursor, last):
     """Bring the steps of a block into some class tiles of W, and into the sum of W."""
     apart()
-    W, R = weights.W, block.R
+    W = weights.W
     keep = R.dtype.type(kept(rows.step, l2, first, count) if l2 > 0 else 1.0)
     # Literal numbers as arguments would have `update` compiled once more.
     start, stop = np.int64(0), W.shape[1]
@@ -91,27 +91,43 @@ def bring_in(weights, average, block, X, tile, beyond, rows, first, count, l2, c
 
 
 @kernel(EXACT)
+def sweep_tiles(
+    weights, average, R, before, done, Z, after, count, rows, tile, stop, l2, cursor, last
+):  # fmt: skip
+    """Pass over the class tiles tile : stop of W, some at a time while they are in the cache.
+
+    Bring in the block of the rows `before`, whose first is number `done` (negative: none), and set
+    Z to the margins of the first `count` of the rows `after`.
+    """
+    B, group = R.shape[0], group_tiles(weights.W.shape[1])
+    for here in range(tile, stop, group):
+        beyond = min(here + group, stop)
+        if done >= 0:
+            cursor = bring_in(
+                weights, average, R, before, here, beyond, rows, done, B, l2, cursor, last
+            )
+        if count > 0:
+            cursor = margins(Z, after, weights.W, here, beyond, count, cursor, last)
+
+
+@kernel(EXACT)
 def sweep_share(weights, average, block, rows, first, before, after, l2, worker, team):
     """Pass over this worker's classes: bring in the block before, compute the next margins."""
     apart()
-    K, B = weights.W.shape[0], block.Z.shape[0]
-    tiles = class_tiles(K)
+    B = block.Z.shape[0]
+    tiles = class_tiles(weights.W.shape[0])
     n = rows.order.shape[0]
     count = min(B, n - first)
     cursor, last = look_ahead(
         block.lines, worker, rows, first + B + worker, min(first + 2 * B, n), team
     )
-    stop, group = tiles * (worker + 1) // team, group_tiles(weights.W.shape[1])
-    for tile in range(tiles * worker // team, stop, group):
-        beyond = min(tile + group, stop)
-        if first > 0:
-            cursor = bring_in(
-                weights, average, block, before, tile, beyond, rows, first - B, B, l2, cursor, last
-            )
-        cursor = margins(block.Z, after, weights.W, tile, beyond, count, cursor, last)
+    sweep_tiles(
+        weights, average, block.R, before, first - B, block.Z, after, count, rows,
+        tiles * worker // team, tiles * (worker + 1) // team, l2, cursor, last,
+    )  # fmt: skip
     for i in range((count + GRAM_TILE - 1) // GRAM_TILE):
         if (team - 1 - i % team) == worker:
-            cursor = gram(block.G, after, i * GRAM_TILE, count, cursor, last)
+            gram(block.G, after, i * GRAM_TILE, count, last, last)
 
 
 @kernel(EXACT, entry=True)
@@ -159,7 +175,7 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         at_hand = address_of(block.lines, worker, 0)
         tiles = class_tiles(K)
         bring_in(
-            weights, average, block, block.X[1 - turn],
+            weights, average, block.R, block.X[1 - turn],
             tiles * worker // team, tiles * (worker + 1) // team, rows, last, n - last, l2,
             at_hand, at_hand,
         )  # fmt: skip

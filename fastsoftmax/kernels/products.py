@@ -182,17 +182,29 @@ def gram(G, X, s, count, cursor, last):
 
 
 @kernel()
-def couple(Z, t, G, R, last):
-    """Add sum over s < t of G[s, t + r] R[s] to Z[t + r], r < ROW_TILE: the earlier rows' steps."""
+def couple(Z, t, keep, G, R, count, last):
+    """Set Z[t + r] = keep Z[t + r] + sum over s < count of G[s, t + r] R[s], r < ROW_TILE: the
+    steps of earlier rows.
+    """
     apart()
     step = lanes(Z)
     width = R.shape[1]
-    one = Z.dtype.type(1)
     wide = width - width % (WIDE_COUPLED * step)
     if wide > 0:
-        _coupled(Z, None, t, 0, wide, one, G, t, R, t, last, last)
+        _coupled(Z, None, t, 0, wide, keep, G, t, R, count, last, last)
     if wide < width:
-        _coupled_slim(Z, None, t, wide, width, one, G, t, R, t, last, last)
+        _coupled_slim(Z, None, t, wide, width, keep, G, t, R, count, last, last)
+
+
+@kernel()
+def cross_gram(C, X, Y, t, last):
+    """Set the columns t : t + GRAM_TILE of C = X Y^T, all of whose rows count."""
+    apart()
+    d, B = X.shape[1], X.shape[0]
+    for start in range(0, d, PANEL):
+        stop, fresh = min(start + PANEL, d), np.int64(start == 0)
+        for c in range(t, t + GRAM_TILE, SQUARE):
+            _square(C, 0, c, X, 0, B, Y, c, start, stop, fresh, last, last)
 
 
 @kernel()

@@ -247,7 +247,7 @@ def recur_wide(block, b, average, rows, first, count, bias):
     loss, hits = 0.0, 0.0
     for t in range(count):
         if t % ROW_TILE == 0 and t > 0:
-            couple(Z, t, G, R, address_of(block.lines, 0, 0))
+            couple(Z, t, Z.dtype.type(1), G, R, t, address_of(block.lines, 0, 0))
         logits(R, Z, b, G, t)
         row = first + t
         row_loss, hit = residual(R, b, t, rows.y[row], R.dtype.type(rows.step[row]), bias)

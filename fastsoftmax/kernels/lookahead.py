@@ -1,0 +1,155 @@
+"""Exact per-sample SGD in blocks, the steps of one taken while W is brought up to the one before.
+
+The steps of a block are one thread's work, and the others would wait for it. Here they do not:
+meanwhile they pass over W, bring in the steps of the block before and compute the margins of the
+block after. These lack the steps of the block at hand, which are brought into the margins once they
+are known, by the products of its rows with the rows after. Threads meet once a block. (Lookahead is
+the word of parallel matrix factorisations, which hide their panels in this way.)
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.descent import bring_in, sweep_tiles
+from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.prefetch import look_ahead
+from fastsoftmax.kernels.products import class_tiles, couple, cross_gram, gram
+from fastsoftmax.kernels.recurrence import kept, recur
+from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
+from fastsoftmax.kernels.vectors import address_of, apart, lent
+
+# Scratch of every other block: as a Block, with the products C (B, B) of the rows before with its
+# own. Both kinds share X (4, B, d): the rows before, at hand, after, and those gathered meanwhile.
+Turn = namedtuple("Turn", "X Z R G C mass lines")
+BLOCKS = 4  # of rows at hand
+# The steps of a row take as long as its margins and updates do over this many features. 60 to 240
+# were alike for two threads.
+STEP_FEATURES = 120
+
+
+@kernel()
+def tile_share(tiles, d, worker, team):
+    """Return the first class tile of a worker: the one that takes steps has fewer."""
+    if worker == 0 or team == 1:
+        return tiles * worker
+    own = tiles * max(0, 2 * d + STEP_FEATURES - STEP_FEATURES * team) // (2 * d * team)
+    return own + (tiles - own) * (worker - 1) // (team - 1)
+
+
+@kernel(EXACT)
+def catch_up(Z, C, R, keep, count):
+    """Bring the steps of the block before, in its residuals R, into the margins Z."""
+    for t in range(0, count, ROW_TILE):
+        couple(Z, t, keep, C, R, R.shape[0], address_of(R, 0, 0))
+
+
+@kernel(EXACT)
+def sweep_ahead(weights, average, other, rows, first, mine, beyond, l2, worker, team):
+    """Pass over this worker's classes while the block at row `first` takes its steps.
+
+    Bring in the block before it and compute the margins of the block after it; both have `other`.
+    """
+    apart()
+    B, n = other.Z.shape[0], rows.order.shape[0]
+    block = first // B
+    start, stop = first + 2 * B, min(first + 3 * B, n)
+    # The worker that takes the steps has other things to wait for.
+    own, every = (worker, 1) if team == 1 else (worker - 1, team - 1)
+    cursor, last = look_ahead(
+        other.lines, worker, rows, start + own if own >= 0 else stop, stop, every
+    )
+    sweep_tiles(
+        weights, average, other.R, other.X[(block - 1) % BLOCKS], first - B,
+        other.Z, other.X[(block + 1) % BLOCKS], min(B, n - first - B) if first + B >= 0 else 0,
+        rows, mine, beyond, l2, cursor, last,
+    )  # fmt: skip
+
+
+@kernel(EXACT)
+def share_rest(other, rows, first, worker, team, barrier, queue):
+    """Take off a queue, with the others, what else can be done while steps are taken.
+
+    The products of the block after the one at row `first`, which has `other`: those of its rows
+    with each other and with the rows at hand; and the gathering of the rows after that block.
+    Return whether what this worker gathered is finite.
+    """
+    apart()
+    B, n = other.Z.shape[0], rows.order.shape[0]
+    block, start = first // B, first + 2 * B
+    now, after = other.X[block % BLOCKS], other.X[(block + 1) % BLOCKS]
+    coming = other.X[(block + 2) % BLOCKS]
+    count = min(B, n - first - B) if first + B >= 0 else 0
+    here = address_of(other.lines, worker, 0)
+    strips = (max(count, 0) + GRAM_TILE - 1) // GRAM_TILE
+    finite = True
+    while True:
+        item = atomic_add(barrier, queue, 1)
+        if item < strips:
+            gram(other.G, after, item * GRAM_TILE, count, here, here)
+            if first >= 0:
+                cross_gram(other.C, now, after, item * GRAM_TILE, here)
+        else:
+            t = (item - strips) * ROW_TILE
+            end = min(t + ROW_TILE, min(B, n - start))
+            if t >= end:
+                return finite
+            finite &= gather(coming, t, end, rows.order, start, rows.table)
+
+
+@kernel(EXACT, entry=True)
+def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier, worker, team):
+    """Take one step per row, as `descend` does. Blocks take turns with two kinds of scratch."""
+    weights, rows, barrier = lent(weights), lent(rows), lent(barrier)
+    even, odd, even_sum, odd_sum = lent(even), lent(odd), lent(even_sum), lent(odd_sum)
+    W, X = weights.W, even.X
+    n, B, d = rows.order.shape[0], X.shape[1], W.shape[1]
+    tiles = class_tiles(W.shape[0])
+    mine, beyond = tile_share(tiles, d, worker, team), tile_share(tiles, d, worker + 1, team)
+    loss, hits = 0.0, 0.0
+    # Literal numbers as arguments would have every kernel below compiled once more.
+    first, turn = np.int64(-2) * B, np.int64(0)
+    # Whoever is ahead sets the other turn's counter: all workers see the same here.
+    while first < n and look(barrier, STOP + 1 - turn) == 0:
+        now, other = (even, odd) if turn == 0 else (odd, even)
+        other_sum = odd_sum if turn == 0 else even_sum
+        if worker == 0:
+            atomic_add(barrier, QUEUE + 1 - turn, -look(barrier, QUEUE + 1 - turn))
+            if first >= 0:
+                now_sum = even_sum if turn == 0 else odd_sum
+                count = min(B, n - first)
+                if first > 0:
+                    keep = kept(rows.step, l2, first - B, B) if l2 > 0 else 1.0
+                    catch_up(now.Z, now.C, other.R, W.dtype.type(keep), count)
+                block_loss, block_hits = recur(
+                    now, weights.b, now_sum, rows, first, count, l2, bias
+                )
+                loss += block_loss
+                hits += block_hits
+                if not np.isfinite(loss):
+                    atomic_add(barrier, STOP + turn, 1)
+        sweep_ahead(weights, other_sum, other, rows, first, mine, beyond, l2, worker, team)
+        if not share_rest(other, rows, first, worker, team, barrier, QUEUE + turn):
+            atomic_add(barrier, STOP + turn, 1)
+        wait(barrier, team)
+        turn = 1 - turn
+        first += B
+    finite = look(barrier, STOP) == 0 and look(barrier, STOP + 1) == 0
+    if finite and n > 0:
+        now, now_sum = (odd, odd_sum) if turn == 0 else (even, even_sum)
+        at_hand = address_of(now.lines, worker, 0)
+        first -= B
+        bring_in(
+            weights, now_sum, now.R, X[first // B % BLOCKS], mine, beyond, rows, first, n - first,
+            l2, at_hand, at_hand,
+        )  # fmt: skip
+    wait(barrier, team)
+    if worker == 0:
+        for counter in range(STOP, QUEUE + 2):
+            atomic_add(barrier, counter, -look(barrier, counter))
+    wait(barrier, team)
+    return loss, hits, finite
