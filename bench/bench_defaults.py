@@ -107,6 +107,8 @@ def best_of_scikit_learn(split: Split) -> float:
 @pytest.mark.parametrize("name", DATA)
 def bench_defaults(benchmark, report, quick, name) -> None:
     """Train each setting on each split; the times are of one run each."""
+    if quick and name != "digits":
+        pytest.skip("one of them is enough for a look")
     found: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
 

@@ -29,6 +29,8 @@ class Segments:
 
 def bins_of(at: np.ndarray) -> np.ndarray:
     """Return the bins of classes (n,): neighbours apart, since files are often sorted."""
+    if at.max(initial=0) < BINS:
+        return at
     with np.errstate(over="ignore"):
         spread = at.astype(np.uint32) * np.uint32(0x9E3779B1) >> np.uint32(26)
     return np.where(at < BINS, at, spread.astype(np.int64))

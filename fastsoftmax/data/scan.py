@@ -90,12 +90,16 @@ class _Tally:
             self._count((piece, (number + first) // SEGMENT), here)
         if held is not None:
             at, weights = at[~held], None if weights is None else weights[~held]
-        self._counts = _sum(self._counts, np.bincount(at))
-        self._mass = _sum(self._mass, np.zeros(at.max(initial=-1) + 1))
+        counts = np.bincount(at)
+        self._counts = _sum(self._counts, counts)
+        if weights is None:
+            self._mass = _sum(self._mass, counts.astype(np.float64))
+            self._positives = _sum(self._positives, counts)
+            return
+        self._mass = _sum(self._mass, np.zeros(counts.size))
         # One after the other, so that the sums do not depend on how a reader cuts its batches.
-        np.add.at(self._mass, at, 1.0 if weights is None else weights)
-        counted = at if weights is None else at[weights > 0]
-        self._positives = _sum(self._positives, np.bincount(counted))
+        np.add.at(self._mass, at, weights)
+        self._positives = _sum(self._positives, np.bincount(at[weights > 0]))
 
     def _count(self, segment: tuple[int, int], at: np.ndarray) -> None:
         found = np.bincount(bins_of(at)).astype(np.int32)

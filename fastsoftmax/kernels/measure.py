@@ -6,6 +6,7 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.prefetch import ask_for_rows
 from fastsoftmax.kernels.products import all_margins
 from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of
@@ -43,10 +44,11 @@ def _squares(X, t):
 @kernel(EXACT, entry=True)
 def squared_norms(norms, X, order, table):
     """Set norms[i] = ||x||^2 for each row of `order`; X (rows, d) is scratch."""
-    B, finite = X.shape[0], True
-    for first in range(0, order.shape[0], B):
-        count = min(B, order.shape[0] - first)
+    n, B, finite = order.shape[0], X.shape[0], True
+    for first in range(0, n, B):
+        count = min(B, n - first)
         finite &= gather(X, np.int64(0), count, order, first, table)
+        ask_for_rows(table, order, first + B, min(first + 2 * B, n))
         for t in range(count):
             norms[first + t] = _squares(X, t)
     return finite

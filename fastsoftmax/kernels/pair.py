@@ -113,7 +113,7 @@ def descend_pairwise(weights, average, block, rows, l2, bias):
         turn(average.W, d, one)
     for first in range(0, n, B):
         count = min(B, n - first)
-        ask_for_rows(rows, first + B, min(first + 2 * B, n))
+        ask_for_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(
             block.X[0], np.int64(0), count, rows.order, first, rows.table
         ) and np.isfinite(loss)

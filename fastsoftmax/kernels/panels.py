@@ -201,7 +201,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     if MANY:
         asked = min(last, coming + 2 * sweep_tiles(K)) if in_lines(rows) else coming
         ask_for_ends(rows, coming, asked)
-        ask_for_rows(rows, asked, last)
+        ask_for_rows(rows.table, rows.order, asked, last)
     else:
         cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
     simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)

@@ -50,7 +50,7 @@ def descend_plainly(weights, average, block, rows, l2, bias):
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
-        ask_for_rows(rows, first + B, min(first + 2 * B, n))
+        ask_for_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(X, np.int64(0), count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
             break

@@ -39,14 +39,14 @@ def look_ahead(lines, worker, rows, first, stop, every):
 
 
 @kernel(EXACT)
-def ask_for_rows(rows, first, stop):
-    """Ask for the cache lines of rows first : stop."""
-    for p in range(rows.table.shape[0]):
-        at = rows.table[p]
+def ask_for_rows(table, order, first, stop):
+    """Ask for the cache lines of rows first : stop of the order."""
+    for p in range(table.shape[0]):
+        at = table[p]
         start, stride, length = at[ADDRESS], at[ROW_STRIDE], at[WIDTH] * at[ITEM]
         if at[COLUMN_STRIDE] == at[ITEM]:
             for t in range(first, stop):
-                address = start + rows.order[t] * stride
+                address = start + order[t] * stride
                 for line in range(0, length, LINE):
                     ask(address + line)
                 ask(address + length - 1)
