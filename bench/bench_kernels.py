@@ -70,12 +70,15 @@ class Case:
         assert np.linalg.norm(coef - W) < 1e-5 * np.linalg.norm(W)
 
     def run(self) -> None:
-        """Take one step for each row, in calls as long as a training run's."""
-        length = self.solver.call_rows
-        for start in range(0, len(self.order), length):
-            rows = self.order[start : start + length]
-            here = slice(start, start + len(rows))
-            self.solver.step(self.parts, rows, self.y[rows], np.ones(len(rows)), self.eta[here])
+        """Take one step for each row, in calls and spans as long as a training run's."""
+        length, span, n = self.solver.call_rows, self.solver.span_rows, len(self.order)
+        for first in range(0, n, span):
+            stop = min(first + span, n)
+            for start in range(first, stop, length):
+                here = slice(start, min(start + length, stop))
+                rows = self.order[here]
+                self.solver.step(self.parts, rows, self.y[rows], np.ones(len(rows)), self.eta[here])
+            self.solver.settle_average()
 
 
 @pytest.mark.parametrize(("d", "K"), SHAPES)

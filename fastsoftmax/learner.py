@@ -184,6 +184,7 @@ class Learner:
             self.seen += these.rows
             self._watch(window, some, tally.finite, these)
             facts.add(these)
+        self.solver.settle_average()
         self.sums.add(facts)
         self.recent.add(facts)
         return facts

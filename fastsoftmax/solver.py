@@ -49,6 +49,10 @@ from fastsoftmax.state import array_of
 # all of them waiting for the last block.
 CALL_FLOPS = 8e9
 CALL_ROWS = 8192
+# A span is so many calls at most, and where it is several, a power of 2 up to so many rows:
+# windows hold whole spans. After it sums of W move on to float64 ones, and the run may end or be
+# kept. After each call the sums would take a fifth of the time at K = 10,000.
+SPAN_CALLS, SPAN_ROWS = 8, 4096
 SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
 
 
@@ -121,13 +125,13 @@ class Solver:
         ]
         self._other_average = other_turn(self._averages[0]) if self._turns else None
         self._sums = [np.zeros((K, d)), np.zeros(K)]
-        self._averaged = 0.0
+        self._averaged, self._unsettled = 0.0, False
         self._affine: Affine | None = None
         self._tabled: Callable[[], np.ndarray | None] = lambda: None  # rows that tables are of
         self._part_tables: list[np.ndarray] = []
         self.restart()
         whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
-        self.span_rows = self.call_rows = max(rows, min(CALL_ROWS, whole))
+        self.call_rows = max(rows, min(CALL_ROWS, whole))
 
     def __enter__(self) -> Solver:
         return self
@@ -173,6 +177,7 @@ class Solver:
 
     def restart_average(self) -> None:
         """Forget the steps averaged so far."""
+        self.settle_average()
         for total in self._sums:
             total[:] = 0
         self._averaged = 0.0
@@ -188,6 +193,7 @@ class Solver:
         """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps."""
         if not self.averages:
             return self.last_weights()
+        self.settle_average()
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
 
@@ -202,6 +208,7 @@ class Solver:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of all that the next step depends on, by name."""
+        self.settle_average()
         return {name: held.copy() for name, held in self._held().items()} | {
             "averaged": np.array([self._averaged]),
             "bias": np.array([self.bias]),
@@ -233,6 +240,14 @@ class Solver:
         return held
 
     @property
+    def span_rows(self) -> int:
+        """How many rows are stepped before sums are settled, and the run may end or be kept."""
+        span = SPAN_ROWS
+        while span > SPAN_CALLS * self.call_rows:
+            span //= 2
+        return max(span, self.call_rows)
+
+    @property
     def adaptive(self) -> bool:
         """Whether each weight has a step size of its own."""
         return self._squares is not None
@@ -255,13 +270,20 @@ class Solver:
         *,
         ends: bool = False,
     ) -> Tally:
-        """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
+        """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch.
+
+        Where weights are averaged, `settle_average` is due after at most `span_rows` rows.
+        """
         visit = Visit(self._tables(parts), order, labels, weight, eta, ends)
         tally = Tally(*self._descend(visit))
         if self._penalty is not None or self._l1 is not None:
             self._shrink(float((eta * weight).sum()) / self.batch_size)
         if self._averages[0] is not None:
-            self._add_up(int(np.count_nonzero(weight)))
+            self._unsettled = True
+            if self._gradient is None:
+                self._averaged += int(np.count_nonzero(weight))
+            else:
+                self._averaged = float(self._gradient.facts[STEPS])
         return tally
 
     def measure(
@@ -359,17 +381,16 @@ class Solver:
             self._weights, self._squares, self._averages[0], self._block, rows, l2, l1, self.bias
         )
 
-    def _add_up(self, rows: int) -> None:
+    def settle_average(self) -> None:
         """Move the kernel's short sums of W and b into float64 ones, before they lose digits."""
+        if not self._unsettled:
+            return
+        self._unsettled = False
         self._sums[1] += self._averages[0].b[0, : self.K]
         for average, (first, stop) in zip(self._averages, self._columns, strict=True):
             self._sums[0][:, first:stop] += average.W[:, first:stop]
             average.W[:] = 0
             average.b[0, : self.K] = 0
-        if self._gradient is None:
-            self._averaged += rows
-        else:
-            self._averaged = float(self._gradient.facts[STEPS])
 
 
 class Truncation:
