@@ -78,7 +78,6 @@ class Case:
                 here = slice(start, min(start + length, stop))
                 rows = self.order[here]
                 self.solver.step(self.parts, rows, self.y[rows], np.ones(len(rows)), self.eta[here])
-            self.solver.settle_average()
 
 
 @pytest.mark.parametrize(("d", "K"), SHAPES)
