@@ -31,6 +31,9 @@ logger = logging.getLogger("fastsoftmax")
 FORMAT, VERSION = "fastsoftmax-checkpoint", "1"
 NAMES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 LOCK = "lock"
+# When a file was last changed. A copy of the data, as on a machine that takes over, has another
+# time: that is told, not refused.
+MODIFIED = "modified"
 
 
 class Checkpoints:
@@ -151,15 +154,23 @@ class Checkpoints:
     def _check(self, other: dict[str, Any]) -> None:
         """Raise OptionError with what differs between a checkpoint's run and this one."""
         mine, theirs = dict(_flat("", self._identity)), dict(_flat("", other))
+        names = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
         differing = [
             f"{name} was {_brief(theirs.get(name))}, is {_brief(mine.get(name))}"
-            for name in sorted({*mine, *theirs})
-            if mine.get(name) != theirs.get(name)
+            for name in names
+            if not name.endswith(f".{MODIFIED}")
         ]
         if differing:
             raise OptionError(
                 f"the checkpoint in {self._folder} is of another run: {'; '.join(differing[:20])}."
                 " Give the options and data of that run, or another folder"
+            )
+        for name in names:
+            file = mine.get(f"{name.removesuffix(MODIFIED)}name")
+            logger.warning(
+                "%s was written again since the checkpoint. Its size and footer are as they"
+                " were, so the run goes on: if its rows are others, start anew.",
+                file,
             )
 
 

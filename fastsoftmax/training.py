@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import __version__, lineage
-from fastsoftmax.checkpoint import Checkpoints
+from fastsoftmax.checkpoint import MODIFIED, Checkpoints
 from fastsoftmax.data.feed import Feed, choose_reading
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.shuffle import held_out, make_plan
@@ -359,7 +359,9 @@ def _identity(
 def _known(source: Source, classes: Classes) -> dict[str, Any]:
     """Return what a source is known by: its files, or a checksum of its rows."""
     facts = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
-    return {str(i): each for i, each in enumerate(facts)}
+    times = source.modified() or [0]
+    pairs = zip(facts, times, strict=True)
+    return {str(i): {**each, MODIFIED: when} for i, (each, when) in enumerate(pairs)}
 
 
 def _checksum(source: Source, classes: Classes) -> int:

@@ -242,6 +242,24 @@ def test_other_options_or_data_are_refused_with_what_differs(tmp_path):
         fastsoftmax.train(X, y, learning_rate=0.01, **kept)
 
 
+def test_data_written_again_are_refused_or_told_of(tmp_path, caplog):
+    X, y = made(2000)
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"a": X[:, 0], "b": X[:, 1], "y": y})
+    pq.write_table(table, path)
+    kept = {"checkpoint": str(tmp_path / "state"), "epochs": 2}
+    fastsoftmax.train(path, "y", report=StopAfter(1), **kept)
+    os.utime(path, ns=(1, 1))
+    fastsoftmax.train(path, "y", resume=True, **kept)
+    assert "rows.parquet was written again since the checkpoint" in caplog.text
+    caplog.clear()
+    fastsoftmax.train(path, "y", resume=True, **kept)  # that of the copy is kept since
+    assert "written again" not in caplog.text
+    pq.write_table(table.set_column(0, "a", [X[:, 0] + 1]), path)
+    with pytest.raises(OptionError, match=r"data\.0\.sha256 was "):
+        fastsoftmax.train(path, "y", resume=True, **kept)
+
+
 def test_a_folder_serves_one_run_at_a_time(tmp_path):
     X, y = made(1000)
     with open(tmp_path / "lock", "w") as file:

@@ -63,3 +63,7 @@ class Batches(ABC):
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe files for the model's record; data in memory have no description."""
         return []
+
+    def modified(self) -> list[int]:
+        """Return when each file was last changed, in ns since 1970; nothing for data in memory."""
+        return []

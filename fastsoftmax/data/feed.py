@@ -262,7 +262,8 @@ class Feed:
             deal = None if seed is None else [seed, self._plan.buckets]
             names = [repr(self._source.columns), self._source.drops, self._plan.held, deal]
             classes = [self._classes.kind, list(self._classes.values)]
-            name = f"fastsoftmax-{digest_of([facts, names, classes, self._source.labelling])}.arrow"
+            known = [facts, self._source.modified(), names, classes, self._source.labelling]
+            name = f"fastsoftmax-{digest_of(known)}.arrow"
         try:
             cache = DiskCache(self._reading.folder or cache_folder(), name)
         except OSError as error:

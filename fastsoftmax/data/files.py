@@ -79,6 +79,11 @@ class DataFile(ABC):
         """The bytes of the file."""
         return self._stamp[0]
 
+    @property
+    def modified(self) -> int:
+        """When the file was last changed, in ns since 1970; 0 where its store does not say."""
+        return self._stamp[1]
+
     def fingerprint(self, name: str) -> dict[str, Any]:
         """Return name, size, rows, the digest of the footer and those of the pieces."""
         try:
@@ -234,6 +239,10 @@ class FileBatches(Batches):
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe each file by its name, size, rows, the digests of its footer and pieces."""
         return self._fingerprints
+
+    def modified(self) -> list[int]:
+        """Return when each file was last changed, in ns since 1970."""
+        return [file.modified for file in self._files]
 
     @cached_property
     def _fingerprints(self) -> list[dict[str, Any]]:

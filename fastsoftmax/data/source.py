@@ -219,5 +219,9 @@ class Source(ABC):
         pieces; no path, clock or machine. Empty for data that are in memory.
         """
 
+    def modified(self) -> list[int]:
+        """Return when each file was last changed, in ns since 1970: no part of the description."""
+        return []
+
     def close(self) -> None:
         """Release what the source holds open; a no-op for data in memory."""

@@ -143,6 +143,10 @@ class TableSource(Source):
         """Describe the files; see Source."""
         return self._batches.fingerprint()
 
+    def modified(self) -> list[int]:
+        """Return when each file was last changed; see Source."""
+        return self._batches.modified()
+
     def _read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
     ) -> Iterator[Batch]:
