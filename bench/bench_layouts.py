@@ -7,6 +7,7 @@ to training from a NumPy matrix of as many rows.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,7 @@ def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
         (tmp_path / "apart.parquet").unlink()
     else:
         write(layout, path, batches)
+    os.sync()  # or the system would write the rows while they are timed
     in_memory = max(n // 4 // GROUP, 1)  # a quarter of the rows: a matrix of all takes 1.6 GB
     X, y = np.tile(pixels, (in_memory, 1)), np.tile(labels, in_memory)
     if layout == "packed float32":

@@ -33,8 +33,8 @@ STEP_FEATURES = 120
 
 
 @kernel()
-def tile_share(tiles, d, worker, team):
-    """Return the first class tile of a worker: the one that takes steps has fewer."""
+def first_tile(tiles, d, worker, team):
+    """Return the first class tile of a worker; the one that takes the steps has fewer."""
     if worker == 0 or team == 1:
         return tiles * worker
     own = tiles * max(0, 2 * d + STEP_FEATURES - STEP_FEATURES * team) // (2 * d * team)
@@ -109,7 +109,7 @@ def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier
     W, X = weights.W, even.X
     n, B, d = rows.order.shape[0], X.shape[1], W.shape[1]
     tiles = class_tiles(W.shape[0])
-    mine, beyond = tile_share(tiles, d, worker, team), tile_share(tiles, d, worker + 1, team)
+    mine, beyond = first_tile(tiles, d, worker, team), first_tile(tiles, d, worker + 1, team)
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
     first, turn = np.int64(-2) * B, np.int64(0)
