@@ -55,7 +55,7 @@ def add_rows(report, what: str, d: int, K: int, n: int, seconds: dict[int, float
     """Report how fast each number of threads was."""
     for threads, each in seconds.items():
         report.add(
-            "Speed with more threads, float32",
+            f"Speed with more threads, {available_threads()} cores, float32",
             what=what,
             d=d,
             K=K,

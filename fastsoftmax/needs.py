@@ -20,7 +20,7 @@ def bytes_per_weight(options: TrainOptions) -> int:
     """Return the bytes that training holds for each weight."""
     itemsize = np.dtype(options.dtype).itemsize
     if options.solver == "lbfgs":  # pairs of steps and gradient changes, and a few more in float64
-        return itemsize + 8 * (2 * HISTORY + 8)
+        return itemsize + 8 * (2 * HISTORY + 12)
     average = itemsize + 8 if options.average else 0
     return itemsize * (1 + options.adaptive + (options.batch_size > 1)) + average
 

@@ -199,7 +199,7 @@ def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
 
 def range_count(K: int, d: int) -> int:
     """Return how many ranges the rows of a full gradient are cut into: few where sums are large."""
-    return 16 if K * d <= RANGE_SUMS else 4 if K * d <= 8 * RANGE_SUMS else 2
+    return 16 if K * d <= RANGE_SUMS else 8 if K * d <= 8 * RANGE_SUMS else 4
 
 
 def gradient_rows(K: int, d: int) -> int:
