@@ -169,15 +169,19 @@ class Learner:
         """Let rows take their steps; `ends`: the epoch ends with them."""
         facts = Sums()
         half = (self.steps or 0) // 2 if self.last_epoch == 1 and self.averages_tail else None
-        for start in range(0, len(order), self.solver.call_rows):
+        start = 0
+        while start < len(order):
+            stop = start + self.solver.call_rows
             if half is not None and self.seen <= half:
                 self.solver.restart_average()
-            some = order[start : start + self.solver.call_rows]
+                stop = min(stop, start + max(half - self.seen, 1)) if self.seen < half else stop
+            some = order[start:stop]
             weight = self.weight_of(window, some)
             eta = self.rates(self._times(weight))
             if self.first_rate is None:
                 self.first_rate = float(eta[0])
-            last = ends and start + len(some) >= len(order)
+            start += len(some)
+            last = ends and start == len(order)
             labels = window.labels.take(some)
             tally = self.solver.step(window.parts, some, labels, weight, eta, ends=last)
             these = Sums.of(tally, weight)

@@ -34,7 +34,7 @@ logger = logging.getLogger("fastsoftmax")
 REPORT_SECONDS = 0.2
 RETREATS = 3  # from steps of our own that led astray
 # The field is halved after this share of an epoch, and when twice and four times as many rows have
-# passed; never on fewer rows.
+# passed; never on fewer rows, and at the end of a span.
 FIRST_HALVING, LEAST_ROWS = 1 / 8, 4096
 
 
@@ -315,15 +315,18 @@ class Run:
                 if len(self.field) == 1:
                     raise
                 self._drop(learner, f"diverged after {learner.seen:,} rows: {error}")
-        if self.halves and len(self.field) > 1 and self.visited + len(order) >= self._halving:
+        left = len(self.field)
+        while self.halves and left > 1 and self.visited + len(order) >= self._halving:
             self._halving *= 2
-            self._halve()
+            left = (left + 1) // 2
+        if left < len(self.field):
+            self._leave(left)
 
-    def _halve(self) -> None:
-        """Give up the worse half of the field, by the progressive loss since it was last halved."""
+    def _leave(self, count: int) -> None:
+        """Give up all but the best by the progressive loss since the field was last halved."""
         field = self.field
         field.sort(key=lambda each: each.recent.means()[0])
-        for learner in field[(len(field) + 1) // 2 :]:
+        for learner in field[count:]:
             self._drop(learner, f"given up after {learner.seen:,} rows")
         for learner in self.field:
             learner.recent = Sums()

@@ -46,14 +46,14 @@ from fastsoftmax.state import array_of
 
 # A kernel call is kept to about 0.1 s, so that an interrupt is seen and a block end is near. Two
 # threads at K = 1,000 gain 1.82 with these, 1.6 with a quarter: each call wakes them, and ends with
-# all of them waiting for the last block.
-CALL_FLOPS = 8e9
+# all of them waiting for the last block. AdaGrad's divisions and roots take longer.
+CALL_FLOPS, ADAPTIVE_FLOPS = 8e9, 5e8
 # Nor is it shorter than need be: two threads at K = 10, d = 784 gain 1.6 with 32,768 rows and 1.2
-# to 1.4 with 8,192. Rows that are summed one by one lose digits if they are more.
-CALL_ROWS, CALL_ROWS_IN_TURN = 32768, 8192
-# A span is so many calls at most, and where it is several, a power of 2 up to so many rows:
-# windows hold whole spans. After it sums of W move on to float64 ones, and the run may end or be
-# kept. After each call the sums would take a fifth of the time at K = 10,000.
+# to 1.4 with 8,192. Sums of W to which each row or batch adds lose digits if there are more.
+CALL_ROWS, SUMMED_ROWS = 32768, 8192
+# A span is so many calls at most, and where it is several, a power of 2 up to so many rows, which
+# most windows are multiples of. After it sums of W move on to float64 ones, and the run may end or
+# be kept. After each call the sums would take a fifth of the time at K = 10,000.
 SPAN_CALLS, SPAN_ROWS = 8, 4096
 SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
 
@@ -127,18 +127,22 @@ class Solver:
         ]
         self._other_average = other_turn(self._averages[0]) if self._turns else None
         self._sums = [np.zeros((K, d)), np.zeros(K)]
-        self._averaged, self._unsettled = 0.0, 0
+        self._averaged = 0.0  # steps that are in these sums; others are in the kernel's own
+        self._unsettled, self._unsettled_steps = 0, 0  # rows, and those that count
         self._affine: Affine | None = None
         self._tabled: Callable[[], np.ndarray | None] = lambda: None  # rows that tables are of
         self._part_tables: list[np.ndarray] = []
         self.restart()
-        whole = int(CALL_FLOPS / (4 * K * d)) // rows * rows
-        most = CALL_ROWS_IN_TURN if is_tiny(K, d) else CALL_ROWS
-        self.call_rows = max(rows, min(most, whole))
-        span = SPAN_ROWS
-        while span > SPAN_CALLS * self.call_rows:
-            span //= 2
-        self.span_rows = self._settled_rows = max(span, self.call_rows)
+        call_rows = span = call_length(K, d)
+        if call_rows < SPAN_ROWS:
+            span = SPAN_ROWS
+            while span > SPAN_CALLS * call_rows:
+                span //= 2
+        self.call_rows, self.span_rows, self._settled_rows = call_rows, span, span
+        if self.batch_size > 1 or options.adaptive:
+            flops = ADAPTIVE_FLOPS if options.adaptive else CALL_FLOPS
+            self.call_rows = min(call_rows, SUMMED_ROWS, max(rows, int(flops / (4 * K * d))))
+            self._settled_rows = min(span, SUMMED_ROWS)
 
     def __enter__(self) -> Solver:
         return self
@@ -184,9 +188,10 @@ class Solver:
 
     def restart_average(self) -> None:
         """Forget the steps averaged so far."""
-        self.settle_average()
-        for total in self._sums:
-            total[:] = 0
+        self._clear_average()
+        if self._averaged > 0:
+            for total in self._sums:
+                total[:] = 0
         self._averaged = 0.0
         if self._gradient is not None:
             self._gradient.facts[STEPS] = 0
@@ -197,10 +202,13 @@ class Solver:
         self._weights.b[0, : self.K] = intercept
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps."""
+        """Return copies of W (K, d) and b (K,): as they are now, or their mean over all steps.
+
+        Of the steps, those before `settle_average` was last called: after an interrupt nobody knows
+        how many more there were.
+        """
         if not self.averages:
             return self.last_weights()
-        self.settle_average()
         coef, intercept = (total / self._averaged for total in self._sums)
         return coef.astype(self.dtype), intercept.astype(self.dtype)
 
@@ -214,8 +222,7 @@ class Solver:
         return self._weights.W[:, : self.d].copy(), self._weights.b[0, : self.K].copy()
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return copies of all that the next step depends on, by name."""
-        self.settle_average()
+        """Return copies of all that the next step depends on, by name; averages are settled."""
         return {name: held.copy() for name, held in self._held().items()} | {
             "averaged": np.array([self._averaged]),
             "bias": np.array([self.bias]),
@@ -223,7 +230,8 @@ class Solver:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state; what was settled must be so already."""
+        """Go on from a state; the conditioning and penalties must be those of then."""
+        self._clear_average()
         for name, held in self._held().items():
             held[:] = array_of(state, name, held)
         self._averaged, self.bias = (
@@ -275,11 +283,8 @@ class Solver:
         if self._penalty is not None or self._l1 is not None:
             self._shrink(float((eta * weight).sum()) / self.batch_size)
         if self._averages[0] is not None:
-            if self._gradient is None:
-                self._averaged += int(np.count_nonzero(weight))
-            else:
-                self._averaged = float(self._gradient.facts[STEPS])
             self._unsettled += len(order)
+            self._unsettled_steps += int(np.count_nonzero(weight))
             if self._unsettled >= self._settled_rows:
                 self.settle_average()
         return tally
@@ -383,12 +388,30 @@ class Solver:
         """Move the kernel's short sums of W and b into float64 ones, before they lose digits."""
         if not self._unsettled:
             return
-        self._unsettled = 0
         self._sums[1] += self._averages[0].b[0, : self.K]
         for average, (first, stop) in zip(self._averages, self._columns, strict=True):
             self._sums[0][:, first:stop] += average.W[:, first:stop]
-            average.W[:] = 0
-            average.b[0, : self.K] = 0
+        if self._gradient is None:
+            self._averaged += self._unsettled_steps
+        else:
+            self._averaged = float(self._gradient.facts[STEPS])
+        self._clear_average()
+
+    def _clear_average(self) -> None:
+        """Empty the kernel's short sums."""
+        self._unsettled, self._unsettled_steps = 0, 0
+        for average in self._averages:
+            if average is not None:
+                average.W[:] = 0
+                average.b[0, : self.K] = 0
+
+
+def call_length(K: int, d: int) -> int:
+    """Return how many rows a kernel call has at most: many where a second thread may be woken."""
+    rows = block_rows(K, d)
+    several = panel_count(d) if has_panels(K, d) else useful_workers(K, d, 2)
+    most = CALL_ROWS if several > 1 else SUMMED_ROWS
+    return max(rows, min(most, int(CALL_FLOPS / (4 * K * d)) // rows * rows))
 
 
 class Truncation:

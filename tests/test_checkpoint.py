@@ -23,7 +23,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastsoftmax
-from fastsoftmax import OptionError, TrainingInterrupted, cli, run
+from fastsoftmax import OptionError, TrainingInterrupted, cli, run, solver
 from fastsoftmax.checkpoint import Checkpoints
 from fastsoftmax.tensors import decode_tensors, encode_tensors
 from tests.faults import Faults
@@ -125,6 +125,19 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, case):
     assert told[-1].finished
     if kind != "sweep":  # which may tell of another than its best at the end
         assert told[-1].facts().items() <= again.history[-1].items()
+
+
+@pytest.mark.parametrize("K", [4, 600])  # blocks in turn, and with lookahead
+def test_a_span_of_several_calls_is_resumed_too(tmp_path, monkeypatch, K):
+    d = 512
+    monkeypatch.setattr(solver, "CALL_FLOPS", 4 * K * d * 64)
+    X, y = made(2500, d, K)
+    options: dict[str, Any] = {"epochs": 2, "average": True, "l2": 0.0, "learning_rate": 1e-3}
+    want = fastsoftmax.train(X, y, threads=1, **options)
+    kept = {"checkpoint": str(tmp_path / "state"), "checkpoint_every": 1}
+    fastsoftmax.train(X, y, report=StopAfter(3), threads=3, **options, **kept)
+    got = fastsoftmax.train(X, y, resume=True, threads=2, **options, **kept)
+    assert saved(got, tmp_path) == saved(want, tmp_path)
 
 
 def test_a_sweep_is_resumed_too(tmp_path):

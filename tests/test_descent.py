@@ -187,6 +187,17 @@ def test_shrinking_and_averaging_are_exact_at_every_step(rule, l2, dtype):
         check(rule, K, d, n, dtype, l2=l2, average=True)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_averages_are_exact_where_every_row_counts(rule, dtype):
+    K = 2 if rule == "pairwise" else 10
+    X, y, w, eta = oracle.problem(K, 33, 61)
+    problem = (X.astype(dtype).astype(np.float64), y, np.ones_like(w), eta)
+    want, got = wanted(rule, problem, K), Trained(rule, problem, dtype, average=True, K=K)
+    assert relative(got.average.W[:, :33], want.W_sum) < TOLERANCE[dtype]
+    assert_allclose(got.average.b[0, :K], want.b_sum, atol=TOLERANCE[dtype] * 61)
+
+
 def test_a_shrink_to_nothing_is_no_division_by_zero():
     X, y, w, _ = oracle.problem(3, 8, 30)
     problem = (X, y, w, np.full(30, 1.0))

@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastsoftmax
 from fastsoftmax import DataError, DivergedError, OptionError
 from fastsoftmax.data.shuffle import held_out
+from fastsoftmax.options import TrainOptions
 from fastsoftmax.progress import Sums
 from fastsoftmax.schedules import Schedule
-from fastsoftmax.solver import Tally
+from fastsoftmax.solver import Solver, Tally
 from tests import oracle
 
 RATE = 0.2
@@ -120,7 +121,7 @@ def digest(model, folder):
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 16}, {"average": True, "l2": 0.01}], ids=str
 )
-@pytest.mark.parametrize(("K", "d"), [(100, 800), (10, 1600)])  # large enough for four workers
+@pytest.mark.parametrize(("K", "d"), [(100, 800), (10, 1600), (600, 512)])  # for four workers
 def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_path):
     X, y, w = problem(K, d, 300)
     digests = {
@@ -128,6 +129,45 @@ def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_pa
         for threads in (1, 1, 2, 3, 4)
     }
     assert len(digests) == 1
+
+
+def test_an_only_epoch_averages_its_second_half(monkeypatch):
+    """Calls are cut there, however many rows they might have."""
+    averaged = []
+    settle = Solver.settle_average
+
+    def count(self):
+        settle(self)
+        averaged.append(self._averaged)
+
+    monkeypatch.setattr(Solver, "settle_average", count)
+    X, y, _ = problem(4, 30, 1001)
+    fastsoftmax.train(X, y, epochs=1, l2=0.0, solver="sgd")
+    assert averaged[-1] == 501
+
+
+def test_an_interrupt_in_a_call_leaves_the_mean_of_the_steps_before_it():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 9)).astype(np.float32), rng.integers(0, 4, 200).astype(np.int32)
+    with Solver(4, 9, TrainOptions.of(average=True)) as solver:
+
+        def step(rows):
+            order, ones = np.arange(*rows), np.ones(100)
+            solver.step((X,), order, y[order], ones, 0.1 * ones)
+
+        step((0, 100))
+        solver.settle_average()
+        want, _ = solver.weights()
+        within = solver._descend
+
+        def interrupted(visit):
+            within(visit)
+            raise KeyboardInterrupt
+
+        solver._descend = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            step((100, 200))
+        assert_array_equal(solver.weights()[0], want)
 
 
 def test_memory_and_verbosity_leave_no_mark_in_the_file(tmp_path, caplog):

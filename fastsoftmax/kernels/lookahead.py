@@ -27,7 +27,7 @@ from fastsoftmax.kernels.vectors import address_of, apart, lent
 # own. Both kinds share X (4, B, d): the rows before, at hand, after, and those gathered meanwhile.
 Turn = namedtuple("Turn", "X Z R G C mass lines")
 BLOCKS = 4  # of rows at hand
-# The steps of a row take as long as its margins and updates do over this many features. 60 to 240
+# The steps of a row take as long as its margins, or its updates, over this many features. 60 to 240
 # were alike for two threads.
 STEP_FEATURES = 120
 
@@ -42,10 +42,11 @@ def first_tile(tiles, d, worker, team):
 
 
 @kernel(EXACT)
-def catch_up(Z, C, R, keep, count):
-    """Bring the steps of the block before, in its residuals R, into the margins Z."""
+def catch_up(now, R, keep, count):
+    """Bring the steps of the block before, in its residuals R, into the margins of `count` rows."""
+    at_hand = address_of(now.lines, 0, 0)
     for t in range(0, count, ROW_TILE):
-        couple(Z, t, keep, C, R, R.shape[0], address_of(R, 0, 0))
+        couple(now.Z, t, keep, now.C, R, R.shape[0], at_hand)
 
 
 @kernel(EXACT)
@@ -124,7 +125,7 @@ def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier
                 count = min(B, n - first)
                 if first > 0:
                     keep = kept(rows.step, l2, first - B, B) if l2 > 0 else 1.0
-                    catch_up(now.Z, now.C, other.R, W.dtype.type(keep), count)
+                    catch_up(now, other.R, W.dtype.type(keep), count)
                 block_loss, block_hits = recur(
                     now, weights.b, now_sum, rows, first, count, l2, bias
                 )

@@ -113,6 +113,29 @@ def scale_row(R, t, factor):
 
 
 @kernel(EXACT)
+def sum_biases(total_b, b, R, rows, first, count, bias):
+    """Add to total_b what b was after each row of a block that counts, from b after all of them.
+
+    At once for the block: thousands of additions, row by row, would lose digits.
+    """
+    apart()
+    counted = 0
+    for t in range(first, first + count):
+        counted += rows.weight[t] > 0
+    if counted == 0:
+        return
+    times = splat(R, R.dtype.type(counted))
+    for k in range(0, R.shape[1], lanes(R)):
+        total = times * load(b, 0, k)
+        before = 0.0
+        for s in range(count):
+            # Those before did without this row's step.
+            total = fma(splat(R, R.dtype.type(-bias * before)), load(R, s, k), total)
+            before += rows.weight[first + s] > 0
+        store(total_b, 0, k, load(total_b, 0, k) + total)
+
+
+@kernel(EXACT)
 def add_row(total_b, b):
     """Add b to the running sum of biases."""
     for k in range(0, b.shape[1], lanes(b)):
@@ -204,7 +227,7 @@ def weighted_logs(mass, weight, first, count):
 
 
 @kernel(EXACT)
-def recur_narrow(block, b, average, rows, first, count, bias):
+def recur_narrow(block, b, rows, first, count, bias):
     """Do as `recur_wide` where all classes fit one vector: residuals and biases in registers."""
     apart()
     R, Z, G, mass = block.R, block.Z, block.G, block.mass
@@ -233,14 +256,12 @@ def recur_narrow(block, b, average, rows, first, count, bias):
         mass[t] = sum_e
         loss += rows.weight[row] * (np.float64(highest) - np.float64(z_y))
         hits += rows.weight[row] * (first_equal(z, highest) == rows.y[row])
-        if average is not None and rows.weight[row] > 0:
-            store(average.b, 0, 0, load(average.b, 0, 0) + biases)
     store(b, 0, 0, biases)
     return loss + weighted_logs(mass, rows.weight, first, count), hits
 
 
 @kernel(EXACT)
-def recur_wide(block, b, average, rows, first, count, bias):
+def recur_wide(block, b, rows, first, count, bias):
     """Take the steps of a block's rows in turn, on margins and biases alone."""
     apart()
     R, Z, G = block.R, block.Z, block.G
@@ -253,8 +274,6 @@ def recur_wide(block, b, average, rows, first, count, bias):
         row_loss, hit = residual(R, b, t, rows.y[row], R.dtype.type(rows.step[row]), bias)
         loss += rows.weight[row] * row_loss
         hits += rows.weight[row] * hit
-        if average is not None and rows.weight[row] > 0:
-            add_row(average.b, b)
     return loss, hits
 
 
@@ -270,9 +289,11 @@ def recur(block, b, average, rows, first, count, l2, bias):
     if l2 > 0:
         shrink_block(block.Z, block.G, rows, first, count, l2)
     if R.shape[1] == lanes(R):
-        loss, hits = recur_narrow(block, b, average, rows, first, count, bias)
+        loss, hits = recur_narrow(block, b, rows, first, count, bias)
     else:
-        loss, hits = recur_wide(block, b, average, rows, first, count, bias)
+        loss, hits = recur_wide(block, b, rows, first, count, bias)
+    if average is not None:
+        sum_biases(average.b, b, R, rows, first, count, bias)
     if average is not None and not sums_simply(rows, l2, first, R.shape[0]):
         average_coefficients(average.H, R, rows, l2, first, count)
     if l2 > 0:

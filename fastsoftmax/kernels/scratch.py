@@ -241,7 +241,7 @@ def is_tiny(K: int, d: int) -> bool:
 def useful_workers(K: int, d: int, threads: int) -> int:
     """Return how many of `threads` workers are worth having.
 
-    Each needs a class tile of its own, and enough of a block to outweigh two barriers and the rows
+    Each needs a class tile of its own, and enough of a block to outweigh barriers and the rows
     and residuals that move between cores: two workers at K = 10, d = 784 took 1.0 to 1.8 times as
     long as one, at K = 1,000, d = 768 they take 0.55 of the time.
     """
