@@ -64,6 +64,7 @@ class Case:
         want = by_the_book(K, X.tobytes(), self.y[rows].tobytes(), float(self.eta[0]))
         with Solver(K, d, self.options) as fresh:
             tally = fresh.step(self.parts, rows, self.y[rows], w, self.eta[: len(rows)])
+            fresh.settle_average()
             coef, _ = fresh.weights()
         np.testing.assert_allclose(tally.loss, want.loss, rtol=1e-5)
         W = want.W_sum / len(rows) if self.options.average else want.W
