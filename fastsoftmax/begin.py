@@ -31,7 +31,9 @@ from fastsoftmax.state import array_of, check_alike
 
 logger = logging.getLogger("fastsoftmax")
 
-NORM_ROWS = 4096  # rows that the mean squared norm is measured on
+# Rows that the mean squared norm is measured on, and those that are looked at for being too large
+# where no step size depends on it.
+NORM_ROWS, CHECKED_ROWS = 4096, 1024
 
 
 @dataclass
