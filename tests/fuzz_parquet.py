@@ -1,8 +1,8 @@
 """Damaged Parquet files: each run on one ends well, or in one clear sentence and exit code 3.
 
-`python -m tests.fuzz_parquet [COUNT]` makes COUNT of them (500 unless said): bytes flipped, files
-cut short, pieces put in other places, from small files with page checksums and without. Each is
-trained on in a process of its own. Where there are checksums, what ends well must give the model of
+`python -m tests.fuzz_parquet [COUNT [NUMBER ...]]` makes COUNT of them (500 unless said): bytes
+flipped, files cut short, pieces put in other places, from small files with page checksums and
+without. Each, or those of the numbers given, is trained on in a process of its own. Where there are checksums, what ends well must give the model of
 the whole file.
 """
 
@@ -101,8 +101,8 @@ def complaint(code: int, told: str, good: bool, checked: bool) -> str | None:
     return None
 
 
-def run(count: int, seed: int = 0) -> list[str]:
-    """Damage and train `count` times; return what was wrong, a line each."""
+def run(count: int, numbers: set[int], seed: int = 0) -> list[str]:
+    """Damage `count` files and train on some, or all; return what was wrong, a line each."""
     rng = np.random.default_rng(seed)
     ends: Counter[int] = Counter()
     wrong = []
@@ -119,6 +119,8 @@ def run(count: int, seed: int = 0) -> list[str]:
             path, checked = bases[number % len(bases)]
             broken = folder / path.name.replace(".parquet", "-broken.parquet")
             broken.write_bytes(damage(path.read_bytes(), rng))
+            if numbers and number not in numbers:
+                continue
             model.unlink(missing_ok=True)
             code = train(broken, model, told)
             ends[code] += 1
@@ -140,5 +142,6 @@ def _weights(model: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    problems = run(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    given = [int(number) for number in sys.argv[1:]] or [500]
+    problems = run(given[0], set(given[1:]))
     sys.exit("\n".join(problems) or 0)

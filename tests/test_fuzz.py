@@ -17,3 +17,12 @@ def test_damaged_files_end_well_or_in_one_sentence(kind, count):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{count} damaged files" in done.stdout
+
+
+def test_damaged_metadata_do_not_end_the_process():
+    """Arrow lets exceptions through where a row group is asked for columns of these two files."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz_parquet", "345", "27", "344"],
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

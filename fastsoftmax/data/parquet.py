@@ -124,6 +124,7 @@ class _OpenParquet(OpenFile):
         most = 2 * group.total_byte_size + DECODER_BYTES * len(names)
         if most <= self._page_bytes:
             return [list(names)]
+        self._touch(piece, names)
         groups: list[list[str]] = [[]]
         free = self._page_bytes
         for name in names:
@@ -147,12 +148,26 @@ class _OpenParquet(OpenFile):
 
     def digests(self) -> list[str]:
         """Return digests of the rows, sizes and extremes of each row group, of some columns."""
-        return [self._digest(self._metadata.row_group(i)) for i in range(len(self.pieces))]
+        return [self._digest(i) for i in range(len(self.pieces))]
 
-    def _digest(self, group: pq.RowGroupMetaData) -> str:
-        columns = self._metadata.num_columns
+    def _touch(self, piece: int, names: Sequence[str]) -> None:
+        """Have Arrow read a row of these columns of a row group.
+
+        What is wrong with their metadata is an error there; asked for without it, some of it ends
+        the process (pyarrow 26: an exception that its RowGroupMetaData lets through).
+        """
+        for _ in self._batches(piece, names, 1):
+            return
+
+    def _digest(self, piece: int) -> str:
+        columns, group = self._metadata.num_columns, self._metadata.row_group(piece)
         chosen = np.linspace(0, columns - 1, min(columns, DIGESTED_COLUMNS)).astype(int)
-        chunks = [group.column(int(i)) for i in chosen]
+        names = [name for name, leaves in self._leaves.items() if {*leaves} & {*chosen}]
+        try:
+            self._touch(piece, names)
+            chunks = [group.column(int(i)) for i in chosen]
+        except (pa.ArrowException, OSError):  # told where it is read, if it is
+            chunks = []
         facts = [group.num_rows, group.total_byte_size, *map(_described, chunks)]
         digest = hashlib.sha256(repr(facts).encode())
         bare = [c for c in chunks if c.compression == "UNCOMPRESSED" and not _has_extremes(c)]
