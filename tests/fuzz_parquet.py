@@ -2,8 +2,8 @@
 
 `python -m tests.fuzz_parquet [COUNT [NUMBER ...]]` makes COUNT of them (500 unless said): bytes
 flipped, files cut short, pieces put in other places, from small files with page checksums and
-without. Each, or those of the numbers given, is trained on in a process of its own. Where there are checksums, what ends well must give the model of
-the whole file.
+without. Each, or those of the numbers given, is trained on in a process of its own. Where there are
+checksums, what ends well must give the model of the whole file.
 """
 
 from __future__ import annotations
