@@ -84,3 +84,13 @@ def leave(barrier, round_number, team):
 def wait(barrier, team):
     """Return when all `team` workers have come here."""
     leave(barrier, arrive(barrier, team), team)
+
+
+@kernel(EXACT)
+def clear(barrier, worker, team):
+    """Set what is counted of stops and queues back to 0, once all workers are done with it."""
+    wait(barrier, team)
+    if worker == 0:
+        for counter in range(STOP, QUEUE + 2):
+            atomic_add(barrier, counter, -look(barrier, counter))
+    wait(barrier, team)

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import add_scaled, gather_share
 from fastsoftmax.kernels.prefetch import look_ahead
@@ -159,10 +159,7 @@ def descend_batches(
             weights, gradient, average, block, block.X[1 - turn],
             mine, beyond, first - before, at_hand, at_hand,
         )  # fmt: skip
-    wait(barrier, team)
+    clear(barrier, worker, team)
     if worker == 0:
         facts[CLOSED] = 0.0
-        for counter in range(STOP, QUEUE + 2):
-            atomic_add(barrier, counter, -look(barrier, counter))
-    wait(barrier, team)
     return loss, hits, finite

@@ -12,7 +12,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import look_ahead
@@ -179,9 +179,5 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
             tiles * worker // team, tiles * (worker + 1) // team, rows, last, n - last, l2,
             at_hand, at_hand,
         )  # fmt: skip
-    wait(barrier, team)
-    if worker == 0:
-        for counter in range(STOP, QUEUE + 2):
-            atomic_add(barrier, counter, -look(barrier, counter))
-    wait(barrier, team)
+    clear(barrier, worker, team)
     return loss, hits, finite

@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.descent import bring_in, sweep_tiles
 from fastsoftmax.kernels.gather import gather
@@ -148,9 +148,5 @@ def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier
             weights, now_sum, now.R, X[first // B % BLOCKS], mine, beyond, rows, first, n - first,
             l2, at_hand, at_hand,
         )  # fmt: skip
-    wait(barrier, team)
-    if worker == 0:
-        for counter in range(STOP, QUEUE + 2):
-            atomic_add(barrier, counter, -look(barrier, counter))
-    wait(barrier, team)
+    clear(barrier, worker, team)
     return loss, hits, finite
