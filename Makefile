@@ -15,7 +15,7 @@ IN_PARALLEL := $(PARALLEL) --dist loadfile
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
 # Peers get one thread, as what they are compared with.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
-PORTABLE := tests/test_softmax.py tests/test_gather.py tests/test_transpose.py tests/test_descent.py
+PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/kernels/test_transpose.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fashion test coverage test-fuzz test-crash test-oldest lint bench bench-quick clean
@@ -49,7 +49,7 @@ test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 	$(IN_VENV) python -m tests.fuzz_parquet
 
 test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000 damaged models (hours)
-	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/test_checkpoint.py
+	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/training/test_checkpoint.py
 	$(IN_VENV) python -m tests.fuzz_models 100000
 	$(IN_VENV) python -m tests.fuzz_checkpoints 10000
 

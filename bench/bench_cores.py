@@ -13,8 +13,8 @@ import pytest
 
 from bench.bench_kernels import Case
 from bench.interleave import median_seconds
+from fastsoftmax.optim.sgd import FullGradient
 from fastsoftmax.options import available_threads
-from fastsoftmax.solver import FullGradient
 
 SHAPES = ((784, 10), (4096, 10), (128, 100), (768, 1000), (2048, 1000), (1024, 10_000))
 COMPARED = 3000  # rows at most, over which bits are compared

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bench.interleave import median_seconds
+from fastsoftmax.optim.sgd import Solver
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.solver import Solver
 from tests import oracle
 
 SHAPES = ((28, 2), (54, 7), (784, 10), (128, 100), (768, 1000), (2048, 1000), (1024, 10_000))

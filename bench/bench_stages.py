@@ -15,15 +15,15 @@ import pytest
 
 from bench.bench_kernels import SHAPES
 from bench.interleave import median_seconds
+from fastsoftmax.kernels.blocks import Rows
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Rows
 from fastsoftmax.kernels.gather import gather, part_table
 from fastsoftmax.kernels.products import all_margins, class_tiles, gram, update
 from fastsoftmax.kernels.recurrence import recur
-from fastsoftmax.kernels.scratch import block_rows, new_block, new_weights
 from fastsoftmax.kernels.tiles import GRAM_TILE
 from fastsoftmax.kernels.vectors import address_of
-from fastsoftmax.solver import FullGradient
+from fastsoftmax.kernels.workspace import block_rows, new_block, new_weights
+from fastsoftmax.optim.sgd import FullGradient
 from tests import oracle
 
 

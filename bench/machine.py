@@ -18,7 +18,6 @@ import numpy as np
 from numba import types
 
 from fastsoftmax.kernels.compile import kernel
-from fastsoftmax.kernels.scratch import aligned
 from fastsoftmax.kernels.vectors import (
     VECTOR_BYTES,
     Loop,
@@ -36,6 +35,7 @@ from fastsoftmax.kernels.vectors import (
     store_at,
     word,
 )
+from fastsoftmax.kernels.workspace import aligned
 
 CHAINS = 10  # independent sums: the latency of a multiply-add times what starts in a cycle
 ROUNDS = 4_000_000

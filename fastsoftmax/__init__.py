@@ -21,14 +21,14 @@ from fastsoftmax.errors import (
 )
 
 if TYPE_CHECKING:
-    from fastsoftmax.calibration import calibrate
     from fastsoftmax.data.pack import Packed, pack
-    from fastsoftmax.estimator import SoftmaxClassifier
-    from fastsoftmax.evaluation import evaluate
-    from fastsoftmax.model import Model, load
-    from fastsoftmax.report import Report
-    from fastsoftmax.sweep import Sweep, sweep
-    from fastsoftmax.training import train
+    from fastsoftmax.evaluation.calibrate import calibrate
+    from fastsoftmax.evaluation.evaluate import evaluate
+    from fastsoftmax.evaluation.report import Report
+    from fastsoftmax.model.model import Model, load
+    from fastsoftmax.sklearn import SoftmaxClassifier
+    from fastsoftmax.training.sweep import Sweep, sweep
+    from fastsoftmax.training.train import train
 
 __version__ = "0.1.0"
 
@@ -56,17 +56,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Model": "model",
+    "Model": "model.model",
     "Packed": "data.pack",
-    "Report": "report",
-    "SoftmaxClassifier": "estimator",
-    "Sweep": "sweep",
-    "calibrate": "calibration",
-    "evaluate": "evaluation",
-    "load": "model",
+    "Report": "evaluation.report",
+    "SoftmaxClassifier": "sklearn",
+    "Sweep": "training.sweep",
+    "calibrate": "evaluation.calibrate",
+    "evaluate": "evaluation.evaluate",
+    "load": "model.model",
     "pack": "data.pack",
-    "sweep": "sweep",
-    "train": "training",
+    "sweep": "training.sweep",
+    "train": "training.train",
 }
 
 

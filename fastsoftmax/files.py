@@ -1,4 +1,7 @@
-"""The only place that writes a file so that a crash cannot lose it."""
+"""The only place that writes a file so that a crash cannot lose it.
+
+It also says where private files go, which die with the run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import glob
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -151,3 +155,10 @@ def _is_same(path: str | os.PathLike[str], other: str) -> bool:
 
 def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def cache_folder() -> Path:
+    """Return where a private file goes: TMPDIR, or what is meant for large temporary files."""
+    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
+        return Path("/var/tmp")
+    return Path(tempfile.gettempdir())

@@ -18,7 +18,7 @@ import numpy as np
 
 import fastsoftmax
 from fastsoftmax.errors import DataError, DivergedError, OptionError
-from fastsoftmax.tensors import decode_tensors, encode_tensors
+from fastsoftmax.model.safetensors import decode_tensors, encode_tensors
 from tests.fuzz_models import NUMBERS, Subject, another, changed, damage_bytes, run
 
 RUNS: dict[str, dict[str, Any]] = {

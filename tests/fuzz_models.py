@@ -30,13 +30,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.cli import main
-from fastsoftmax.conditioning import Conditioning
+from fastsoftmax.cli.main import main
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError, ModelFileError
 from fastsoftmax.labels import Classes, given_classes
-from fastsoftmax.model import Model, load
-from fastsoftmax.tensors import CHECKSUM, DTYPES
+from fastsoftmax.model.model import Model, load
+from fastsoftmax.model.safetensors import CHECKSUM, DTYPES
+from fastsoftmax.model.scaling import Scaling
 from tests.models import make_model
 
 SECONDS = 5  # that a file may take
@@ -64,7 +64,7 @@ def write_bases(folder: Path) -> list[bytes]:
         for named in (True, False)
     ]
     for model in models[::3]:
-        model.conditioning = Conditioning(np.arange(4.0), np.array([1.0, 0.5, 2.0, 1e-3]))
+        model.conditioning = Scaling(np.arange(4.0), np.array([1.0, 0.5, 2.0, 1e-3]))
         model.record["deviations"] = [0.5, 1.0, 0.0, 2.0]
         model.record["temperature"] = 1.5
     treated = make_model(3, 6)

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastsoftmax.cli import main
+from fastsoftmax.cli.main import main
 from tests.tables import feature_columns, matrix
 
 SECONDS, MEMORY = 30, 4 * 2**30  # that a run may take

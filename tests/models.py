@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.data.source import Chunk, Column, LabelScan, Source
+from fastsoftmax.data.source import Chunk, Column, LabelStats, Source
 from fastsoftmax.labels import Classes, given_classes
-from fastsoftmax.model import Model
+from fastsoftmax.model.model import Model
 
 
 def make_model(K=3, d=4, *, dtype="float32", classes=None, named=True, seed=0) -> Model:
@@ -48,7 +48,7 @@ class Rows(Source):
         self.row_bytes = 8 * self.n_features
         self.closed = False
 
-    def scan_labels(self, classes=None, held_out=None) -> LabelScan:
+    def scan_labels(self, classes=None, held_out=None) -> LabelStats:
         raise NotImplementedError
 
     def chunks(

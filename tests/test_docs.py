@@ -121,16 +121,6 @@ def test_every_option_is_documented_with_its_default():
         assert shown == want, f"{option.name}: the document says {shown}, the code {want}"
 
 
-def test_the_design_document_lists_the_modules_there_are():
-    package = ROOT / "fastsoftmax"
-    design = (ROOT / "docs/design.md").read_text()
-    listed = re.findall(r"^ +(\w+\.py) ", design, re.MULTILINE)
-    rooms = re.findall(r"^ +(\w+)/ ", design, re.MULTILINE)
-    there = [m for m in package.rglob("*.py") if m.name != "__init__.py" or m.parent == package]
-    assert sorted(listed) == sorted(module.name for module in there)
-    assert sorted(rooms) == sorted({m.parent.name for m in there if m.parent != package})
-
-
 def test_the_version_is_the_same_everywhere():
     version = fastsoftmax.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()

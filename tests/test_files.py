@@ -12,7 +12,7 @@ import pytest
 
 from fastsoftmax.errors import OptionError, SaveError
 from fastsoftmax.files import check_output, write_file
-from fastsoftmax.model import load
+from fastsoftmax.model.model import load
 from tests.faults import Faults, fail_each
 from tests.models import make_model
 

@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 
 from fastsoftmax.errors import DataError, OptionError, UnknownOptionError
 from fastsoftmax.labels import given_classes, sort_classes
+from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.options import TrainOptions, parse_bytes
-from fastsoftmax.schedules import Schedule
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.discover import find_files
+from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.layouts import is_number, is_vector, item_type
 from fastsoftmax.data.open import open_files, open_source
 from fastsoftmax.data.pack import pack
 from fastsoftmax.data.packed import packing_of
+from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Source
-from fastsoftmax.data.survey import Treatment
 
 BATCH_ROWS = 2**14
 TIMED_SECONDS = 1.0  # of reading, or until the data end
@@ -65,7 +65,7 @@ def numeric_columns(data: Any, left_out: str | None) -> list[str]:
 
 def open_appraised(data: Any, names: list[str]) -> Source:
     """Open the columns of numbers so that nulls are counted, not refused."""
-    return open_source(data, features=names, treatment=Treatment("zero"))
+    return open_source(data, features=names, null_policy=NullPolicy("zero"))
 
 
 def appraise(data: Any, names: list[str]) -> Appraisal:

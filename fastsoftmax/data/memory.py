@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.data.encode import Encoder, Given, weights_of
-from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
-from fastsoftmax.data.source import Chunk, LabelScan, Source
+from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
@@ -37,7 +37,7 @@ class MatrixSource(Source):
 
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
-    ) -> LabelScan:
+    ) -> LabelStats:
         """Read the labels and weights once; see Source."""
         if self._target is None:
             raise DataError("the matrix: no target was given, so there are no labels.")

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.batches import Batches
 from fastsoftmax.data.columns import Wish, check_width, choose_columns
-from fastsoftmax.data.discover import find_files, is_path
 from fastsoftmax.data.encode import Given
+from fastsoftmax.data.formats.batches import Batches
+from fastsoftmax.data.formats.discover import find_files, is_path
+from fastsoftmax.data.formats.remote import Remote
+from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, TableBatches
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
-from fastsoftmax.data.remote import Remote
+from fastsoftmax.data.preprocessing import NOTHING, NullPolicy
 from fastsoftmax.data.source import Column, Source
-from fastsoftmax.data.streams import ReaderBatches, StreamBatches, TableBatches
-from fastsoftmax.data.survey import NOTHING, Treatment
 from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
 
 if TYPE_CHECKING:
-    from fastsoftmax.data.files import FileBatches
+    from fastsoftmax.data.formats.files import FileBatches
 
 PEEKED_SHARE = 8  # of the memory: a reader's rows without a list that tells its length
 
@@ -39,7 +39,7 @@ def open_source(
     like_width: int | None = None,
     keep: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
-    treatment: Treatment = NOTHING,
+    null_policy: NullPolicy = NOTHING,
     memory: int = 10**9,
 ) -> Source:
     """Open `data` of any accepted kind, or raise DataError with what is wrong and what to do.
@@ -48,7 +48,7 @@ def open_source(
     features: names of columns; None for all others. like: the columns of the model that the rows
     are for, or None; like_width: how many features it has, where its columns have no names.
     keep: columns handed on untouched. categorical: columns whose values are categories.
-    treatment: what becomes of nulls; `learn` must be called before rows are read where that, or
+    null_policy: what becomes of nulls; `learn` must be called before rows are read where that, or
     the categories, are not known from a model. memory: bytes; each reading thread takes a part.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
@@ -60,14 +60,14 @@ def open_source(
         like_width,
         _names(keep, "keep") or (),
         _names(categorical, "categorical") or (),
-        treatment.nulls,
+        null_policy.nulls,
     )
     batches = _batches(data)
     if batches is None:
         return _open_matrix(data, target, weight, wish)
     if is_path(data):
         _refuse_array_beside_files(target, weight)
-    return _open_table(batches, target, weight, wish, memory, treatment)
+    return _open_table(batches, target, weight, wish, memory, null_policy)
 
 
 def _given(value: Any, name: str) -> Given | None:
@@ -105,8 +105,8 @@ def _batches(data: Any) -> Batches | None:
 
 def open_files(paths: Sequence[str]) -> FileBatches:
     """Return files as record batches, the format of each told by its first bytes."""
-    from fastsoftmax.data import ipc, parquet
-    from fastsoftmax.data.files import DataFile, FileBatches
+    from fastsoftmax.data.formats import ipc, parquet
+    from fastsoftmax.data.formats.files import DataFile, FileBatches
 
     formats: dict[bytes, Callable[[str], DataFile]] = {
         parquet.MAGIC: parquet.ParquetPath,
@@ -176,7 +176,7 @@ def _open_table(
     weight: Given | None,
     wish: Wish,
     memory: int,
-    treatment: Treatment,
+    null_policy: NullPolicy,
 ) -> Source:
     if not any(batches.pieces or (1,)):
         raise DataError(f"{batches.origin}: there are no rows.")
@@ -184,7 +184,7 @@ def _open_table(
         batches.schema, wish, lambda name: _first_length(batches, name, memory), batches.origin
     )
     batches.check_schemas(layout)
-    return TableSource(batches, layout, target, weight, memory, treatment)
+    return TableSource(batches, layout, target, weight, memory, null_policy)
 
 
 def _first_length(batches: Batches, name: str, memory: int) -> int | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastsoftmax.data.columns import require
-from fastsoftmax.data.discover import find_files
+from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.open import open_files
 from fastsoftmax.errors import DataError
 

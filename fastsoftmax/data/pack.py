@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastsoftmax.data.cache import by_row
+from fastsoftmax.data.formats.sink import IPC, PARQUET
+from fastsoftmax.data.loading.cache import by_row
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.packed import DTYPES, NAME, Packing
-from fastsoftmax.data.sink import IPC, PARQUET
 from fastsoftmax.data.source import Chunk, Column, Source
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.files import replacement, reporting

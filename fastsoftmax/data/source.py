@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.ledger import Entries
+from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.labels import Classes
 
@@ -84,7 +84,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class LabelScan:
+class LabelStats:
     """What one pass over the label and weight columns found.
 
     Rows that are held out are checked, and then left out of every number here.
@@ -175,7 +175,7 @@ class Source(ABC):
         self,
         classes: Classes | None = None,
         held_out: Callable[[int, int], np.ndarray] | None = None,
-    ) -> LabelScan:
+    ) -> LabelStats:
         """Read the label and weight columns once: classes (found, or checked against those given),
         their counts, the sum of weights. Raises DataError on a null, unknown or unusable label
         or weight, naming the place. `held_out(start, count)` gives the mask (count,) of the rows,

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.batches import Batch, Batches
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls, runs_of
 from fastsoftmax.data.encode import Encoder, Given, weights_of
-from fastsoftmax.data.ledger import Entries
-from fastsoftmax.data.scan import HeldOut, Labelled, scan_rows
-from fastsoftmax.data.source import Chunk, LabelScan, Source
-from fastsoftmax.data.survey import NOTHING, Rows, Treatment, survey
+from fastsoftmax.data.formats.batches import Batch, Batches
+from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.manifest import Entries
+from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, Rows, survey
+from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
@@ -39,10 +39,10 @@ class TableSource(Source):
         target: Given | None,
         weight: Given | None,
         memory: int,
-        treatment: Treatment = NOTHING,
+        null_policy: NullPolicy = NOTHING,
     ) -> None:
         """Decode `batches` as `layout` says, a small part of `memory` bytes at a time."""
-        self._batches, self._treatment = batches, treatment
+        self._batches, self._null_policy = batches, null_policy
         self._target, self._weight = target, weight
         self._take(layout)
         self.allot(memory)
@@ -78,14 +78,14 @@ class TableSource(Source):
 
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
-        if not self._treatment.must_learn(self._layout.features):
+        if not self._null_policy.must_learn(self._layout.features):
             return
         if self.one_pass:
             raise DataError(
                 f"{self._batches.origin} can be read once: categories, means and indicators of"
                 " nulls cannot be learnt beforehand. Give data that can be read again."
             )
-        features = survey(self._surveyed(held_out), self._layout.features, self._treatment)
+        features = survey(self._surveyed(held_out), self._layout.features, self._null_policy)
         self._take(replace(self._layout, features=features))
         self.allot(self._memory)
 
@@ -114,7 +114,7 @@ class TableSource(Source):
 
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
-    ) -> LabelScan:
+    ) -> LabelStats:
         """Read the label and weight columns once; see Source."""
         if self._target is None:
             raise DataError(f"{self._batches.origin}: no target was given, so there are no labels.")

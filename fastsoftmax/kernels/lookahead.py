@@ -14,8 +14,8 @@ from collections import namedtuple
 import numpy as np
 
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
+from fastsoftmax.kernels.blocks import bring_in, sweep_tiles
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import bring_in, sweep_tiles
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import look_ahead
 from fastsoftmax.kernels.products import class_tiles, couple, cross_gram, gram

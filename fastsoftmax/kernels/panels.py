@@ -13,8 +13,8 @@ from collections import namedtuple
 import numpy as np
 
 from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, leave, look, wait
+from fastsoftmax.kernels.blocks import Block, add_block
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.descent import Block, add_block
 from fastsoftmax.kernels.gather import (
     ADDRESS,
     COLUMN,

@@ -1,0 +1,347 @@
+"""The only place that says what each command does: arguments in, lines of results out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
+from fastsoftmax.evaluation import formatting, tables
+from fastsoftmax.files import check_output, check_writable
+from fastsoftmax.options import TrainOptions, parse_bytes
+
+if TYPE_CHECKING:
+    from fastsoftmax.model.model import Model
+    from fastsoftmax.training.progress import Progress
+
+Arguments = dict[str, Any]  # by the names that the command line gives them
+
+
+class Talk(Protocol):
+    """How a command speaks to whoever waits for it."""
+
+    is_live: bool
+    signal: int  # that asked to stop, or 0
+
+    def say(self, line: str) -> None:
+        """Say a line that stays."""
+
+    def show(self, line: str) -> None:
+        """Show a line that the next one overwrites, where that is possible."""
+
+
+def train(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Train a model, write it, and return how it went."""
+    given = _options_given(args)
+    options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
+    _check_trained_output(args)
+
+    from fastsoftmax.training.train import train as train_model
+
+    started = time.perf_counter()
+    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    model = train_model(**_what_is_trained_on(args), report=progress, **given)
+    if talk.signal and options.checkpoint:
+        raise StoppedError(
+            f"stopped before its end. The state of the run is kept in {options.checkpoint}: go on"
+            " with --resume.",
+            talk.signal,
+        )
+    _save(model, args["output"])
+    talk.show("")
+    if talk.signal:
+        raise StoppedError(
+            f"stopped before its end. The model as it was then is in {args['output']}.", talk.signal
+        )
+    assert progress.last is not None  # an epoch's end is always reported
+    facts = formatting.training_summary(progress.last, time.perf_counter() - started)
+    return formatting.aligned(
+        [*facts, ("model", args["output"]), ("to repeat", _same_run(args, options))]
+    )
+
+
+def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Train many settings, write the best model, and return how they rank."""
+    given = _options_given(args)
+    _check_trained_output(args)
+    if args["all"] is not None:
+        _make_folder(args["all"])
+
+    from fastsoftmax.training.sweep import sweep as sweep_settings
+
+    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    found = sweep_settings(
+        **_what_is_trained_on(args),
+        report=progress,
+        halve=not args["no_halve"],
+        keep_all=args["all"] is not None,
+        **given,
+    )
+    talk.show("")
+    _save(found.best, args["output"])
+    if args["all"] is not None:
+        for rank, model in enumerate(found.models, start=1):
+            _save(model, os.path.join(args["all"], f"{rank}.safetensors"))
+    if talk.signal:
+        raise StoppedError(
+            f"stopped before its end. The best model as it was then is in {args['output']}.",
+            talk.signal,
+        )
+    if args["json"]:
+        return _as_json({"table": found.table, "model": args["output"]})
+    return [*tables.sweep_table(found.table), *formatting.aligned([("model", args["output"])])]
+
+
+def _options_given(args: Arguments) -> dict[str, Any]:
+    """Return the options of the run that were given."""
+    return {f.name: args[f.name] for f in fields(TrainOptions) if f.name in args}
+
+
+def _check_trained_output(args: Arguments) -> None:
+    """Raise OptionError where the model cannot be written, or would replace what is read."""
+    init = [] if args["init"] is None else [args["init"]]
+    check_output(args["output"], [*args["data"], *(args["validation"] or []), *init])
+
+
+def _make_folder(path: str) -> None:
+    """Make the folder that models are to be written to; raise OptionError where that cannot be."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"the output folder {path} cannot be made: {error.strerror}; give another"
+        ) from None
+    check_writable(os.path.join(path, "1.safetensors"))
+
+
+def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
+    """Return the arguments of `train` and `sweep` that are no options."""
+    from fastsoftmax.model.model import load
+
+    classes, validation, init = args["classes"], args["validation"], args["init"]
+    return {
+        "data": _one_or_all(args["data"]),
+        "target": args["target"],
+        "features": args["features"],
+        "weight": args["weight"],
+        "categorical": args["categorical"],
+        "classes": classes and _typed_classes(classes, args["data"], args["target"]),
+        "validation": validation and _one_or_all(validation),
+        "init": load(init) if init else None,
+    }
+
+
+def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Return how well a model predicts rows whose classes are known."""
+    from fastsoftmax.evaluation.evaluate import evaluate as evaluate_model
+    from fastsoftmax.model.model import load
+
+    report = evaluate_model(
+        load(args["model"]),
+        _one_or_all(args["data"]),
+        args["target"],
+        args["weight"],
+        top_k=args["top_k"],
+    )
+    facts = report.as_dict()
+    if args["json"]:
+        return _as_json(facts)
+    return [*formatting.aligned(formatting.report_facts(facts)), *tables.report_tables(facts)]
+
+
+def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Write a model of the temperature that fits the data, and return what that gains."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.evaluation.calibrate import calibrate as calibrate_model
+    from fastsoftmax.evaluation.evaluate import evaluate as evaluate_model
+    from fastsoftmax.model.model import load
+
+    rows = (_one_or_all(args["data"]), args["target"], args["weight"])
+    before = load(args["model"])
+    after = calibrate_model(before, *rows)
+    reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
+    _save(after, args["output"])
+    facts = formatting.calibration_facts(after.record["temperature"], *reports)
+    return formatting.aligned([*facts, ("model", args["output"])])
+
+
+def predict(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Write a prediction for each row."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.data.open import open_source
+    from fastsoftmax.data.preprocessing import NullPolicy
+    from fastsoftmax.model.model import load
+    from fastsoftmax.model.scoring import write_predictions
+
+    model = load(args["model"])
+    source = open_source(
+        _one_or_all(args["data"]),
+        like=model.columns,
+        like_width=model.n_features,
+        keep=tuple(args["keep"] or ()),
+        null_policy=NullPolicy(model.nulls),
+    )
+    with contextlib.closing(source):
+        rows = write_predictions(
+            model, source, args["output"], proba=args["proba"], top_n=args["top_k"]
+        )
+    if not args["quiet"]:
+        talk.say(f"{rows:,} rows written to {args['output']}")
+        for name, said in formatting.treated_facts(source.treated()):
+            talk.say(f"{name}: {said}")
+    return []
+
+
+def pack(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Rewrite data into the layout that reads fastest, and return what that did."""
+    memory = parse_bytes(args["memory"])
+    check_output(args["output"], args["data"])
+
+    from dataclasses import asdict
+
+    from fastsoftmax.data.pack import pack as pack_data
+
+    done = pack_data(
+        _one_or_all(args["data"]),
+        args["output"],
+        args["target"],
+        features=args["features"],
+        weight=args["weight"],
+        keep=tuple(args["keep"] or ()),
+        dtype=args["dtype"],
+        memory=memory,
+    )
+    facts = asdict(done)
+    return _as_json(facts) if args["json"] else formatting.aligned(formatting.packed_facts(facts))
+
+
+def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Return what is in a model or a data set."""
+    from fastsoftmax.evaluation import describe
+
+    paths, target, top = args["data"], args["target"], args["top"]
+    if not describe.is_model(paths[0]):
+        if top is not None:
+            raise OptionError("top counts the weights of a model; data have none")
+        found = describe.describe_data(_one_or_all(paths), target)
+        return _as_json(found) if args["json"] else formatting.aligned(formatting.data_facts(found))
+    if len(paths) > 1:
+        raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
+    if target is not None:
+        raise OptionError("target counts the classes of data; a model has its own")
+    found = describe.describe_model(paths[0], top)
+    return _as_json(found) if args["json"] else formatting.aligned(formatting.model_facts(found))
+
+
+def warmup(args: Arguments, talk: Talk) -> Iterable[str]:
+    """Compile all kernels, so that later processes need not."""
+    from fastsoftmax.training.warmup import kept_in, warm_up
+
+    folder = kept_in()
+    if folder is None:
+        raise FastsoftmaxError(
+            "machine code cannot be kept: set FASTSOFTMAX_CACHE to a folder that only you can write"
+        )
+    started = time.perf_counter()
+    for name, seconds in warm_up():
+        if not args["quiet"]:
+            talk.say(f"{name}: {seconds:.1f} s")
+    seconds = time.perf_counter() - started
+    return formatting.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
+
+
+class _Told:
+    """Tells of a run as it goes: a live line on a terminal, else a line an epoch."""
+
+    def __init__(self, talk: Talk, silent: bool) -> None:
+        self.talk = talk
+        self.silent = silent
+        self.last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> bool:
+        """Say where the run stands; return whether it is to stop."""
+        self.last = progress
+        if not self.silent:
+            self._tell(progress)
+        return self.talk.signal != 0
+
+    def _tell(self, progress: Progress) -> None:
+        if self.talk.is_live:
+            as_line = formatting.epoch_line if progress.finished else formatting.live_line
+            self.talk.show(as_line(progress))
+        elif progress.finished:
+            self.talk.say(formatting.epoch_line(progress))
+
+
+def _save(model: Model, path: str) -> None:
+    """Write a model, to a second place where the first fails: it may be the work of days."""
+    try:
+        model.save(path)
+    except SaveError as error:
+        second = _second_place(model, path)
+        if second is None:
+            raise
+        raise SaveError(f"{error} The model was saved to {second} instead.") from error
+
+
+def _second_place(model: Model, path: str) -> str | None:
+    """Write a model to a folder of its own among the temporary files; return where, if it can."""
+    import tempfile
+
+    try:
+        # A name that nobody else can have taken, in a folder that nobody else can write.
+        second = os.path.join(tempfile.mkdtemp(prefix="fastsoftmax-"), os.path.basename(path))
+    except OSError:
+        return None
+    try:
+        model.save(second)
+    except SaveError:
+        os.rmdir(os.path.dirname(second))
+        return None
+    return second
+
+
+def _as_json(value: Any) -> list[str]:
+    return [json.dumps(value, allow_nan=False)]
+
+
+def _one_or_all(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
+    """Return classes in the type of the target: on the command line all are words."""
+    from fastsoftmax.data.outline import outline
+
+    kind = dict(outline(data).columns).get(target, "")
+    if "string" in kind:
+        return list(words)
+    if "bool" in kind:
+        truth = {"true": True, "false": False}
+        return [truth.get(word.lower(), word) for word in words]
+    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+
+
+def _same_run(args: Arguments, options: TrainOptions) -> str:
+    """Return the line that repeats the run."""
+    words = ["fastsoftmax", "train", *args["data"], "--target", args["target"]]
+    for name in ("features", "weight", "categorical", "classes", "init"):
+        value = args[name]
+        if value is not None:
+            words += [f"--{name}", value if isinstance(value, str) else _comma_list(value)]
+    for path in args["validation"] or []:
+        words += ["--validation", path]
+    return shlex.join([*words, "-o", args["output"], *shlex.split(options.command_line())])
+
+
+def _comma_list(names: list[str]) -> str:
+    return ",".join(f'"{name}"' if "," in name else name for name in names)

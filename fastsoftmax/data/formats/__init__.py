@@ -1,0 +1,1 @@
+"""Files and streams as record batches, and record batches as files."""

@@ -1,0 +1,264 @@
+"""The only place that keeps decoded rows: in memory, or in an Arrow IPC file that we own.
+
+The file is what later epochs read in place of the source. A private one has no name, so that it is
+gone when the run is, however that ends. A named one is there for further runs; its name tells what
+it holds, and it gets that name once it is whole. Each batch carries a checksum of its buffers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastsoftmax.data.source import Chunk
+from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.checksum import checksum
+from fastsoftmax.kernels.parts import categories_of, codes_dtype, is_row_major
+from fastsoftmax.kernels.transpose import copy_matrix
+
+logger = logging.getLogger("fastsoftmax")
+
+VERSION = 1
+LABELS, WEIGHTS, HELD = "labels", "weights", "held"
+
+
+class Cache(ABC):
+    """Chunks by their piece: added once, then read again and again."""
+
+    @abstractmethod
+    def add(self, chunk: Chunk) -> None:
+        """Keep a copy of a chunk; raise OSError where there is no room."""
+
+    @abstractmethod
+    def seal(self) -> None:
+        """End the adding: all chunks are there."""
+
+    @abstractmethod
+    def read(self, piece: int) -> Iterator[Chunk]:
+        """Yield the chunks of a piece, each good until the next one is asked for."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the cache holds."""
+
+
+def by_row(part: np.ndarray) -> np.ndarray:
+    """Return a matrix whose rows are contiguous: this one, or a copy."""
+    if is_row_major(part):
+        return part
+    rows = np.empty(part.shape, part.dtype)
+    copy_matrix(rows, part)
+    return rows
+
+
+class MemoryCache(Cache):
+    """Rows kept in memory."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, list[Chunk]] = {}
+
+    def add(self, chunk: Chunk) -> None:
+        """Keep a copy of a chunk."""
+        parts = tuple(np.empty(part.shape, part.dtype) for part in chunk.parts)
+        for mine, part in zip(parts, chunk.parts, strict=True):
+            copy_matrix(mine, part)
+        labels, weights = (None if a is None else a.copy() for a in (chunk.labels, chunk.weights))
+        kept = Chunk(parts, labels, weights, chunk.piece, chunk.start, held=chunk.held)
+        self._chunks.setdefault(chunk.piece, []).append(kept)
+
+    def seal(self) -> None:
+        """Do nothing."""
+
+    def read(self, piece: int) -> Iterator[Chunk]:
+        """Yield the chunks of a piece."""
+        yield from self._chunks.get(piece, ())
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._chunks.clear()
+
+
+def digest_of(facts: object) -> str:
+    """Return a digest of what a named file holds, the same for the same data and order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class DiskCache(Cache):
+    """Rows kept in a file."""
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        """Keep rows in a file in `folder`: one called `name` once it is sealed, or one of no name.
+
+        A whole file of this name is used as it is. Raises OSError where none can be made.
+        """
+        self._path = None if name is None else folder / name
+        self._batches: dict[int, list[int]] = {}
+        self._writer: pa.RecordBatchFileWriter | None = None
+        self._mapped: _Mapped | None = None
+        self._written = 0
+        self._temporary: str | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._path is not None and self._path.exists() and self._has_found_whole(self._path):
+            return
+        self._descriptor, temporary = tempfile.mkstemp(prefix="fastsoftmax-", dir=folder)
+        if self._path is None:
+            os.unlink(temporary)
+        else:
+            self._temporary = temporary
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all rows are there."""
+        return self._mapped is not None
+
+    def add(self, chunk: Chunk) -> None:
+        """Write a chunk to the file."""
+        names = [f"part{i}" for i in range(len(chunk.parts))]
+        rows = [by_row(part) for part in chunk.parts]
+        columns = [_as_bytes(part) for part in rows]
+        for name, values in _beside(chunk):
+            names.append(name)
+            columns.append(pa.array(values))
+        batch = pa.RecordBatch.from_arrays(columns, names)
+        if self._writer is None:
+            dtypes = json.dumps([_described(part.dtype) for part in chunk.parts])
+            schema = batch.schema.with_metadata({"dtypes": dtypes, "version": str(VERSION)})
+            # By descriptor: the file may have no name.
+            self._sink = pa.OSFile(f"/dev/fd/{self._descriptor}", "wb")
+            self._writer = pa.ipc.new_file(self._sink, schema)
+        sums = [checksum(values) for values in (*rows, *(v for _, v in _beside(chunk)))]
+        facts = {"piece": chunk.piece, "start": chunk.start, "checksums": sums}
+        self._writer.write_batch(batch, custom_metadata={"facts": json.dumps(facts)})
+        self._batches.setdefault(chunk.piece, []).append(self._written)
+        self._written += 1
+
+    def seal(self) -> None:
+        """Write the file's end, give it its name, and map it."""
+        assert self._writer is not None  # an epoch has rows
+        self._writer.close()
+        self._sink.close()
+        if self._temporary is not None and self._path is not None:
+            os.fsync(self._descriptor)
+            os.replace(self._temporary, self._path)
+            self._temporary = None
+        self._map()
+
+    def read(self, piece: int) -> Iterator[Chunk]:
+        """Yield the chunks of a piece, pointing into the mapped file."""
+        assert self._mapped is not None  # sealed before it is read
+        for batch in self._batches.get(piece, ()):
+            yield self._mapped.chunk(batch)
+            self._mapped.let_go()
+
+    def close(self) -> None:
+        """Give back the file; one that was not sealed is removed."""
+        if self._descriptor < 0:
+            return
+        self._mapped = self._writer = None
+        if self._temporary is not None:
+            os.unlink(self._temporary)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _has_found_whole(self, path: Path) -> bool:
+        """Open and map a file of an earlier run; say so where it is damaged."""
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._map()
+            assert self._mapped is not None
+            self._batches = self._mapped.batches()
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            logger.warning("%s is no whole cache file (%s): it is made anew", path, error)
+            os.close(self._descriptor)
+            self._mapped = None
+            return False
+        return True
+
+    def _map(self) -> None:
+        self._mapped = _Mapped(self._descriptor, str(self._path or "the private cache file"))
+
+
+def _beside(chunk: Chunk) -> list[tuple[str, np.ndarray]]:
+    """Return what stands beside a chunk's features, by name."""
+    held = None if chunk.held is None else chunk.held.view(np.uint8)
+    named = ((LABELS, chunk.labels), (WEIGHTS, chunk.weights), (HELD, held))
+    return [(name, values) for name, values in named if values is not None]
+
+
+def _described(dtype: np.dtype) -> tuple[str, int | None]:
+    return dtype.name, categories_of(dtype)
+
+
+def _dtype_of(name: str, categories: int | None) -> np.dtype:
+    return np.dtype(name) if categories is None else codes_dtype(categories)
+
+
+def _as_bytes(part: np.ndarray) -> pa.Array:
+    """Return rows as values of one Arrow array, uncopied."""
+    kind = pa.binary(part.shape[1] * part.itemsize)
+    return pa.Array.from_buffers(kind, len(part), [None, pa.py_buffer(np.ascontiguousarray(part))])
+
+
+class _Mapped:
+    """A sealed file, mapped into memory, of which no page stays longer than it is used."""
+
+    def __init__(self, descriptor: int, origin: str) -> None:
+        self._origin = origin
+        self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        self._reader = pa.ipc.open_file(pa.py_buffer(self._map))
+        metadata = self._reader.schema.metadata or {}
+        if metadata.get(b"version") != str(VERSION).encode():
+            raise ValueError("it is of another version")
+        self._dtypes = [_dtype_of(*told) for told in json.loads(metadata[b"dtypes"])]
+
+    def batches(self) -> dict[int, list[int]]:
+        """Return the numbers of the batches of each piece."""
+        found: dict[int, list[int]] = {}
+        for number in range(self._reader.num_record_batches):
+            facts = self._get(number)[1]
+            found.setdefault(facts["piece"], []).append(number)
+        return found
+
+    def chunk(self, number: int) -> Chunk:
+        """Return batch `number`, checked against its checksums."""
+        batch, facts = self._get(number)
+        count = len(self._dtypes)
+        parts = tuple(map(_rows_of, batch.columns[:count], self._dtypes))
+        named = zip(batch.schema.names[count:], batch.columns[count:], strict=True)
+        beside = {name: values.to_numpy() for name, values in named}
+        if [checksum(values) for values in (*parts, *beside.values())] != facts["checksums"]:
+            raise DataError(
+                f"{self._origin}: batch {number} is not what was written. Check the disk, or train"
+                " with cache=off."
+            )
+        held = beside[HELD].view(np.bool_) if HELD in beside else None
+        labels, weights = beside.get(LABELS), beside.get(WEIGHTS)
+        return Chunk(parts, labels, weights, facts["piece"], facts["start"], held=held)
+
+    def let_go(self) -> None:
+        """Drop the pages that are in memory: the system's own cache of the file keeps them."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _get(self, number: int) -> tuple[pa.RecordBatch, dict[str, Any]]:
+        batch, metadata = self._reader.get_batch_with_custom_metadata(number)
+        return batch, json.loads(metadata[b"facts"])
+
+
+def _rows_of(column: pa.Array, dtype: np.dtype) -> np.ndarray:
+    """Return an array of bytes as rows of numbers, uncopied."""
+    flat = np.frombuffer(column.buffers()[1], dtype)
+    width = column.type.byte_width // dtype.itemsize
+    first = column.offset * width
+    return flat[first : first + len(column) * width].reshape(len(column), width)

@@ -1,0 +1,154 @@
+"""The only place that learns of feature columns before training: categories, means, nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from fastsoftmax.data.columns import Feature
+from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
+from fastsoftmax.data.label_stats import Discovery
+from fastsoftmax.data.layouts import is_vector
+from fastsoftmax.data.values import Where, plain_values
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import Classes, sorted_values
+
+
+@dataclass(frozen=True)
+class NullPolicy:
+    """What becomes of values that are no numbers.
+
+    nulls: error, zero, mean or drop. indicators: whether one more feature tells which rows were
+    null, of each column that has nulls in training. most: of categories that a column may have.
+    """
+
+    nulls: str = "error"
+    indicators: bool = False
+    most: int = 1000
+
+    def must_learn(self, features: Iterable[Feature]) -> bool:
+        """Return whether something must be known of the columns before they can be decoded."""
+        means = self.nulls == "mean" or (self.indicators and self.nulls != "error")
+        return means or any(feature.column.categories is not None for feature in features)
+
+
+NOTHING = NullPolicy()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from: a record batch, which of its rows count, and where they stand."""
+
+    batch: pa.RecordBatch
+    trained: np.ndarray
+    where: Where
+
+
+def survey(
+    rows: Iterable[Rows], features: tuple[Feature, ...], null_policy: NullPolicy
+) -> tuple[Feature, ...]:
+    """Read all rows once; return the features with what was learnt in their columns."""
+    learners = [
+        _Categories(feature, null_policy)
+        if feature.column.categories is not None
+        else _Numbers(feature, null_policy)
+        for feature in features
+    ]
+    for some in rows:
+        for learner in learners:
+            learner.add(some)
+    return tuple(learner.learnt() for learner in learners)
+
+
+class _Learner:
+    """What is learnt of a column."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        self.feature, self.null_policy = feature, null_policy
+        self.nulls = 0
+
+    def add(self, rows: Rows) -> None:
+        """Take in rows."""
+        refuse_other_lengths(rows.batch, self.feature, rows.where)
+        array = rows.batch.column(self.feature.column.name)
+        if array.null_count or is_vector(array.type):
+            self.nulls += int(nulls_of(array, self.feature.width)[rows.trained].sum())
+        self.look(array, rows)
+
+    def look(self, array: pa.Array, rows: Rows) -> None:
+        """Take in a column's values."""
+        raise NotImplementedError
+
+    def learnt(self) -> Feature:
+        """Return the feature as it will be."""
+        indicator = self.null_policy.indicators and self.nulls > 0
+        return replace(self.feature, column=replace(self.feature.column, indicator=indicator))
+
+
+class _Categories(_Learner):
+    """The values that a column has in rows that are trained on."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        self._discovery = Discovery()
+
+    def look(self, array: pa.Array, rows: Rows) -> None:
+        name = self.feature.column.name
+        whole = array.is_valid().to_numpy(zero_copy_only=False) & rows.trained
+        there = np.flatnonzero(whole)
+        if there.size:
+            values = plain_values(array.filter(pa.array(whole)))
+            self._discovery(values, f'column "{name}"', lambda row: rows.where(int(there[row])))
+        if len(self._discovery) > self.null_policy.most:
+            raise DataError(
+                f'column "{name}" has more than {self.null_policy.most:,} categories: leave it out,'
+                " or raise max_categories="
+            )
+
+    def learnt(self) -> Feature:
+        feature = super().learnt()
+        kind, values = self._discovery.values()
+        if not values:
+            raise DataError(f'column "{feature.column.name}" is null in all rows: leave it out.')
+        categories = Classes(kind, sorted_values(kind, values))
+        return replace(feature, column=replace(feature.column, categories=categories))
+
+
+class _Numbers(_Learner):
+    """The mean of each of a column's numbers that is not null."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        self._sums = np.zeros(feature.width)
+        self._counts = np.zeros(feature.width, np.int64)
+
+    def look(self, array: pa.Array, rows: Rows) -> None:
+        if self.null_policy.nulls != "mean":
+            return
+        width = self.feature.width
+        values, there = np.zeros((len(array), width)), np.zeros((len(array), width), np.bool_)
+        whole = ~np.asarray(array.is_null().to_numpy(zero_copy_only=False))
+        items = items_of(array) if is_vector(array.type) else plain_values(array.drop_null())
+        values[whole] = filled(items, self.feature, 0.0).astype(np.float64).reshape(-1, width)
+        there[whole] = items.is_valid().to_numpy(zero_copy_only=False).reshape(-1, width)
+        there &= rows.trained[:, None] & np.isfinite(values)
+        # One after the other, so that sums do not depend on how a reader cuts its batches.
+        values = np.where(there, values, 0.0)
+        self._sums = np.add.accumulate(np.vstack([self._sums, values]), axis=0)[-1]
+        self._counts += there.sum(axis=0)
+
+    def learnt(self) -> Feature:
+        feature = super().learnt()
+        if self.null_policy.nulls != "mean":
+            return feature
+        if not self._counts.all():
+            j = int(self._counts.argmin())
+            raise DataError(
+                f'column "{feature.column.feature_names[j]}" is null in all rows, so that it has no'
+                " mean: leave it out, or use nulls=zero."
+            )
+        fill = tuple((self._sums / self._counts).tolist())
+        return replace(feature, column=replace(feature.column, fill=fill))

@@ -1,0 +1,125 @@
+"""The only place where a model is judged by rows whose classes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastsoftmax.data.open import open_source
+from fastsoftmax.data.preprocessing import NullPolicy
+from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.evaluation.metrics import Calibration, Confusion, ranks
+from fastsoftmax.evaluation.report import Report
+from fastsoftmax.model.model import Model
+from fastsoftmax.model.scoring import scored
+
+if TYPE_CHECKING:
+    from fastsoftmax.data.source import Source
+
+TOP_K = 5  # where there are more classes than that
+
+
+def evaluate(
+    model: Model, data: Any, target: Any = None, weight: Any = None, *, top_k: int | None = None
+) -> Report:
+    """Return the Report of `model` on `data`, read once.
+
+    target: the column, or an array, of the true classes; by default the column that the model was
+    trained on. weight: a column, or an array, of sample weights. top_k: for top_k_accuracy; by
+    default 5 where there are more classes.
+    """
+    K = len(model.classes_)
+    if top_k is not None and not 1 <= top_k <= K:
+        raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k}")
+    top_k = TOP_K if top_k is None and K > TOP_K else top_k
+    totals = _Totals(K, _prior_losses(model), top_k)
+    source = open_judged(model, data, target, weight)
+    try:
+        for z, y, w in judged(model, source):
+            totals.add(z, y, w)
+    finally:
+        source.close()
+    if totals.rows == 0:
+        raise nothing_judged()
+    return totals.report(model.classes_.values, source.treated())
+
+
+def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
+    """Open data whose classes are known, as `evaluate` takes them."""
+    target = model.record.get("target") if target is None else target
+    if target is None:
+        raise OptionError("target must be given: the model was trained on an array of classes")
+    return open_source(
+        data, target, weight=weight, like=model.columns, like_width=model.n_features,
+        null_policy=NullPolicy(model.nulls),
+    )  # fmt: skip
+
+
+def judged(model: Model, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield float64 logits (n, K), classes (n,) and weights (n,) of the rows of positive weight."""
+    for scores in scored(model, source, model.classes_):
+        labels, weights = scores.chunk.labels, scores.chunk.weights
+        assert labels is not None  # asked for by passing the classes
+        w = np.ones(len(scores.logits)) if weights is None else weights[scores.span]
+        counted = w > 0
+        yield scores.logits[counted].astype(np.float64), labels[scores.span][counted], w[counted]
+
+
+def nothing_judged() -> DataError:
+    """Return the error for data without a row that counts."""
+    return DataError("the data hold no row of positive weight; there is nothing to evaluate.")
+
+
+def _prior_losses(model: Model) -> np.ndarray | None:
+    """Return the loss (K,) of predicting the training frequencies, for a row of each class."""
+    prior = model.record.get("prior")
+    if prior is None:
+        return None
+    with np.errstate(divide="ignore"):  # a class that no row had costs an infinite loss
+        return -np.log(np.array(prior, dtype=np.float64))
+
+
+class _Totals:
+    """Weighted sums over rows, in float64."""
+
+    def __init__(self, K: int, prior_losses: np.ndarray | None, top_k: int | None) -> None:
+        self.prior_losses, self.top_k = prior_losses, top_k
+        self.rows = 0
+        self.weight = self.loss = self.hits = self.top_hits = self.prior_loss = 0.0
+        self.confusion, self.calibration = Confusion(K), Calibration()
+
+    def add(self, z: np.ndarray, y: np.ndarray, w: np.ndarray) -> None:
+        """Add rows with logits z (n, K), classes y (n,) and weights w (n,)."""
+        t, guess = np.arange(len(y)), z.argmax(axis=1)
+        hit, largest = guess == y, z[t, guess]
+        sums = np.exp(z - largest[:, None]).sum(axis=1)  # the largest of the terms is 1
+        self.rows += len(y)
+        self.weight += float(w.sum())
+        self.loss += float(w @ (largest + np.log(sums) - z[t, y]))
+        self.hits += float(w @ hit)
+        self.confusion.add(y, guess, w)
+        self.calibration.add(1 / sums, hit, w)
+        if self.top_k is not None:
+            self.top_hits += float(w @ (ranks(z, y) < self.top_k))
+        if self.prior_losses is not None:
+            self.prior_loss += float(w @ self.prior_losses[y])
+
+    def report(self, labels: tuple[Any, ...], treated: dict[str, int]) -> Report:
+        """Return the means."""
+        return Report(
+            rows=self.rows,
+            log_loss=self.loss / self.weight,
+            accuracy=self.hits / self.weight,
+            log_loss_prior=None if self.prior_losses is None else self.prior_loss / self.weight,
+            macro_f1=self.confusion.macro_f1(),
+            weighted_f1=self.confusion.weighted_f1(),
+            top_k=self.top_k,
+            top_k_accuracy=None if self.top_k is None else self.top_hits / self.weight,
+            calibration_error=self.calibration.error(),
+            reliability=self.calibration.bins(),
+            per_class=self.confusion.scores(labels),
+            confusion=self.confusion.table,
+            treated=treated,
+        )

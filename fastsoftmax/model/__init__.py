@@ -1,0 +1,1 @@
+"""A trained model: its values, its file, its predictions. Compiles nothing."""

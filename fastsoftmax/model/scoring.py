@@ -1,0 +1,275 @@
+"""The only place where a model meets rows: logits, classes and probabilities, streaming.
+
+NumPy alone does the work, in blocks of bounded size: nothing compiles, so one row takes no time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.parts import categories_of, is_wide, part_width
+from fastsoftmax.model.model import Model
+
+if TYPE_CHECKING:
+    from fastsoftmax.data.source import Chunk, Source
+    from fastsoftmax.labels import Classes
+
+# A block of rows and its logits stay in the cache of one core.
+BLOCK_BYTES = 2**21
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The logits (rows, K), in the model's dtype, of the rows of `chunk` from row `start`."""
+
+    chunk: Chunk
+    start: int
+    logits: np.ndarray
+
+    @property
+    def span(self) -> slice:
+        """The rows of the chunk that the logits are of."""
+        return slice(self.start, self.start + len(self.logits))
+
+    @property
+    def dropped(self) -> np.ndarray | None:
+        """Which of the rows have no prediction, for a null among their features."""
+        return None if self.chunk.dropped is None else self.chunk.dropped[self.span]
+
+
+def decision(model: Model, data: Any) -> np.ndarray:
+    """Return the logits (n, K) of the rows of `data`."""
+    return _collect(model, data, lambda z: z)
+
+
+def predict(model: Model, data: Any) -> np.ndarray:
+    """Return the most probable class (n,) of each row; of equal ones the first."""
+    classes = model.classes
+    return _collect(model, data, lambda z: classes[z.argmax(axis=1)])
+
+
+def probabilities(model: Model, data: Any) -> np.ndarray:
+    """Return the probabilities (n, K) of the rows of `data`."""
+    return _collect(model, data, softmax)
+
+
+def log_probabilities(model: Model, data: Any) -> np.ndarray:
+    """Return the logarithms of the probabilities (n, K)."""
+    return _collect(model, data, lambda z: z - log_sum_exp(z)[:, None])
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Return exp(z) / sum(exp(z)) along the rows of z (n, K)."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    e /= e.sum(axis=1, keepdims=True)
+    return e
+
+
+def log_sum_exp(z: np.ndarray) -> np.ndarray:
+    """Return log(sum(exp(z))) along the rows of z (n, K)."""
+    largest = z.max(axis=1)
+    return largest + np.log(np.exp(z - largest[:, None]).sum(axis=1))
+
+
+def scored(model: Model, source: Source, classes: Classes | None = None) -> Iterator[Scores]:
+    """Yield the logits of all rows of `source` in order, a bounded block at a time.
+
+    `classes` are those to encode the labels against; None leaves labels and weights out.
+    """
+    for chunk in source.chunks(classes):
+
+        def place(row: int, chunk: Chunk = chunk) -> str:
+            return source.place(chunk.piece, chunk.start + row)
+
+        for start, logits in _logits(model, chunk.parts, place):
+            yield Scores(chunk, start, logits)
+
+
+def _collect(model: Model, data: Any, finish: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return what `finish` makes of the logits of all rows."""
+    matrix = _as_matrix(data)
+    if matrix is not None:
+        _check_matrix(matrix, model)
+        blocks = _logits(model, (matrix,), lambda row: f"row {row}")
+        return _stack((finish(z) for _, z in blocks), len(matrix))
+    # Opening a Source costs the import of pyarrow, which a matrix does not need.
+    from fastsoftmax.data.open import open_source
+    from fastsoftmax.data.preprocessing import NullPolicy
+
+    source = open_source(
+        data, like=model.columns, like_width=model.n_features, null_policy=NullPolicy(model.nulls)
+    )
+    try:
+        results = (_without_dropped(finish(s.logits), s, source) for s in scored(model, source))
+        return _stack(results, source.rows)
+    finally:
+        source.close()
+
+
+def _without_dropped(block: np.ndarray, scores: Scores, source: Source) -> np.ndarray:
+    """Return results of which those of dropped rows are NaN; classes cannot be."""
+    dropped = scores.dropped
+    if dropped is None or not dropped.any():
+        return block
+    if block.dtype.kind != "f" or block.ndim == 1:
+        row = scores.start + int(dropped.argmax())
+        raise DataError(
+            f"{source.place(scores.chunk.piece, scores.chunk.start + row)}: a feature is null, and"
+            " the model drops such rows: leave them out, or use predict_proba, which gives NaN."
+        )
+    block[dropped] = np.nan
+    return block
+
+
+def _stack(blocks: Iterable[np.ndarray], rows: int | None) -> np.ndarray:
+    """Return the blocks one below the other; where `rows` is known, without holding them twice."""
+    if rows is None:
+        return np.concatenate(list(blocks))
+    whole, filled = None, 0
+    for block in blocks:
+        if whole is None:
+            whole = np.empty((rows, *block.shape[1:]), block.dtype)
+        whole[filled : filled + len(block)] = block
+        filled += len(block)
+    if whole is None or filled != rows:
+        raise DataError(f"the data held {filled} rows where {rows} were announced.")
+    return whole
+
+
+def _as_matrix(data: Any) -> np.ndarray | None:
+    """Return data that are an array, or nested lists of numbers, as an array; None for others."""
+    if isinstance(data, np.ndarray):
+        return data
+    is_rows = isinstance(data, list | tuple) and len(data) > 0
+    if is_rows and not isinstance(data[0], str | os.PathLike):
+        try:
+            return np.asarray(data)
+        except ValueError:
+            raise DataError("the rows given are not all of the same length.") from None
+    return None
+
+
+def _check_matrix(matrix: np.ndarray, model: Model) -> None:
+    if isinstance(matrix, np.ma.MaskedArray):
+        raise DataError("a masked array holds values that are not there; fill or drop them.")
+    if matrix.ndim != 2:
+        raise DataError(
+            f"the features must be a matrix (rows, features), got the shape {matrix.shape}; "
+            "a single row x is x[None, :]."
+        )
+    if matrix.shape[1] != model.n_features:
+        raise DataError(
+            f"the model has {model.n_features} features, the data have {matrix.shape[1]}."
+        )
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"the features must be numbers, got an array of {matrix.dtype}.")
+
+
+def _logits(
+    model: Model, parts: tuple[np.ndarray, ...], place: Callable[[int], str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield first row and logits z = W x + b of each block of the rows in `parts`."""
+    rows = len(parts[0])
+    K, d = model.weights.shape
+    step = max(1, BLOCK_BYTES // ((d + K) * model.dtype.itemsize))
+    block = np.empty((min(step, rows), d), model.dtype)
+    for start in range(0, max(rows, 1), step):
+        X = block[: min(step, rows - start)]
+        _cast_rows(model, parts, start, X)
+        if not np.isfinite(X).all():
+            raise _describe_non_finite(model, parts, start, X, place)
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = X @ model.weights.T
+            z += model.bias
+        if not np.isfinite(z).all():
+            row = start + int(np.isfinite(z).all(axis=1).argmin())
+            raise DataError(f"{place(row)}: the features are so large that {_too_large(model)}")
+        yield start, z
+
+
+def _cast_rows(model: Model, parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
+    """Fill X with rows from `start`, part by part, in the dtype of X, as in training."""
+    column, conditioning = 0, model.conditioning
+    for part in parts:
+        width, some = part_width(part), part[start : start + len(X)]
+        here = slice(column, column + width)
+        column += width
+        is_code = categories_of(part.dtype) is not None
+        # What does not fit becomes infinite or NaN, and is found then.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if is_code:
+                X[:, here] = some == np.arange(width)
+            elif conditioning is not None and is_wide(part.dtype):
+                wide = (some.astype(np.float64) - conditioning.centre[here]) * conditioning.scale[
+                    here
+                ]
+                np.copyto(X[:, here], wide, casting="unsafe")
+                continue
+            else:
+                np.copyto(X[:, here], some, casting="unsafe")
+            if conditioning is not None:
+                X[:, here] -= conditioning.centre[here].astype(X.dtype)
+                X[:, here] *= conditioning.scale[here].astype(X.dtype)
+
+
+def _describe_non_finite(
+    model: Model,
+    parts: tuple[np.ndarray, ...],
+    start: int,
+    X: np.ndarray,
+    place: Callable[[int], str],
+) -> DataError:
+    """Return the error that names the first value that is not finite."""
+    row, column = (int(i) for i in np.argwhere(~np.isfinite(X))[0])
+    value = _value(parts, start + row, column)
+    names = model.feature_names
+    where = f"{place(start + row)}: " + (
+        f'column "{names[column]}"' if names else f"feature {column}"
+    )
+    if np.isnan(value):
+        return DataError(f"{where} is NaN. Drop the row, or fill the value as in training.")
+    if np.isinf(value):
+        return DataError(f"{where} is infinite. Drop the row, or fill the value as in training.")
+    return DataError(f"{where} is {value:g}, which does not fit {model.dtype}, the model's dtype.")
+
+
+def _value(parts: tuple[np.ndarray, ...], row: int, column: int) -> Any:
+    for part in parts:
+        if column < part_width(part):
+            is_code = categories_of(part.dtype) is not None
+            return float(part[row, 0] == column) if is_code else part[row, column]
+        column -= part_width(part)
+    raise IndexError(column)
+
+
+def _too_large(model: Model) -> str:
+    return f"the logits do not fit {model.dtype}. Check them, or scale them before training."
+
+
+def write_predictions(
+    model: Model,
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    proba: bool = False,
+    top_n: int | None = None,
+) -> int:
+    """Write a prediction for each row of `source` to a Parquet or Arrow file; return the rows.
+
+    A file in which anything is missing never stands at `path`.
+    """
+    from fastsoftmax.data.formats.sink import open_sink
+
+    with open_sink(path, model.classes_, proba=proba, top_n=top_n) as sink:
+        for scores in scored(model, source):
+            kept = scores.chunk.kept
+            if kept is not None:
+                kept = kept.slice(scores.start, len(scores.logits))
+            sink.append(softmax(scores.logits), kept, scores.dropped)
+    return sink.rows

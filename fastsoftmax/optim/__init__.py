@@ -1,0 +1,1 @@
+"""What changes weights: update rules, full gradients, their states. Numbers, no decisions."""

@@ -1,0 +1,76 @@
+"""The only place that measures columns: means, deviations, and how far their values reach."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax.kernels.gather import Affine, part_table
+from fastsoftmax.kernels.measure import add_moments
+from fastsoftmax.kernels.parts import is_wide, part_width
+from fastsoftmax.kernels.workspace import aligned, padded
+from fastsoftmax.model.scaling import Moments, Scaling
+
+# Below this share of the largest magnitude a spread is rounding, and the column a constant.
+CONSTANT = 1e-12
+FIRST_ROWS = 256  # on which the first guess of centre and scale is made
+BLOCK = 16
+
+
+class Gauge:
+    """Sums over rows of d features, from which their Moments follow.
+
+    Numbers are brought near 1 by a first guess from a few rows, so that no finite one overflows
+    and none loses its digits to a mean that is far away.
+    """
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self.total = 0.0
+        self.finite = True
+        self._sums, self._squares = np.zeros(d), np.zeros(d)
+        self._low, self._high = np.full(d, np.inf), np.full(d, -np.inf)
+        self._X = aligned((BLOCK, padded(d, np.dtype(np.float64))), np.dtype(np.float64))
+        self._guess: Scaling | None = None
+        self._affine: Affine | None = None
+
+    def add(self, parts: tuple[np.ndarray, ...], order: np.ndarray, weight: np.ndarray) -> None:
+        """Add rows; those of weight 0 do not count."""
+        if self._affine is None:
+            self._begin(parts, order[weight > 0][:FIRST_ROWS])
+        table = part_table(parts, affine=self._affine)
+        state = (self._sums, self._squares, self._low, self._high)
+        self.finite &= bool(add_moments(*state, self._X, order, weight, table))
+        self.total += float(weight.sum())
+
+    def moments(self) -> Moments:
+        """Return the moments of the rows added so far, in the units of the features."""
+        assert self._guess is not None
+        unit = 1.0 / self._guess.scale
+        mean = self._sums / self.total
+        reach = np.maximum(self._high - mean, mean - self._low)
+        variance = np.maximum(self._squares / self.total - mean * mean, 0.0)
+        deviation = np.sqrt(variance)
+        size = np.maximum(np.abs(self._guess.centre * self._guess.scale + mean), 1e-300)
+        constant = (self._high <= self._low) | (reach <= CONSTANT * size)
+        deviation[constant] = reach[constant] = 0.0
+        return Moments(self._guess.centre + mean * unit, deviation * unit, reach * unit)
+
+    def _begin(self, parts: tuple[np.ndarray, ...], order: np.ndarray) -> None:
+        """Guess a centre and a scale from some rows: the middle and half the range."""
+        low, high = np.full(self.d, np.inf), np.full(self.d, -np.inf)
+        sums = np.zeros(self.d)
+        add_moments(
+            sums, sums.copy(), low, high, self._X, order, np.ones(len(order)), part_table(parts)
+        )
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            low, high = np.zeros(self.d), np.zeros(self.d)  # what is odd is found by the sums
+        centre = low / 2 + high / 2
+        spread = np.maximum(high / 2 - low / 2, CONSTANT * np.abs(centre))
+        spread = np.where(spread > 0, spread, 1.0)
+        self._guess = Scaling(centre, 1.0 / spread)
+        self._affine = Affine(self._guess.centre, self._guess.scale, np.dtype(np.float64))
+
+
+def wide_columns(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return which columns (d,) have numbers of more digits than a float32 holds."""
+    return np.concatenate([np.full(part_width(part), is_wide(part.dtype)) for part in parts])

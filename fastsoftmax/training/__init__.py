@@ -1,0 +1,1 @@
+"""A run: what it decides, from the first look at the data to the model."""

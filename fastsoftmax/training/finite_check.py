@@ -1,0 +1,52 @@
+"""The only place that finds the value that training cannot use, and names where it stands."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastsoftmax.data.loading.shuffle_buffer import Window
+from fastsoftmax.errors import DataError
+from fastsoftmax.kernels.parts import categories_of, part_width
+
+LARGEST_RATIO = 1e8  # of what the dtype holds, to the largest square of a norm
+
+
+def check_features(window: Window, order: np.ndarray, dtype: np.dtype) -> None:
+    """Raise DataError naming the first feature among rows that is not finite once cast."""
+    names = window.source.feature_names
+    for row in order:
+        column = 0
+        for part in window.parts:
+            if categories_of(part.dtype) is not None:
+                column += part_width(part)
+                continue
+            with np.errstate(over="ignore"):
+                cast = part[row].astype(dtype)
+            odd = np.flatnonzero(~np.isfinite(cast))
+            if len(odd):
+                j = column + int(odd[0])
+                name = f'column "{names[j]}"' if names else f"feature {j}"
+                raise DataError(
+                    f"{window.place(int(row))}: {name} is {part[row][odd[0]]}"
+                    + _remedy(float(part[row][odd[0]]), dtype)
+                )
+            column += part.shape[1]
+
+
+def refuse_too_large(window: Window, order: np.ndarray, norms: np.ndarray, dtype: np.dtype) -> None:
+    """Raise DataError at the first row whose products with others cannot be computed."""
+    odd = np.flatnonzero(norms > np.finfo(dtype).max / LARGEST_RATIO)
+    if odd.size:
+        raise DataError(
+            f"{window.place(int(order[odd[0]]))}: the features are so large (norm"
+            f" {math.sqrt(norms[odd[0]]):.3g}) that their products do not fit"
+            f" {dtype}: check them, scale them, or train with dtype=float64."
+        )
+
+
+def _remedy(value: float, dtype: np.dtype) -> str:
+    if math.isfinite(value):
+        return f", too large for {dtype}: scale it, or train with dtype=float64."
+    return ". Drop the row, or fill the value before training."

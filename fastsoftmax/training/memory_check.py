@@ -1,0 +1,59 @@
+"""The only place that foresees what a run's weights take in memory, and refuses what cannot fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastsoftmax.errors import OptionError
+from fastsoftmax.optim.lbfgs import HISTORY
+from fastsoftmax.options import TrainOptions
+
+MEMINFO = Path("/proc/meminfo")
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def bytes_per_weight(options: TrainOptions) -> int:
+    """Return the bytes that training holds for each weight."""
+    itemsize = np.dtype(options.dtype).itemsize
+    if options.solver == "lbfgs":  # pairs of steps and gradient changes, and a few more in float64
+        return itemsize + 8 * (2 * HISTORY + 12)
+    average = itemsize + 8 if options.average else 0
+    return itemsize * (1 + options.adaptive + (options.batch_size > 1)) + average
+
+
+def available_bytes() -> int | None:
+    """Return the memory that this process may still take; None where nobody says."""
+    found = []
+    try:
+        lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        try:
+            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        except (OSError, ValueError):
+            return None
+    for name in LIMITS:
+        try:
+            found.append(int(Path(name).read_text()))
+        except (OSError, ValueError):  # there is no limit, or none of this kind
+            continue
+    return min(found)
+
+
+def refuse_what_does_not_fit(K: int, d: int, settings: Sequence[TrainOptions]) -> None:
+    """Raise OptionError where weights (K, d) of these settings cannot fit the memory there is."""
+    each = sum(map(bytes_per_weight, settings))
+    needed, available = each * K * d, available_bytes()
+    if available is None or needed <= available:
+        return
+    raise OptionError(
+        f"{K:,} classes and {d:,} features make {K * d:,} weights, which take"
+        f" {needed / 1e9:,.1f} GB to train, and {available / 1e9:,.1f} GB are free: so many"
+        f" classes fit with {available // (each * K):,} features, so many features"
+        f" with {available // (each * d):,} classes. Leave features out, or take"
+        " dtype=float32 and average=False."
+    )

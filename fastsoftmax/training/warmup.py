@@ -1,0 +1,79 @@
+"""The only place that compiles kernels ahead of need, for the processes that come after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.data.loading.shuffle import Plan, row_order
+from fastsoftmax.kernels.checksum import checksum
+from fastsoftmax.kernels.compile import code_folder
+from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.optim.moments import Gauge
+from fastsoftmax.optim.preconditioner import Batch, Curvature
+from fastsoftmax.optim.sgd import FullGradient, Solver
+from fastsoftmax.options import TrainOptions
+
+# One problem for each update rule: its name, K, d and options.
+RULES: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
+    ("two classes, few features", 2, 16, {}),
+    ("few classes and features", 4, 16, {}),
+    ("few classes, many features", 10, 784, {}),
+    ("many classes", 100, 64, {}),
+    ("many classes and features", 600, 512, {}),
+    ("mini-batches", 10, 16, {"batch_size": 64}),
+    ("AdaGrad", 10, 16, {"adaptive": True}),
+)
+
+
+def warm_up() -> Iterator[tuple[str, float]]:
+    """Compile all that a training run may need; yield what was compiled and its seconds.
+
+    What is kept from before is not compiled again, and takes no time.
+    """
+    parts = (np.zeros((0, 1), np.float32),)
+    started = time.perf_counter()
+    row_order(Plan("all", 2), 2, 0, 0, 0)
+    checksum(np.zeros(1))
+    for size in (1, 2, 4, 8):  # bytes of a number
+        columns = np.zeros((2, 2), f"u{size}", order="F")
+        copy_matrix(np.empty((2, 2), columns.dtype), columns)
+    now = time.perf_counter()
+    yield "what lays rows out", now - started
+    started = now
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+    one = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
+    row = Batch((np.ones((1, 1), np.float32),), *one)
+    Gauge(1).add(parts, nothing[0], nothing[2])
+    now = time.perf_counter()
+    yield "what measures columns", now - started
+    started = now
+    for dtype in ("float32", "float64"):
+        with FullGradient(2, 1, dtype, 1) as full:
+            full.add(parts, *nothing)
+        for matrices in (0, 1):
+            with Curvature(2, 1, dtype, matrices, 1, None) as curvature:
+                curvature.learn(np.zeros((2, 2)), row, np.ones(2), np.ones(2))
+                curvature.apply(np.zeros((2, 2)))
+        now = time.perf_counter()
+        yield f"full gradients, {dtype}", now - started
+        started = now
+    for average in (False, True):
+        for dtype in ("float32", "float64"):
+            for name, K, d, own in RULES:
+                options = TrainOptions.of(dtype=dtype, average=average, threads=1, **own)
+                with Solver(K, d, options) as solver:
+                    solver.warm_up(parts, measures=True)
+                    solver.squared_norms(parts, np.zeros(0, np.int64))
+                now = time.perf_counter()
+                yield f"{name}, {dtype}{', averaged' if average else ''}", now - started
+                started = now
+
+
+def kept_in() -> str | None:
+    """Return the folder where machine code is kept, or None where none can be."""
+    folder = code_folder()
+    return None if folder is None else str(folder)

@@ -1,0 +1,146 @@
+"""The floors of the house, from the ground up, and the pictures of them in docs/design.md.
+
+    python -m tests.floors        write the pictures anew, from the modules there are
+
+A module imports only from what stands before it in `ROOMS`, in its own folder too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "fastsoftmax"
+DESIGN = ROOT / "docs/design.md"
+# Every module, after those that it may import.
+ROOMS = (
+    "errors"
+    " kernels(parts compile vectors barrier workers softmax checksum permute cholesky"
+    " gather transpose prefetch tiles products recurrence blocks lookahead panels rowwise binary"
+    " minibatch adagrad gradient curvature measure workspace)"
+    " labels options files"
+    " data(mixing manifest source values layouts packed columns encode decode"
+    " label_stats preprocessing memory"
+    " formats/remote formats/discover formats/partitions formats/batches formats/files"
+    " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"
+    " table loading/shuffle loading/shuffle_buffer loading/prefetch loading/cache loading/loader"
+    " open outline pack appraise)"
+    " model(scaling safetensors scoring ranking file model)"
+    " optim(state schedules moments sgd preconditioner lbfgs objective)"
+    " evaluation(metrics report evaluate calibrate describe formatting tables)"
+    " training(progress memory_check finite_check tuning preparation learner checkpoint warm_start"
+    " trainer train sweep warmup)"
+    " sklearn"
+    " cli(commands main)"
+    " __init__ __main__"
+)
+
+
+def rooms() -> list[str]:
+    """Return the dotted names of all modules below the package, from the ground up."""
+    found = []
+    for folder, inside, alone in re.findall(r"(\w+)\(([^)]*)\)|(\w+)", ROOMS):
+        if alone:
+            found.append(alone)
+        else:
+            found += [f"{folder}.{name.replace('/', '.')}" for name in inside.split()]
+    return found
+
+
+def modules() -> dict[str, Path]:
+    """Return the modules there are, by their dotted names; a folder's first page is no room."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if name == "__init__" or not name.endswith("__init__"):
+            found[name] = path
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the dotted names that a module imports, wherever in it, for type checkers too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return for each module those of the house that it imports."""
+    there = modules()
+    found: dict[str, set[str]] = {}
+    for name, path in there.items():
+        known = found.setdefault(name, set())
+        for target in imported(path):
+            inner = target.removeprefix("fastsoftmax.")
+            if inner == target:
+                continue
+            while inner and inner not in there:
+                inner = inner.rpartition(".")[0]
+            if inner:
+                known.add(inner)
+    return found
+
+
+def first_sentence(path: Path) -> str:
+    """Return what a module says it is."""
+    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    sentence = re.split(r"(?<=\.)\s", " ".join(said.split()))[0].rstrip(".")
+    return re.sub(r"^The only place (that |for |where )?", "", sentence)
+
+
+def floor_of(name: str) -> str:
+    """Return the folder that a module stands in, or the module itself."""
+    return name.split(".")[0]
+
+
+def picture() -> str:
+    """Return a line for each floor, the highest first: what it imports from the floors below."""
+    below: dict[str, set[str]] = {}
+    for name, targets in arrows().items():
+        mine = below.setdefault(floor_of(name), set())
+        mine |= {floor_of(target) for target in targets} - {floor_of(name)}
+    order = list(dict.fromkeys(map(floor_of, rooms())))
+    width = max(map(len, order))
+    lines = []
+    for floor in reversed(order):
+        used = [other for other in reversed(order) if other in below[floor]]
+        lines.append(f"{floor:<{width}}  -> {', '.join(used)}" if used else floor)
+    return "\n".join(lines)
+
+
+def listing() -> str:
+    """Return the modules of each floor from the ground up, with their first sentences."""
+    there, lines = modules(), ["fastsoftmax/"]
+    entered: list[str] = []
+    for name in rooms():
+        *folders, module = name.split(".")
+        for depth in range(1, len(folders) + 1):
+            folder = folders[:depth]
+            if folder != entered[:depth]:
+                page = PACKAGE.joinpath(*folder, "__init__.py")
+                lines.append(f"{'  ' * depth}{folder[-1] + '/':<18} {first_sentence(page)}")
+        entered = folders
+        line = f"{'  ' * (len(folders) + 1)}{module + '.py':<18} {first_sentence(there[name])}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def drawn(document: str) -> str:
+    """Return the document with both pictures as they are now."""
+    for name, text in (("floors", picture()), ("rooms", listing())):
+        block = f"<!-- {name} -->\n```text\n{text}\n```\n<!-- end -->"
+        document = re.sub(
+            rf"<!-- {name} -->.*?<!-- end -->", lambda _, b=block: b, document, flags=re.DOTALL
+        )
+    return document
+
+
+if __name__ == "__main__":
+    DESIGN.write_text(drawn(DESIGN.read_text()))
+    sys.exit(0)

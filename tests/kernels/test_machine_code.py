@@ -1,0 +1,78 @@
+"""The machine code of the hot kernels: fused multiply-adds on the widest vectors, no slow calls."""
+
+import re
+
+import numpy as np
+import pytest
+from numba import config, version_info
+
+from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.vectors import FEATURES, VECTOR_BYTES
+from fastsoftmax.optim import sgd
+from fastsoftmax.options import TrainOptions
+
+pytestmark = [
+    pytest.mark.skipif(config.DISABLE_JIT, reason="there is no machine code"),
+    pytest.mark.skipif("fma" not in FEATURES, reason="not an x86 CPU with fused multiply-adds"),
+]
+REGISTER = {64: "zmm", 32: "ymm"}.get(VECTOR_BYTES, "xmm")
+
+
+def machine_code(monkeypatch, name, K, d, dtype):
+    """Compile a kernel anew, for kept code cannot be read; return the assembly of its functions.
+
+    What Python itself calls around them is left out.
+    """
+    fresh = kernel(EXACT)(getattr(sgd, name).py_func)
+    monkeypatch.setattr(sgd, name, fresh)
+    with sgd.Solver(K, d, TrainOptions.of(dtype=dtype, threads=1)) as own:
+        own.warm_up((np.zeros((0, d), dtype),), measures=False)
+    (assembly,) = fresh.outer.inspect_asm().values()
+    pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
+    named = zip(pieces[1::2], pieces[2::2], strict=True)
+    return "\n".join(code for name, code in named if re.match(r"_ZN\d+fastsoftmax", name))
+
+
+@pytest.mark.parametrize(
+    ("name", "K", "d", "dtype"),
+    [
+        ("descend", 100, 64, "float32"),
+        ("descend_ahead", 600, 512, "float32"),
+        ("descend_panels", 10, 784, "float32"),
+        ("descend_panels", 10, 784, "float64"),
+        ("descend_pairwise", 2, 28, "float32"),
+        ("descend_plainly", 7, 54, "float32"),
+    ],
+)
+def test_hot_kernels_fuse_on_the_widest_vectors_and_call_nothing_slow(
+    monkeypatch, name, K, d, dtype
+):
+    code = machine_code(monkeypatch, name, K, d, dtype)
+    kind = "ps" if dtype == "float32" else "pd"
+    fused = re.findall(rf"\bvfn?madd\d+{kind}\s.*", code)
+    assert len([line for line in fused if REGISTER in line]) > 8
+    assert not [line for line in fused if REGISTER not in line]
+    called = re.findall(r"(?:movabsq\s+\$|callq?\s+)([A-Za-z_]\w*)", code)
+    assert "log" in called  # once a block, and seen here: so would others be
+    slow = re.compile(r"^(exp\d*|ldexp|pow|fma)f?$|raise|PyErr|unpickle|gil_ensure")
+    assert not [symbol for symbol in called if slow.search(symbol)]
+
+
+@pytest.mark.skipif(
+    version_info[:2] == (0, 60), reason="its LLVM loads numbers earlier than registers allow"
+)
+def test_no_inner_loop_of_a_product_keeps_sums_in_memory(monkeypatch):
+    """One sum too many for the registers made tiles two to five times as slow.
+
+    Loops that shift bits compute exponentials, whose constants alone fill 16 registers.
+    """
+    code = machine_code(monkeypatch, "descend", 100, 768, "float32")
+    blocks = re.findall(
+        r"^(\.LBB\w+):\n(.*?)(?=^\.L(?:BB|func_end)|\Z)", code, re.MULTILINE | re.DOTALL
+    )
+    loops = [code for label, code in blocks if re.search(rf"\bj\w+\s+{re.escape(label)}\b", code)]
+    loops = [code for code in loops if code.count("vfmadd") >= 6 and "vpslld" not in code]
+    assert len(loops) > 3
+    on_the_stack = rf"vmov\w+\s+%{REGISTER}\d+, (-?\d*\(%rsp\)|-?\d+\(%rbp\))"
+    for loop in loops:
+        assert not re.search(on_the_stack, loop), loop

@@ -1,0 +1,174 @@
+"""SoftmaxClassifier is a scikit-learn classifier in every respect that scikit-learn checks."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastsoftmax
+from fastsoftmax import SoftmaxClassifier, sklearn
+
+# A row of weight 2 is dealt to one fold, the row twice to two; by SGD it is one long step, not two.
+EXPECTED_FAILURES = {
+    "check_sample_weight_equivalence_on_dense_data": "rows are dealt to folds, or take steps",
+}
+EXACT = SoftmaxClassifier(l2=0.01, dtype="float64", tol=1e-13)
+
+
+@parametrize_with_checks(
+    [EXACT, SoftmaxClassifier()],
+    expected_failed_checks=lambda e: {} if e.l2 == 0.01 else EXPECTED_FAILURES,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_scikit_learn_has_no_complaint(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
+def test_it_is_as_accurate_as_logistic_regression(iris):
+    digits = (load_digits().data / 16, load_digits().target)
+    # To choose l2 in each fold of the digits takes a minute; scikit-learn takes C = 1 as well.
+    for (X, y), l2 in ((iris, "auto"), (digits, 1 / len(digits[1]))):
+        ours = cross_val_score(SoftmaxClassifier(l2=l2), X, y, cv=5).mean()
+        theirs = cross_val_score(LogisticRegression(max_iter=2000), X, y, cv=5).mean()
+        assert ours > theirs - 0.02
+
+
+def test_it_takes_part_in_pipelines_and_searches():
+    X, y = load_iris(return_X_y=True)
+    pipe = make_pipeline(StandardScaler(), SoftmaxClassifier(l2=1e-2))
+    search = GridSearchCV(pipe, {"softmaxclassifier__max_iter": [5, 20]}, cv=3).fit(X, y)
+    assert search.best_score_ > 0.9
+    assert clone(search.best_estimator_).fit(X, y).score(X, y) > 0.9
+
+
+def test_a_pickled_classifier_predicts_the_same(iris):
+    X, y = iris
+    model = SoftmaxClassifier().fit(X, y)
+    assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], [False, True], [3.0, 7.0, 9.0], [-1, 0, 5]])
+def test_predictions_come_in_the_labels_own_type(iris, names):
+    X, y = iris
+    labels = np.array(names)[y % len(names)]
+    model = SoftmaxClassifier(max_iter=3).fit(X, labels)
+    assert model.predict(X).dtype == labels.dtype
+    assert set(model.predict(X)) <= set(names)
+    assert_array_equal(model.classes_, np.unique(labels))
+
+
+def test_two_classes_have_the_shapes_of_linear_models(iris):
+    X, y = iris[0][:100], iris[1][:100]
+    model = SoftmaxClassifier().fit(X, y)
+    assert model.coef_.shape == (1, 4)
+    assert model.intercept_.shape == (1,)
+    assert_allclose(model.decision_function(X), X @ model.coef_[0] + model.intercept_[0])
+    assert_allclose(model.predict_proba(X)[:, 1], 1 / (1 + np.exp(-model.decision_function(X))))
+    assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X))
+
+
+def test_columns_of_a_data_frame_are_remembered(iris):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(iris[0], columns=["a", "b", "c", "d"])
+    model = SoftmaxClassifier().fit(frame, iris[1])
+    assert list(model.feature_names_in_) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"a": "z"}))
+
+
+def test_partial_fits_are_one_pass_in_order(iris):
+    X, y = iris
+    whole = SoftmaxClassifier(dtype="float64").partial_fit(X, y, classes=[0, 1, 2])
+    parts = SoftmaxClassifier(dtype="float64", learning_rate=whole._rate)
+    for part in (slice(0, 40), slice(40, 41), slice(41, 150)):
+        parts.partial_fit(X[part], y[part], classes=[0, 1, 2])
+    assert_allclose(parts.coef_, whole.coef_, rtol=1e-9)
+    assert len(parts.loss_curve_) == 3
+
+
+def test_partial_fit_uses_weights_as_they_come(iris):
+    X, y = iris
+    twice = SoftmaxClassifier(learning_rate=0.05, dtype="float64")
+    twice.partial_fit(X, y, classes=[0, 1, 2], sample_weight=np.full(150, 2.0))
+    longer = SoftmaxClassifier(learning_rate=0.1, dtype="float64")
+    longer.partial_fit(X, y, classes=[0, 1, 2])
+    assert_allclose(twice.coef_, longer.coef_, rtol=1e-12)
+
+
+def test_partial_fit_refuses_what_it_cannot_know(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match="classes must be given"):
+        SoftmaxClassifier().partial_fit(X, y)
+    model = SoftmaxClassifier().partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="not in classes"):
+        model.partial_fit(X, y + 1)
+
+
+def test_a_warm_start_goes_on_from_the_last_weights(iris):
+    X, y = iris
+    model = SoftmaxClassifier(solver="sgd", max_iter=1, warm_start=True).fit(X, y)
+    first = model.loss_curve_[0]
+    assert model.fit(X, y).loss_curve_[0] < first
+
+
+def test_balanced_classes_are_weighted_rows(iris):
+    X, y = iris[0][:120], iris[1][:120]
+    balanced = SoftmaxClassifier(class_weight="balanced").fit(X, y)
+    weighted = SoftmaxClassifier().fit(X, y, sample_weight=compute_sample_weight("balanced", y))
+    assert_array_equal(balanced.coef_, weighted.coef_)
+
+
+def test_tol_ends_a_run_that_gains_nothing_more(iris):
+    model = SoftmaxClassifier(solver="sgd", learning_rate=0.05, tol=1e-3).fit(*iris)
+    assert 2 < model.n_iter_ < 200
+    assert model.loss_curve_[-2] - model.loss_curve_[-1] < 1e-3
+
+
+def test_the_same_seed_gives_the_same_bits_for_any_threads(iris):
+    X, y = iris
+    for solver in ("sgd", "lbfgs"):
+        first = SoftmaxClassifier(solver=solver, random_state=3, n_jobs=1).fit(X, y)
+        again = SoftmaxClassifier(solver=solver, random_state=3, n_jobs=2).fit(X, y)
+        assert_array_equal(again.coef_, first.coef_)
+    other = SoftmaxClassifier(solver="sgd", random_state=4, max_iter=20, l2=0.0).fit(X, y)
+    one = SoftmaxClassifier(solver="sgd", random_state=3, max_iter=20, l2=0.0).fit(X, y)
+    assert (other.coef_ != one.coef_).any()
+
+
+def test_its_model_saves_and_speaks_the_labels(iris, tmp_path):
+    X, y = iris
+    labels = np.array(["x", "y", "z"])[y]
+    model = SoftmaxClassifier().fit(X, labels)
+    model.model_.save(tmp_path / "m.safetensors")
+    loaded = fastsoftmax.load(tmp_path / "m.safetensors")
+    assert (loaded.predict(X) == model.predict(X)).mean() > 0.99
+
+
+def test_an_interrupt_leaves_it_fitted(iris, monkeypatch):
+    def interrupt(self, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sklearn._Patience, "__call__", interrupt)
+    ours = SoftmaxClassifier(solver="sgd", learning_rate=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        ours.fit(*iris)
+    assert ours.score(*iris) > 0.3

@@ -1,0 +1,82 @@
+"""fastsoftmax warmup: what it says, and that a run after it has nothing left to compile."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+import fastsoftmax
+from fastsoftmax.cli import main as cli
+from fastsoftmax.kernels.cholesky import factor, solve
+from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
+from fastsoftmax.kernels.gradient import add_gradient
+from fastsoftmax.kernels.measure import add_moments
+from fastsoftmax.optim import sgd
+from fastsoftmax.training import warmup
+
+
+def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
+    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    monkeypatch.setattr(warmup, "kept_in", lambda: "a folder")
+    assert cli.main(["warmup"]) == 0
+    out, err = capsys.readouterr()
+    assert "compiled in" in out
+    assert "a folder" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == [
+        "what lays rows out",
+        "what measures columns",
+        "full gradients, float32",
+        "full gradients, float64",
+        "few classes and features, float32",
+        "few classes and features, float64",
+        "few classes and features, float32, averaged",
+        "few classes and features, float64, averaged",
+    ]
+    assert cli.main(["warmup", "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_run_after_it_compiles_nothing_more(monkeypatch):
+    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    before = len(sgd.descend_plainly.signatures), len(sgd.measure.signatures)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, (60, 5)).astype(np.uint8)
+    y = X[:, 0] // 3
+    for average in (False, True):
+        fastsoftmax.train(X, y, validation=(X, y), average=average, epochs=1, learning_rate=1e-4)
+    assert (len(sgd.descend_plainly.signatures), len(sgd.measure.signatures)) == before
+
+
+def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
+    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    kernels = (
+        add_products,
+        add_squares,
+        class_curvatures,
+        factor,
+        solve,
+        add_gradient,
+        add_moments,
+    )
+    before = [len(kernel.signatures) for kernel in kernels]
+    X = np.random.default_rng(0).normal(size=(90, 5))
+    y = (X[:, 0] > 0).astype(int)
+    for dtype in ("float32", "float64"):
+        fastsoftmax.train(X.astype(dtype), y, dtype=dtype)
+        fastsoftmax.train(X.astype(dtype), y, dtype=dtype, solver="lbfgs", l1=1e-3)
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+def test_without_a_place_for_machine_code_it_says_what_to_do():
+    finished = subprocess.run(
+        [sys.executable, "-m", "fastsoftmax", "warmup"],
+        env={**os.environ, "FASTSOFTMAX_CACHE": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "FASTSOFTMAX_CACHE" in finished.stderr
