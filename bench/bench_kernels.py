@@ -67,7 +67,7 @@ class Case:
             fresh.settle_average()
             coef, _ = fresh.weights()
         np.testing.assert_allclose(tally.loss, want.loss, rtol=1e-5)
-        W = want.W_sum / len(rows) if self.options.average else want.W
+        W = want.W_sum / len(rows) if self.options.steps.average else want.W
         assert np.linalg.norm(coef - W) < 1e-5 * np.linalg.norm(W)
 
     def run(self) -> None:

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from fastsoftmax.errors import DataError, OptionError, UnknownOptionError
 from fastsoftmax.labels import given_classes, sort_classes
 from fastsoftmax.optim.schedules import Schedule
-from fastsoftmax.options import TrainOptions, parse_bytes
+from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -73,20 +73,25 @@ def test_options_that_exclude_each_other_say_so(given, rule):
 
 
 def test_a_given_step_size_leaves_everything_else_simple():
-    options = TrainOptions.of(learning_rate=0.1).settled(one_pass=False)
-    assert (options.epochs, options.schedule, options.l2, options.average) == (
+    options = TrainOptions.of(learning_rate=0.1).resolved(one_pass=False)
+    assert (
+        options.steps.epochs,
+        options.steps.schedule,
+        options.penalty.l2,
+        options.steps.average,
+    ) == (
         10,
         "linear",
         0,
         False,
     )
-    assert (options.conditioning, options.standardize) == ("off", False)
+    assert (options.penalty.conditioning, options.penalty.standardize) == ("off", False)
 
 
 def test_numbers_of_numpy_are_numbers():
     options = TrainOptions.of(learning_rate=np.float32(0.5), epochs=np.int64(3))
     assert options == TrainOptions.of(learning_rate=0.5, epochs=3)
-    assert type(options.epochs) is int
+    assert type(options.steps.epochs) is int
 
 
 def test_an_unknown_option_names_the_nearest():
@@ -141,3 +146,16 @@ def test_one_class_leaves_nothing_to_learn(values):
 def test_classes_of_mixed_or_broken_kinds_are_refused(values):
     with pytest.raises(DataError, match="all integers, all strings or all booleans"):
         given_classes(values)
+
+
+def test_standardize_beside_a_given_step_size_scales_the_features():
+    options = TrainOptions.of(learning_rate=0.1, standardize=True).resolved(one_pass=False)
+    assert (options.penalty.conditioning, options.penalty.standardize) == ("auto", True)
+    with pytest.raises(OptionError, match="conditioning=off forbids"):
+        TrainOptions.of(learning_rate=0.1, standardize=True, conditioning="off")
+
+
+def test_every_option_stands_in_one_group():
+    assert list(OPTIONS) == list(TrainOptions().flat())
+    for name, declared in OPTIONS.items():
+        assert TrainOptions().flat()[name] == declared.default

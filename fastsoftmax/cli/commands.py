@@ -9,13 +9,12 @@ import re
 import shlex
 import time
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output, check_writable
-from fastsoftmax.options import TrainOptions, parse_bytes
+from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
 
 if TYPE_CHECKING:
     from fastsoftmax.model.model import Model
@@ -48,9 +47,10 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
     started = time.perf_counter()
     progress = _Told(talk, silent=args["quiet"] or args["verbose"])
     model = train_model(**_what_is_trained_on(args), report=progress, **given)
-    if talk.signal and options.checkpoint:
+    folder = options.keeping.checkpoint
+    if talk.signal and folder:
         raise StoppedError(
-            f"stopped before its end. The state of the run is kept in {options.checkpoint}: go on"
+            f"stopped before its end. The state of the run is kept in {folder}: go on"
             " with --resume.",
             talk.signal,
         )
@@ -101,7 +101,7 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
 
 def _options_given(args: Arguments) -> dict[str, Any]:
     """Return the options of the run that were given."""
-    return {f.name: args[f.name] for f in fields(TrainOptions) if f.name in args}
+    return {name: args[name] for name in OPTIONS if name in args}
 
 
 def _check_trained_output(args: Arguments) -> None:

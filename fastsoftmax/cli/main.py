@@ -18,14 +18,13 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
 from typing import Any, NoReturn
 
 from fastsoftmax import __version__
 from fastsoftmax.cli import commands
 from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
 from fastsoftmax.evaluation.formatting import printable
-from fastsoftmax.options import SWEPT, TrainOptions
+from fastsoftmax.options import OPTIONS, SWEPT
 
 ERASE_LINE = "\r\x1b[K"
 DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
@@ -272,7 +271,7 @@ def _add_training(parser: _Parser, add_option: Callable[[Any, Any], None]) -> No
     )
     parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
     options = parser.add_argument_group("options of the run")
-    for field in fields(TrainOptions):
+    for field in OPTIONS.values():
         add_option(options, field)
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="no progress on stderr")

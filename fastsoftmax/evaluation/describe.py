@@ -73,18 +73,18 @@ def _forecast(appraisal: Appraisal, rows: int, classes: int) -> dict[str, Any]:
     from fastsoftmax.options import TrainOptions
 
     options = TrainOptions()
-    memory, row = options.memory_bytes, appraisal.row_bytes + ROW_OVERHEAD
+    memory, row = options.reading.memory_bytes, appraisal.row_bytes + ROW_OVERHEAD
     fits = rows * row <= ALL_SHARE * memory
     held = rows * row if fits else int(2 * WINDOW_SHARE * memory)
     weights = 4 * max(classes, 2) * appraisal.features
     seconds = rows / appraisal.rows_per_second
     return {
-        "memory": options.memory,
+        "memory": options.reading.memory,
         "fits_in_memory": fits,
         "window_rows": rows if fits else int(WINDOW_SHARE * memory) // row,
         "bytes_of_rows": held,
         "bytes_of_weights": weights,
-        "seconds_to_read": seconds / options.reader_count,
+        "seconds_to_read": seconds / options.reading.reader_count,
     }
 
 

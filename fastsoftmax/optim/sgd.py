@@ -85,23 +85,23 @@ class Solver:
     """
 
     def __init__(self, K: int, d: int, options: TrainOptions) -> None:
-        self.K, self.d, self.dtype = K, d, np.dtype(options.dtype)
+        self.K, self.d, self.dtype = K, d, np.dtype(options.steps.dtype)
         self.l2, self.batch_size = (
-            0.0 if options.l2 == "auto" else float(options.l2),
-            options.batch_size,
+            0.0 if options.penalty.l2 == "auto" else float(options.penalty.l2),
+            options.steps.batch_size,
         )
         self._penalty: np.ndarray | None = None  # where features' weights shrink apart
         self._l1: Truncation | None = None
-        self.bias = 1.0 if options.fit_intercept else 0.0
+        self.bias = 1.0 if options.penalty.fit_intercept else 0.0
         rows = block_rows(K, d)
         self._in_turn = descend_pairwise if K == 2 else descend_plainly
         self._columns = [(0, d)]  # of each worker's part table
-        workers = useful_workers(K, d, options.thread_count)
+        workers = useful_workers(K, d, options.reading.thread_count)
         self._gradient, self._panels = None, None
         self._turns: tuple[Any, ...] = ()  # scratch of every other block, where there are such
         self._descend: Callable[[Visit], Any] = self._per_block
         self._squares, self._penalties = None, np.zeros((2, 1, d))
-        if options.adaptive:
+        if options.steps.adaptive:
             workers = 1
             self._squares = new_weights(K, d, self.dtype)
             self._descend = self._adaptively
@@ -112,7 +112,7 @@ class Solver:
             workers = 1
             self._descend = self._row_by_row
         elif has_panels(K, d):
-            workers = min(options.thread_count, panel_count(d))
+            workers = min(options.reading.thread_count, panel_count(d))
             self._columns = [panel_columns(d, i, workers) for i in range(workers)]
             self._panels = new_panels(K, d, self.dtype, workers)
             self._descend = self._per_panel
@@ -123,7 +123,8 @@ class Solver:
         self._weights = new_weights(K, d, self.dtype)
         self._block = new_block(K, d, self.dtype, rows, workers)
         self._averages: list[Any] = [
-            new_average(K, d, self.dtype, rows) if options.average else None for _ in self._columns
+            new_average(K, d, self.dtype, rows) if options.steps.average else None
+            for _ in self._columns
         ]
         self._other_average = other_turn(self._averages[0]) if self._turns else None
         self._sums = [np.zeros((K, d)), np.zeros(K)]
@@ -139,8 +140,8 @@ class Solver:
             while span > SPAN_CALLS * call_rows:
                 span //= 2
         self.call_rows, self.span_rows, self._settled_rows = call_rows, span, span
-        if self.batch_size > 1 or options.adaptive:
-            flops = ADAPTIVE_FLOPS if options.adaptive else CALL_FLOPS
+        if self.batch_size > 1 or options.steps.adaptive:
+            flops = ADAPTIVE_FLOPS if options.steps.adaptive else CALL_FLOPS
             self.call_rows = min(call_rows, SUMMED_ROWS, max(rows, int(flops / (4 * K * d))))
             self._settled_rows = min(span, SUMMED_ROWS)
 

@@ -75,7 +75,7 @@ class Learner:
         """finishes: full gradients end the run."""
         self.options, self.K, self.d = options, len(classes), d
         self.solver = Solver(self.K, d, options)
-        self.factors = class_factors(options.class_weight, classes, scan)
+        self.factors = class_factors(options.penalty.class_weight, classes, scan)
         self.unit = 1.0
         if scan is not None and not weights_as_given:
             self.unit = scan.mean_weight(self.factors)
@@ -107,12 +107,14 @@ class Learner:
     @property
     def last_epoch(self) -> int:
         """How many epochs there are at most."""
-        return MOST_EPOCHS if self.options.epochs == "auto" else int(self.options.epochs)
+        return (
+            MOST_EPOCHS if self.options.steps.epochs == "auto" else int(self.options.steps.epochs)
+        )
 
     @property
     def planned_epochs(self) -> int | None:
         """How many epochs there will be; None where the run ends when another is worth little."""
-        return None if self.options.epochs == "auto" else self.last_epoch
+        return None if self.options.steps.epochs == "auto" else self.last_epoch
 
     @property
     def sgd_epochs(self) -> int:
@@ -120,14 +122,14 @@ class Learner:
         if not self.finishes:
             return self.last_epoch
         small = 4.0 * self.K * self.d * (self.steps or 0) < SMALL_FLOPS
-        if small or self.options.l1 > 0 or self.init is not None:
+        if small or self.options.penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)
 
     @property
     def averages_tail(self) -> bool:
         """Whether the average is of the last epoch alone, or of half of an only one."""
-        return bool(self.options.average) and not self.options.by_hand
+        return bool(self.options.steps.average) and not self.options.by_hand
 
     def weights(self) -> Weights:
         """Return the weights (K, d) and biases (K,) found, for features as they are conditioned."""
@@ -247,16 +249,18 @@ class Learner:
         n = self.steps or 1
         objective = Objective(
             self.K, self.d, lambda: map(self._batch, windows()), Penalty(*settled.penalties),
-            n=n, dtype=precision(self.K, self.d, n, o.dtype), threads=o.thread_count,
-            conditioning=settled.conditioning, fit_intercept=o.fit_intercept,
+            n=n, dtype=precision(self.K, self.d, n, o.steps.dtype), threads=o.reading.thread_count,
+            conditioning=settled.conditioning, fit_intercept=o.penalty.fit_intercept,
             squares=settled.squares,
         )  # fmt: skip
         W, b = self.solver.weights()
         theta = np.concatenate([W, b[:, None]], axis=1).astype(np.float64)
+        enough = OPTIMUM if o.stopping.solver == "lbfgs" else ENOUGH
+        tolerance = o.stopping.tolerance or enough
         with objective:
             end = minimise(
                 objective, theta, passes=self.last_epoch - self.sgd_epochs,
-                tolerance=o.tolerance or (OPTIMUM if o.solver == "lbfgs" else ENOUGH),
+                tolerance=tolerance,
                 memory=settled.memory, journey=journey, report=report,
             )  # fmt: skip
             if not objective.finite:
@@ -357,18 +361,18 @@ class Learner:
         o, d, settled = self.options, self.d, self.settled
         assert settled is not None
         conditioning = settled.conditioning
-        rate = o.learning_rate
+        rate = o.steps.learning_rate
         if isinstance(rate, str):
             norm = self._mean_squared_norm(window, sample.order, checks=conditioning is None)
             # The bias is the weight of a constant feature. Unless features are brought to one
             # scale it has the root mean square of the others, so that a common factor of all
             # changes nothing.
             feature = 1.0 if conditioning is not None else norm / d
-            if conditioning is None and o.fit_intercept:
+            if conditioning is None and o.penalty.fit_intercept:
                 self.solver.bias *= feature
-            norm += feature if o.fit_intercept else 0.0
+            norm += feature if o.penalty.fit_intercept else 0.0
             rate = step_size(self.solver, sample, norm, settled)
-            if o.schedule == "linear":
+            if o.steps.schedule == "linear":
                 # A step that falls to 0 may begin bolder than one that stays: on Fashion-MNIST 20
                 # epochs end 1.6 % above the optimum from three times the step, 3.9 % from it.
                 rate *= BOLDER
@@ -377,14 +381,14 @@ class Learner:
         epochs = math.inf if self.steps is None else float(self.steps)
         planned = self.last_epoch * epochs
         first, taken = self.before
-        halflife = o.halflife or float(first) or epochs
-        self.schedule = Schedule(o.schedule, rate, planned, halflife, float(taken))
-        logger.info("step size %.6g, schedule %s", rate, o.schedule)
+        halflife = o.steps.halflife or float(first) or epochs
+        self.schedule = Schedule(o.steps.schedule, rate, planned, halflife, float(taken))
+        logger.info("step size %.6g, schedule %s", rate, o.steps.schedule)
         self.solver.warm_up(window.parts, measures=measures)
 
     def _moments(self, beginning: Beginning) -> Moments | None:
         """Return the moments of the columns; None where features are used as they are."""
-        if self.options.conditioning == "off":
+        if self.options.penalty.conditioning == "off":
             return None
         gauge = measure_columns(beginning)
         if not gauge.finite:
@@ -398,19 +402,19 @@ class Learner:
 
     def _is_enough(self, last: dict[str, Any]) -> bool:
         o = self.options
-        loss, patience = last.get("validation_log_loss"), o.patience
-        if patience is None and o.epochs == "auto" and loss is not None:
+        loss, patience = last.get("validation_log_loss"), o.stopping.patience
+        if patience is None and o.steps.epochs == "auto" and loss is not None:
             patience = PATIENCE
         if loss is not None and patience is not None:
-            if self._best is None or loss < self._best[0] - o.min_delta:
+            if self._best is None or loss < self._best[0] - o.stopping.min_delta:
                 self._best, self._waited = (loss, self.solver.weights()), 0
             else:
                 self._waited += 1
             return self._waited >= patience
         gain = last.get("gain")
-        if o.epochs != "auto" or self.finishes or gain is None:
+        if o.steps.epochs != "auto" or self.finishes or gain is None:
             return False
-        return bool(gain < (o.tolerance or WORTHWHILE) * last["log_loss"])
+        return bool(gain < (o.stopping.tolerance or WORTHWHILE) * last["log_loss"])
 
     def _mean_squared_norm(
         self, window: Window, order: np.ndarray, *, checks: bool = True

@@ -18,11 +18,13 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 def bytes_per_weight(options: TrainOptions) -> int:
     """Return the bytes that training holds for each weight."""
-    itemsize = np.dtype(options.dtype).itemsize
-    if options.solver == "lbfgs":  # pairs of steps and gradient changes, and a few more in float64
+    itemsize = np.dtype(options.steps.dtype).itemsize
+    if (
+        options.stopping.solver == "lbfgs"
+    ):  # pairs of steps and gradient changes, and a few more in float64
         return itemsize + 8 * (2 * HISTORY + 12)
-    average = itemsize + 8 if options.average else 0
-    return itemsize * (1 + options.adaptive + (options.batch_size > 1)) + average
+    average = itemsize + 8 if options.steps.average else 0
+    return itemsize * (1 + options.steps.adaptive + (options.steps.batch_size > 1)) + average
 
 
 def available_bytes() -> int | None:

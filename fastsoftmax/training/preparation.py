@@ -105,11 +105,11 @@ class Beginning:
     def rows_seen(self) -> int:
         """How many rows of the window are looked at: unshuffled, as many as any window holds."""
         rows = self.window.rows
-        return min(rows, STEP) if self.options.shuffle == "off" else rows
+        return min(rows, STEP) if self.options.shuffling.shuffle == "off" else rows
 
     def sample(self) -> Batch:
         """Return rows of the window in a random order of their own, enough for every choice."""
-        order = sample_order(self.rows_seen, self.options.seed)
+        order = sample_order(self.rows_seen, self.options.shuffling.seed)
         weight = self.weight_of(order)
         counted = np.flatnonzero(weight > 0)
         counted = counted[: max(RATE_ROWS, NORM_ROWS, penalty_rows(self.K, self.d))]
@@ -134,20 +134,22 @@ def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Sett
     o = beginning.options
     conditioning = None
     units = np.ones(beginning.d)
-    standardised = bool(o.standardize)
+    standardised = bool(o.penalty.standardize)
     if moments is not None:
-        exact = o.solver == "sgd" and not standardised and o.l2 not in ("auto", 0.0)
+        exact = (
+            o.stopping.solver == "sgd" and not standardised and o.penalty.l2 not in ("auto", 0.0)
+        )
         conditioning = moments.conditioning(
-            np.dtype(o.dtype),
+            np.dtype(o.steps.dtype),
             wide_columns(beginning.window.parts),
-            centred=o.fit_intercept,
+            centred=o.penalty.fit_intercept,
             scaled=not exact,
         )
         # A column that never changes has no weight to penalise.
         units = np.square(conditioning.scale * (moments.deviation if standardised else 1.0))
-    settled = Settled(conditioning, moments, units, float(o.l1), o.memory_bytes)
-    if o.l2 != "auto":
-        settled.l2 = float(o.l2)
+    settled = Settled(conditioning, moments, units, float(o.penalty.l1), o.reading.memory_bytes)
+    if o.penalty.l2 != "auto":
+        settled.l2 = float(o.penalty.l2)
         return settled
     problem = Problem(
         beginning.K,
@@ -156,10 +158,10 @@ def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Sett
         sample,
         units,
         conditioning,
-        o.fit_intercept,
-        o.dtype,
-        o.thread_count,
-        o.memory_bytes,
+        o.penalty.fit_intercept,
+        o.steps.dtype,
+        o.reading.thread_count,
+        o.reading.memory_bytes,
         settled.squares,
     )
     choice = choose_l2(problem)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fastsoftmax.errors import OptionError
@@ -71,12 +71,13 @@ def sweep(
     """
     settings = grid(options)
     needs_rows = any(not each.by_hand for each in settings)
-    if validation is None and settings[0].holdout is None and needs_rows:
-        settings = [replace(each, holdout=HOLDOUT) for each in settings]
+    if validation is None and settings[0].shuffling.holdout is None and needs_rows:
+        settings = [each.changed(holdout=HOLDOUT) for each in settings]
     rows = Inputs(data, target, features, weight, classes, categorical, validation, init)
     with trained(rows, settings, report, halves=halve) as run:
         ranked = sorted(run.learners, key=lambda each: _rank(run, each))
-        names = [name for name in SWEPT if len({str(getattr(o, name)) for o in settings}) > 1]
+        flat = [each.flat() for each in settings]
+        names = [name for name in SWEPT if len({str(options[name]) for options in flat}) > 1]
         table = [_line(run, learner, names) for learner in ranked]
         alive = [learner for learner in ranked if learner in run.field]
         kept = alive if keep_all else alive[:1]
@@ -120,7 +121,7 @@ def _rank(run: Trainer, learner: Learner) -> tuple[Any, ...]:
 def _line(run: Trainer, learner: Learner, names: list[str]) -> dict[str, Any]:
     log_loss, validated = _losses(learner)
     return {
-        **{name: getattr(learner.options, name) for name in names},
+        **{name: learner.options.flat()[name] for name in names},
         "log_loss": log_loss,
         "validation_log_loss": validated,
         "rows": learner.seen,

@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -41,19 +41,18 @@ def _opened_validation(rows: Inputs, source: Source, options: TrainOptions) -> S
         weight = rest[0] if rest else None
     return open_source(
         data, target, weight=weight, like=source.columns, like_width=source.n_features,
-        memory=options.memory_bytes // 4 // options.reader_count,
-        null_policy=NullPolicy(options.nulls),
+        memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
+        null_policy=NullPolicy(options.columns.nulls),
     )  # fmt: skip
 
 
 def _feed_of(validation: Source, classes: Classes, options: TrainOptions) -> Loader:
     """Return what brings validation rows to the kernels, in their own order."""
-    options = replace(
-        options,
+    options = options.changed(
         shuffle="off",
         shuffle_window=None,
         holdout=None,
-        memory=max(options.memory_bytes // 4, 10**7),
+        memory=max(options.reading.memory_bytes // 4, 10**7),
     )
     plan = make_plan(validation, options)
     return Loader(validation, classes, plan, choose_reading(validation, plan, options))
@@ -107,17 +106,17 @@ def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptio
             "a reader can be read once, so its classes cannot be looked for: give classes=, or a"
             " callable that returns a fresh reader."
         )
-    if options.epochs not in (1, "auto"):
+    if options.steps.epochs not in (1, "auto"):
         raise DataError(
-            f"a reader can be read once, but epochs is {options.epochs}: give epochs=1, or a"
+            f"a reader can be read once, but epochs is {options.steps.epochs}: give epochs=1, or a"
             " callable that returns a fresh reader."
         )
-    if options.schedule in ("linear", "cosine") or options.holdout is not None:
+    if options.steps.schedule in ("linear", "cosine") or options.shuffling.holdout is not None:
         raise OptionError(
             "linear and cosine schedules and holdout= need to know the rows beforehand, which a"
             " one-pass reader does not tell: use schedule=constant or inverse, and validation=."
         )
-    if options.schedule == "inverse" and options.halflife is None:
+    if options.steps.schedule == "inverse" and options.steps.halflife is None:
         raise OptionError("a one-pass reader does not tell its rows: give halflife= in rows.")
     return classes
 
@@ -202,7 +201,7 @@ def trained(
     chosen = settings[0]
     _check_given(rows, chosen)
     with ExitStack() as stack:
-        if chosen.verbose:
+        if chosen.keeping.verbose:
             stack.enter_context(_talk())
         source = _opened(rows, chosen)
         stack.callback(source.close)
@@ -215,13 +214,13 @@ def trained(
         goes_on = warm_start.is_new(source, rows.init, chosen)
         settings = [warm_start.going_on(each, goes_on) for each in settings]
         keeper, state = None, None
-        if chosen.checkpoint is not None:
+        if chosen.keeping.checkpoint is not None:
             identity = _identity(source, classes, scan, settings, rows, as_given)
             identity["validation"] = validation and _known(validation, classes)
             keeper = stack.enter_context(
-                Checkpoints(chosen.checkpoint, chosen.checkpoint_every, identity)
+                Checkpoints(chosen.keeping.checkpoint, chosen.keeping.checkpoint_every, identity)
             )
-            state = keeper.load(resume=chosen.resume)
+            state = keeper.load(resume=chosen.keeping.resume)
         run = stack.enter_context(
             Trainer(
                 source, classes, scan, settings, report, plan=state and state[0].get("plan"),
@@ -234,7 +233,7 @@ def trained(
         if validation is not None:
             run.validation = _feed_of(validation, classes, run.options)
         if state is not None:
-            _restore(run, state, chosen.checkpoint)
+            _restore(run, state, chosen.keeping.checkpoint)
         try:
             run.train()
         except KeyboardInterrupt:
@@ -249,7 +248,7 @@ def trained(
 def _check_given(rows: Inputs, options: TrainOptions) -> None:
     if rows.target is None:
         raise OptionError("target is missing: name the label column, or give an array of labels")
-    if rows.validation is not None and options.holdout is not None:
+    if rows.validation is not None and options.shuffling.holdout is not None:
         raise OptionError("validation= and holdout= exclude each other: choose one")
 
 
@@ -274,10 +273,10 @@ def _opened(rows: Inputs, options: TrainOptions) -> Source:
         like=like,
         categorical=rows.categorical,
         null_policy=_treatment(options),
-        memory=options.memory_bytes // options.reader_count,
+        memory=options.reading.memory_bytes // options.reading.reader_count,
     )
     try:
-        if rows.init is not None and options.seen == "skip":
+        if rows.init is not None and options.reading.seen == "skip":
             warm_start.leave_out(source, rows.init)
         source.fingerprint()  # of the files as they are before training
         if like is None:
@@ -378,7 +377,9 @@ def _checksum(source: Source, classes: Classes) -> int:
 
 
 def _treatment(options: TrainOptions) -> NullPolicy:
-    return NullPolicy(options.nulls, options.null_indicators, options.max_categories)
+    return NullPolicy(
+        options.columns.nulls, options.columns.null_indicators, options.columns.max_categories
+    )
 
 
 def _like(init: Model | None) -> tuple[Column, ...] | None:
@@ -390,10 +391,10 @@ def _like(init: Model | None) -> tuple[Column, ...] | None:
 
 
 def _holdout_mask(options: TrainOptions) -> Callable[[int, int], np.ndarray] | None:
-    fraction = options.holdout
+    fraction = options.shuffling.holdout
     if fraction is None:
         return None
-    return lambda start, count: held_out(options.seed, fraction, start, count)
+    return lambda start, count: held_out(options.shuffling.seed, fraction, start, count)
 
 
 class _talk:

@@ -83,7 +83,7 @@ class Trainer:
         be `validation`. halves: the worse half of the field is given up now and then.
         """
         self.source, self.classes, self.scan = source, classes, scan
-        settings = [options.settled(one_pass=source.one_pass) for options in settings]
+        settings = [options.resolved(one_pass=source.one_pass) for options in settings]
         self.options = options = settings[0]
         self.report, self.halves, self.keeper = report, halves, keeper
         self.told_to_stop = False
@@ -92,13 +92,13 @@ class Trainer:
         if plan is not None:
             kind, window, buckets = plan
             self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)
-        self.validated = validated or options.holdout is not None
+        self.validated = validated or options.shuffling.holdout is not None
         refuse_what_does_not_fit(len(classes), source.n_features, settings)
-        threads = options.threads if len(settings) == 1 else 1
+        threads = options.reading.threads if len(settings) == 1 else 1
         self._closing = ExitStack()
         self.learners = [
             Learner(
-                classes, source.n_features, scan, replace(each, threads=threads),
+                classes, source.n_features, scan, each.changed(threads=threads),
                 weights_as_given=weights_as_given, finishes=self._finishes(each),
             )
             for each in settings
@@ -110,7 +110,7 @@ class Trainer:
         self._closing.callback(self.feed.close)
         self._crew: ThreadPoolExecutor | None = None
         if len(settings) > 1:
-            self._crew = ThreadPoolExecutor(min(options.thread_count, len(settings)))
+            self._crew = ThreadPoolExecutor(min(options.reading.thread_count, len(settings)))
             self._closing.callback(self._crew.shutdown)
         self.validation: Loader | None = None
         self.mass = np.zeros(len(classes)) if scan is None else scan.mass
@@ -150,7 +150,7 @@ class Trainer:
     @property
     def is_over(self) -> bool:
         """Whether the run ends before its last epoch: time is up, or `report` said so."""
-        limit = self.options.max_seconds
+        limit = self.options.stopping.max_seconds
         return self.told_to_stop or (limit is not None and self.seconds - self._spent >= limit)
 
     @property
@@ -160,12 +160,12 @@ class Trainer:
 
     def _finishes(self, o: TrainOptions) -> bool:
         """Whether full gradients end the run: all rows are at hand, and passes over them short."""
-        if o.solver == "lbfgs":
+        if o.stopping.solver == "lbfgs":
             return True
         flops = 4.0 * len(self.classes) * self.source.n_features * (self.source.rows or math.inf)
-        averages = o.average is True or o.l1 > 0
-        simple = o.batch_size == 1 and not o.by_hand and o.epochs == "auto" and averages
-        simple = simple and not o.adaptive and not self.validated
+        averages = o.steps.average is True or o.penalty.l1 > 0
+        simple = o.steps.batch_size == 1 and not o.by_hand and o.steps.epochs == "auto" and averages
+        simple = simple and not o.steps.adaptive and not self.validated
         return simple and flops <= FINISH_FLOPS and self.plan.kind == "all"
 
     def train(self) -> None:
@@ -253,7 +253,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train an epoch from where the run stands to its end, or until the run is over."""
-        epoch, seed = self.place.epoch, self.options.seed
+        epoch, seed = self.place.epoch, self.options.shuffling.seed
         begins = self.place.window == 0 and self.place.row == 0
         if begins:
             self._mixing = self._new_mixing()
@@ -338,7 +338,7 @@ class Trainer:
     def _note_good(self) -> None:
         """Keep the state at the start of an epoch, where a step size of our own may prove bad."""
         learner = self.field[0]
-        ours = isinstance(learner.options.learning_rate, str)
+        ours = isinstance(learner.options.steps.learning_rate, str)
         if len(self.learners) == 1 and ours and not self.source.one_pass:
             self._good = self.visited, learner.state()
 
@@ -371,7 +371,7 @@ class Trainer:
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients."""
         if learner.settled is None:
-            self._begin([learner], next(iter(self.feed.epoch(self.options.seed, 0))))
+            self._begin([learner], next(iter(self.feed.epoch(self.options.shuffling.seed, 0))))
         learner.finish(
             self._all_rows, self._journey, lambda journey: self._tell_of_pass(learner, journey)
         )
@@ -379,7 +379,7 @@ class Trainer:
             self._journey, learner.is_found = None, True
 
     def _all_rows(self) -> Iterator[Window]:
-        return self.feed.epoch(self.options.seed, 0)
+        return self.feed.epoch(self.options.shuffling.seed, 0)
 
     def _tell_of_pass(self, learner: Learner, journey: OptimizerState) -> bool:
         """Note where full gradients stand; return whether the run is over."""
@@ -506,7 +506,7 @@ class Trainer:
 
     def _measure(self, learner: Learner, feed: Loader) -> Sums:
         sums, solver = Sums(), learner.solver
-        for window in feed.epoch(self.options.seed, 0):
+        for window in feed.epoch(self.options.shuffling.seed, 0):
             order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
             weight = np.ones(len(order)) if window.weights is None else window.weights[order]
             step = solver.call_rows

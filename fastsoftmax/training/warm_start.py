@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
 from typing import Any
 
 from fastsoftmax.data.manifest import merged
@@ -34,7 +33,9 @@ def leave_out(source: Source, init: Model) -> None:
 
 def is_new(source: Source, init: Model | None, options: TrainOptions) -> Model | None:
     """Return the model to start from, if it is known that it was trained on none of the rows."""
-    known = init is not None and options.seen == "skip" and init.ledger and source.fingerprint()
+    known = (
+        init is not None and options.reading.seen == "skip" and init.ledger and source.fingerprint()
+    )
     return init if known else None
 
 
@@ -47,17 +48,17 @@ def going_on(options: TrainOptions, init: Model | None) -> TrainOptions:
     if init is None or options.by_hand:
         return options
     chosen: dict[str, Any] = {}
-    if options.epochs == "auto" and options.solver == "sgd":
+    if options.steps.epochs == "auto" and options.stopping.solver == "sgd":
         chosen["epochs"] = 1
-        if options.schedule == "auto":
+        if options.steps.schedule == "auto":
             chosen["schedule"] = "inverse"
     known = init.record.get("options", {})
-    if options.l2 == "auto" and isinstance(known.get("l2"), float):
+    if options.penalty.l2 == "auto" and isinstance(known.get("l2"), float):
         chosen["l2"] = known["l2"]
-        if options.standardize == "auto":
-            scaled = options.conditioning == "auto"
+        if options.penalty.standardize == "auto":
+            scaled = options.penalty.conditioning == "auto"
             chosen["standardize"] = bool(known.get("standardize")) and scaled
-    return replace(options, **chosen)
+    return options.changed(**chosen)
 
 
 def rows_taken(init: Model | None) -> tuple[int, int]:

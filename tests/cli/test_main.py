@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.testing import assert_array_equal
 import fastsoftmax
 from fastsoftmax.cli import main as cli
 from fastsoftmax.cli.main import COMMANDS, main
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 300
@@ -127,7 +126,7 @@ def test_help_comes_at_once():
 def test_every_option_of_a_run_is_on_the_command_line(capsys):
     main(["train", "--help"])
     out = capsys.readouterr().out
-    for option in fields(TrainOptions):
+    for option in OPTIONS.values():
         assert f"--{option.name.replace('_', '-')}" in out
 
 

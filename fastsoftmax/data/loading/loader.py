@@ -68,19 +68,23 @@ def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading
 
     Raises OptionError where rows are to be kept in memory and do not fit.
     """
-    named = options.cache_folder is not None
-    folder = Path(options.cache_folder) if options.cache_folder is not None else cache_folder()
-    keep, memory = options.cache, source.room(options.memory_bytes)
+    named = options.reading.cache_folder is not None
+    folder = (
+        Path(options.reading.cache_folder)
+        if options.reading.cache_folder is not None
+        else cache_folder()
+    )
+    keep, memory = options.reading.cache, source.room(options.reading.memory_bytes)
     if keep == "memory" and not (source.in_memory or _fits(plan, memory)):
         raise OptionError(
-            f"cache=memory keeps all rows decoded, more than memory={options.memory} allows: raise"
-            " memory=, or choose cache=disk"
+            f"cache=memory keeps all rows decoded, more than memory={options.reading.memory}"
+            " allows: raise memory=, or choose cache=disk"
         )
     if keep == "auto":
         keep = _where_to_keep(source, plan, options, folder)
     # Readers are fewer rather than that columns are joined through a file, which takes longer.
     affordable = int(PAGES_SHARE * memory) // max(source.reading_bytes, 1)
-    readers = max(min(options.reader_count, affordable), 1)
+    readers = max(min(options.reading.reader_count, affordable), 1)
     source.allot(memory // readers)
     return Reading(readers, keep, folder, named)
 
@@ -95,15 +99,19 @@ def _fits(plan: Plan, memory: int) -> bool:
 
 def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Path) -> str:
     """Return where rows are kept if nobody says: where they fit, if they are read again."""
-    if options.cache_folder is not None and not source.in_memory:
+    if options.reading.cache_folder is not None and not source.in_memory:
         return "disk"
     if plan.holds_all:
         return "memory"
     # Even what needs no decoding reads faster from a cache: a Parquet page's checksum takes longer
     # than ours, and an IPC file is not ours to map.
-    if source.in_memory or source.rows is None or (options.epochs == 1 and not options.holdout):
+    if (
+        source.in_memory
+        or source.rows is None
+        or (options.steps.epochs == 1 and not options.shuffling.holdout)
+    ):
         return "off"
-    if _fits(plan, source.room(options.memory_bytes)):
+    if _fits(plan, source.room(options.reading.memory_bytes)):
         return "memory"
     if has_room(folder, source.rows * plan.row_bytes):
         return "disk"
@@ -121,8 +129,12 @@ def has_room(folder: Path, size: int) -> bool:
 def settle_plan(source: Source, options: TrainOptions, segments: Segments | None) -> Plan:
     """Return the plan; unless asked for, sorted rows are dealt only where there is room."""
     plan = make_plan(source, options, segments)
-    if plan.kind == "full" and options.shuffle == "auto":
-        folder = cache_folder() if options.cache_folder is None else Path(options.cache_folder)
+    if plan.kind == "full" and options.shuffling.shuffle == "auto":
+        folder = (
+            cache_folder()
+            if options.reading.cache_folder is None
+            else Path(options.reading.cache_folder)
+        )
         if not has_room(folder, (plan.rows or 0) * plan.row_bytes):
             warnings.warn(
                 f"the rows are sorted, but {folder} has no room to deal them anew: they are"
@@ -130,7 +142,7 @@ def settle_plan(source: Source, options: TrainOptions, segments: Segments | None
                 UserWarning,
                 stacklevel=2,
             )
-            return make_plan(source, replace(options, shuffle="window"), segments)
+            return make_plan(source, options.changed(shuffle="window"), segments)
     return plan
 
 

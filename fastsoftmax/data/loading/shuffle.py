@@ -109,24 +109,32 @@ def make_plan(source: Source, options: TrainOptions, segments: Segments | None =
     segments: where the rows of each class stand, as far as it is known; shuffle=auto deals rows
     into buckets where windows of neighbours would be too unlike the whole.
     """
-    memory, rows = source.room(options.memory_bytes), source.rows
+    memory, rows = source.room(options.reading.memory_bytes), source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
-    window = options.shuffle_window or _window_rows(row_bytes, memory, rows)
-    held = None if options.holdout is None else (options.seed, options.holdout)
+    window = options.shuffling.shuffle_window or _window_rows(row_bytes, memory, rows)
+    held = (
+        None
+        if options.shuffling.holdout is None
+        else (options.shuffling.seed, options.shuffling.holdout)
+    )
     if rows is None:
-        kind = "off" if options.shuffle == "off" else "window"
+        kind = "off" if options.shuffling.shuffle == "off" else "window"
         return Plan(kind, window, row_bytes=row_bytes, held=held)
     fits = rows * row_bytes <= ALL_SHARE * memory
     free = source.resident and source.pieces is not None and len(source.pieces) == 1
-    if (fits or free) and options.shuffle != "window" and options.shuffle_window is None:
+    if (
+        (fits or free)
+        and options.shuffling.shuffle != "window"
+        and options.shuffling.shuffle_window is None
+    ):
         window = rows
     plan = Plan("window", min(window, rows), 0, rows, row_bytes, fits, held)
-    if options.shuffle == "off":
+    if options.shuffling.shuffle == "off":
         return replace(plan, kind="off")
     if plan.holds_all:
         return replace(plan, kind="all")
-    wanted = options.shuffle == "auto" and _is_sorted(plan, source, options, segments)
-    if options.shuffle == "full" or wanted:
+    wanted = options.shuffling.shuffle == "auto" and _is_sorted(plan, source, options, segments)
+    if options.shuffling.shuffle == "full" or wanted:
         return replace(plan, kind="full", buckets=math.ceil(rows / (FILLED * window)))
     return plan
 
@@ -137,7 +145,7 @@ def _is_sorted(
     """Return whether windows of neighbouring rows would be too unlike the whole; say so."""
     if segments is None or source.pieces is None:
         return False
-    order = piece_order(plan, source.pieces, options.seed, 0)
+    order = piece_order(plan, source.pieces, options.shuffling.seed, 0)
     mixing = expected_mixing(segments, np.array(order), plan.window)
     if mixing < MIXED:
         logger.info("rows are sorted (mixing of windows %.2f): they are dealt anew", mixing)

@@ -49,7 +49,7 @@ def summary(plan):
 
 
 def plan_of(source, memory=10**7, **options):
-    return make_plan(source, TrainOptions(memory=memory, **options))
+    return make_plan(source, TrainOptions.of(memory=memory, **options))
 
 
 def test_words_are_the_same_whatever_range_is_asked_for():
@@ -126,7 +126,7 @@ def test_rows_that_fit_are_shuffled_together():
 
 
 def test_a_window_of_wide_rows_is_no_larger_than_memory_allows():
-    options = TrainOptions(memory="1GB")
+    options = TrainOptions.of(memory="1GB")
     windows = [
         make_plan(Elsewhere((10**6,), row_bytes), options).window
         for row_bytes in (5 * 10**4, 10**5, 10**6, 10**9)
