@@ -22,7 +22,7 @@ from fastsoftmax.kernels.products import all_margins, class_tiles, gram, update
 from fastsoftmax.kernels.recurrence import recur
 from fastsoftmax.kernels.tiles import GRAM_TILE
 from fastsoftmax.kernels.vectors import address_of
-from fastsoftmax.kernels.workspace import block_rows, new_block, new_weights
+from fastsoftmax.kernels.workspace import block_rows, new_block, new_coefficients
 from fastsoftmax.optim.sgd import FullGradient
 from tests import oracle
 
@@ -87,7 +87,7 @@ class Stages:
         y = rng.integers(0, K, n).astype(np.int32)
         order, step = rng.permutation(n), np.full(n, 1e-6)
         self.rows = Rows(part_table((self.part,)), order, y, np.ones(n), step)
-        self.weights = new_weights(K, d, kind)
+        self.weights = new_coefficients(K, d, kind)
         self.weights.W[:, :d] = rng.normal(size=(K, d)) / d
         self.block = new_block(K, d, kind, B)
 

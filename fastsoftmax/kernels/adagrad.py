@@ -12,10 +12,10 @@ import numpy as np
 from fastsoftmax.kernels.blocks import add_scaled
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import ask_for_rows
+from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
 from fastsoftmax.kernels.rowwise import row_logits
-from fastsoftmax.kernels.vectors import lent
+from fastsoftmax.kernels.vectors import by_address
 
 LEAST = 1e-30  # what the sum of squares begins at: 0 / 0 is no step
 
@@ -46,19 +46,19 @@ def adapted_bias(b, squares, R, K, eta):
 
 
 @kernel(EXACT, entry=True)
-def descend_adaptively(weights, squares, average, block, rows, l2, l1, bias):
+def descend_adagrad(weights, squares, average, block, rows, l2, l1, bias):
     """Take one step per row; rows.step holds eta, and l2, l1 (1, width) the penalties by feature.
 
     squares: sums of squared gradients, laid out like the weights.
     """
-    weights, block, rows = lent(weights), lent(block), lent(rows)
+    weights, block, rows = by_address(weights), by_address(block), by_address(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     one = W.dtype.type(1)
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
-        ask_for_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
+        prefetch_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(X, np.int64(0), count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
             break

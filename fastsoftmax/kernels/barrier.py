@@ -48,7 +48,7 @@ def atomic_add(typing_context, barrier, i, value):
 
 
 @word(lambda barrier, i: barrier[i, 0])
-def look(typing_context, barrier, i):
+def atomic_load(typing_context, barrier, i):
     """Return barrier[i, 0] as it is now."""
 
     def build(context, builder, signature, arguments):
@@ -63,7 +63,7 @@ def look(typing_context, barrier, i):
 @kernel(EXACT)
 def arrive(barrier, team):
     """Say that this worker has come here; return what `leave` needs to know."""
-    round_number = look(barrier, ROUND)
+    round_number = atomic_load(barrier, ROUND)
     if team > 1 and atomic_add(barrier, ARRIVED, 1) == team - 1:
         atomic_add(barrier, ARRIVED, -team)
         atomic_add(barrier, ROUND, 1)
@@ -74,7 +74,7 @@ def arrive(barrier, team):
 def leave(barrier, round_number, team):
     """Return when all `team` workers have arrived."""
     spins = 0
-    while team > 1 and look(barrier, ROUND) == round_number:
+    while team > 1 and atomic_load(barrier, ROUND) == round_number:
         spins += 1
         if spins > SPINS:
             yield_core()
@@ -92,5 +92,5 @@ def clear(barrier, worker, team):
     wait(barrier, team)
     if worker == 0:
         for counter in range(STOP, QUEUE + 2):
-            atomic_add(barrier, counter, -look(barrier, counter))
+            atomic_add(barrier, counter, -atomic_load(barrier, counter))
     wait(barrier, team)

@@ -12,14 +12,14 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import ask_for_rows
+from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import weighted_logs
 from fastsoftmax.kernels.softmax import exp
 from fastsoftmax.kernels.vectors import (
+    by_address,
     first_lane,
     fma,
     lanes,
-    lent,
     load,
     splat,
     store,
@@ -57,16 +57,16 @@ def add_row_to(W, s, X, t, r, keep):
 
 
 @kernel(EXACT)
-def pair_rows(W, apart, average, block, rows, first, count, l2, bias):
+def pair_rows(W, bias_gap, average, block, rows, first, count, l2, bias):
     """Take the steps of `count` rows in the block; return their weighted loss (nats) and hits.
 
-    apart holds the difference of the biases, and the sum of it over rows.
+    bias_gap holds the difference of the biases, and the sum of it over rows.
     """
     X, mass = block.X[0], block.mass
     zero, one = W.dtype.type(0), W.dtype.type(1)
     bias_step = W.dtype.type(2 * bias)
     loss, hits = 0.0, 0.0
-    b = apart[0]
+    b = bias_gap[0]
     z = row_product(W, 1, X, 0)
     for t in range(count):
         row = first + t
@@ -93,40 +93,42 @@ def pair_rows(W, apart, average, block, rows, first, count, l2, bias):
         if average is not None and rows.weight[row] > 0:
             add_row_to(average.W, 1, W, 1, one, one)
             add_row_to(average.W, 0, W, 0, one, one)
-            apart[1] += b
+            bias_gap[1] += b
         z = keep * ahead + double * shared
-    apart[0] = b
+    bias_gap[0] = b
     return loss + weighted_logs(mass, rows.weight, first, count), hits
 
 
 @kernel(EXACT, entry=True)
-def descend_pairwise(weights, average, block, rows, l2, bias):
-    """Take one step per row, as `descend_plainly` does, where there are two classes."""
-    W, b, block, rows = lent(weights.W), weights.b, lent(block), lent(rows)
+def descend_binary(weights, average, block, rows, l2, bias):
+    """Take one step per row, as `descend_rowwise` does, where there are two classes."""
+    W, b, block, rows = by_address(weights.W), weights.b, by_address(block), by_address(rows)
     n, B, d = rows.order.shape[0], block.X.shape[1], W.shape[1]
     one, half = W.dtype.type(1), W.dtype.type(0.5)
-    both, apart = b[0, 0] + b[0, 1], np.zeros(2, W.dtype)
-    apart[0] = b[0, 0] - b[0, 1]
+    both, bias_gap = b[0, 0] + b[0, 1], np.zeros(2, W.dtype)
+    bias_gap[0] = b[0, 0] - b[0, 1]
     loss, hits, finite = 0.0, 0.0, True
     turn(W, d, one)
     if average is not None:
         turn(average.W, d, one)
     for first in range(0, n, B):
         count = min(B, n - first)
-        ask_for_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
+        prefetch_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(
             block.X[0], np.int64(0), count, rows.order, first, rows.table
         ) and np.isfinite(loss)
         if not finite:
             break
-        block_loss, block_hits = pair_rows(W, apart, average, block, rows, first, count, l2, bias)
+        block_loss, block_hits = pair_rows(
+            W, bias_gap, average, block, rows, first, count, l2, bias
+        )
         loss += block_loss
         hits += block_hits
     turn(W, d, half)
-    b[0, 0], b[0, 1] = half * (both + apart[0]), half * (both - apart[0])
+    b[0, 0], b[0, 1] = half * (both + bias_gap[0]), half * (both - bias_gap[0])
     if average is not None:
         turn(average.W, d, half)
         counted = W.dtype.type(np.count_nonzero(rows.weight))
-        average.b[0, 0] += half * (counted * both + apart[1])
-        average.b[0, 1] += half * (counted * both - apart[1])
+        average.b[0, 0] += half * (counted * both + bias_gap[1])
+        average.b[0, 1] += half * (counted * both - bias_gap[1])
     return loss, hits, finite and np.isfinite(loss)

@@ -12,17 +12,26 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import look_ahead
+from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, gram, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
-from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, lent, load, splat, store
+from fastsoftmax.kernels.vectors import (
+    address_of,
+    by_address,
+    fma,
+    lanes,
+    load,
+    noinline,
+    splat,
+    store,
+)
 
 # W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
-Weights = namedtuple("Weights", "W b")
+Coefficients = namedtuple("Coefficients", "W b")
 # The sums of W and b over steps, and scratch for their coefficients; None where not averaged.
 Average = namedtuple("Average", "W b H")
 # Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
@@ -38,7 +47,7 @@ def gather_share(X, rows, first, stop, worker, team, barrier, queue):
 
     Return whether what this worker saw is finite.
     """
-    apart()
+    noinline()
     count = stop - first
     if team == 1:
         return gather(X, np.int64(0), count, rows.order, first, rows.table)
@@ -75,7 +84,7 @@ def add_block(S, H, share, W, X, tile, beyond, start, stop, count, cursor, last)
 @kernel(EXACT)
 def bring_in(weights, average, R, X, tile, beyond, rows, first, count, l2, cursor, last):
     """Bring the steps of a block into some class tiles of W, and into the sum of W."""
-    apart()
+    noinline()
     W = weights.W
     keep = R.dtype.type(kept(rows.step, l2, first, count) if l2 > 0 else 1.0)
     # Literal numbers as arguments would have `update` compiled once more.
@@ -113,12 +122,12 @@ def sweep_tiles(
 @kernel(EXACT)
 def sweep_share(weights, average, block, rows, first, before, after, l2, worker, team):
     """Pass over this worker's classes: bring in the block before, compute the next margins."""
-    apart()
+    noinline()
     B = block.Z.shape[0]
     tiles = class_tiles(weights.W.shape[0])
     n = rows.order.shape[0]
     count = min(B, n - first)
-    cursor, last = look_ahead(
+    cursor, last = plan_prefetch(
         block.lines, worker, rows, first + B + worker, min(first + 2 * B, n), team
     )
     sweep_tiles(
@@ -131,7 +140,7 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
 
 
 @kernel(EXACT, entry=True)
-def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
+def descend_blocks(weights, average, block, rows, l2, bias, barrier, worker, team):
     """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
 
     Called by every worker of a team at once. bias scales the steps of b: 1, or 0 to keep it. Stops
@@ -139,8 +148,8 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     hits, and whether all was finite; a plain tuple, since a named one returned to Python while a
     signal is pending crashes (numba 0.68).
     """
-    weights, average = lent(weights), lent(average)
-    block, rows, barrier = lent(block), lent(rows), lent(barrier)
+    weights, average = by_address(weights), by_address(average)
+    block, rows, barrier = by_address(block), by_address(rows), by_address(barrier)
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
@@ -149,10 +158,10 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
     if not finite:
         atomic_add(barrier, STOP, 1)
     wait(barrier, team)
-    while first < n and look(barrier, STOP) == 0:
+    while first < n and atomic_load(barrier, STOP) == 0:
         after, before = block.X[turn], block.X[1 - turn]
         if worker == 0:
-            atomic_add(barrier, QUEUE + turn, -look(barrier, QUEUE + turn))
+            atomic_add(barrier, QUEUE + turn, -atomic_load(barrier, QUEUE + turn))
         sweep_share(weights, average, block, rows, first, before, after, l2, worker, team)
         wait(barrier, team)
         count = min(B, n - first)
@@ -169,7 +178,7 @@ def descend(weights, average, block, rows, l2, bias, barrier, worker, team):
         wait(barrier, team)
         turn = 1 - turn
         first += B
-    finite = look(barrier, STOP) == 0
+    finite = atomic_load(barrier, STOP) == 0
     if finite and n > 0:
         last = (n - 1) // B * B
         at_hand = address_of(block.lines, worker, 0)

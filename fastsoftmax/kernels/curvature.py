@@ -15,10 +15,10 @@ from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update_classes
 from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.tiles import WIDE
-from fastsoftmax.kernels.vectors import address_of, apart, lanes, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, lanes, load, noinline, splat, store
 
 # Scratch of one worker: rows X, scaled rows E (B, width), and lines of no use but their address.
-Products = namedtuple("Products", "X E lines")
+ProductScratch = namedtuple("ProductScratch", "X E lines")
 SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right still hold W in place
 
 
@@ -75,7 +75,7 @@ def add_products(H, C, k, scratch, rows, d):
 @kernel(EXACT)
 def _scale_rows(E, X, C, k, first, count):
     """Set E[t] = C[first + t, k] X[t]."""
-    apart()
+    noinline()
     for t in range(count):
         share = splat(X, C[first + t, k])
         for j in range(0, X.shape[1], lanes(X)):

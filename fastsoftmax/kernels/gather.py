@@ -24,7 +24,6 @@ from fastsoftmax.kernels.vectors import (
     I64,
     VECTOR_BYTES,
     Loop,
-    apart,
     element_address,
     fill,
     lanes,
@@ -32,6 +31,7 @@ from fastsoftmax.kernels.vectors import (
     load_at,
     load_masked,
     multiply_add,
+    noinline,
     of_array,
     splat,
     spread,
@@ -452,7 +452,7 @@ def gather(X, start, stop, rows, first, table):
 
     Return whether all of them are finite after the cast: the sum of 0 x is 0, or NaN.
     """
-    apart()
+    noinline()
     odd = X.dtype.type(0)
     for p in range(table.shape[0]):
         at = table[p]

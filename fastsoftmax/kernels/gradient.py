@@ -15,17 +15,17 @@ from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.products import all_margins, class_tiles, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual
-from fastsoftmax.kernels.vectors import address_of, apart
+from fastsoftmax.kernels.vectors import address_of, noinline
 
 # W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
 # part_W, part_b: the same over the latest rows, in the model's dtype, one for each worker.
-Sums = namedtuple("Sums", "W b part_W part_b")
+GradientSums = namedtuple("GradientSums", "W b part_W part_b")
 
 
 @kernel(FAST)
 def _drain(W, b, part_W, part_b):
     """Add the latest rows' sums to those of their range, and start anew."""
-    apart()
+    noinline()
     K, d = W.shape
     for i in range(K):
         b[i] += np.float64(part_b[0, i])

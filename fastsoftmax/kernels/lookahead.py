@@ -13,15 +13,15 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
 from fastsoftmax.kernels.blocks import bring_in, sweep_tiles
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import look_ahead
+from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, couple, cross_gram, gram
 from fastsoftmax.kernels.recurrence import kept, recur
 from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
-from fastsoftmax.kernels.vectors import address_of, apart, lent
+from fastsoftmax.kernels.vectors import address_of, by_address, noinline
 
 # Scratch of every other block: as a Block, with the products C (B, B) of the rows before with its
 # own. Both kinds share X (4, B, d): the rows before, at hand, after, and those gathered meanwhile.
@@ -55,13 +55,13 @@ def sweep_ahead(weights, average, other, rows, first, mine, beyond, l2, worker, 
 
     Bring in the block before it and compute the margins of the block after it; both have `other`.
     """
-    apart()
+    noinline()
     B, n = other.Z.shape[0], rows.order.shape[0]
     block = first // B
     start, stop = first + 2 * B, min(first + 3 * B, n)
     # The worker that takes the steps has other things to wait for.
     own, every = (worker, 1) if team == 1 else (worker - 1, team - 1)
-    cursor, last = look_ahead(
+    cursor, last = plan_prefetch(
         other.lines, worker, rows, start + own if own >= 0 else stop, stop, every
     )
     sweep_tiles(
@@ -79,7 +79,7 @@ def share_rest(other, rows, first, worker, team, barrier, queue):
     with each other and with the rows at hand; and the gathering of the rows after that block.
     Return whether what this worker gathered is finite.
     """
-    apart()
+    noinline()
     B, n = other.Z.shape[0], rows.order.shape[0]
     block, start = first // B, first + 2 * B
     now, after = other.X[block % BLOCKS], other.X[(block + 1) % BLOCKS]
@@ -103,10 +103,11 @@ def share_rest(other, rows, first, worker, team, barrier, queue):
 
 
 @kernel(EXACT, entry=True)
-def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier, worker, team):
-    """Take one step per row, as `descend` does. Blocks take turns with two kinds of scratch."""
-    weights, rows, barrier = lent(weights), lent(rows), lent(barrier)
-    even, odd, even_sum, odd_sum = lent(even), lent(odd), lent(even_sum), lent(odd_sum)
+def descend_lookahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier, worker, team):
+    """Take one step per row, as `descend_blocks` does, on two kinds of scratch in turn."""
+    weights, rows, barrier = by_address(weights), by_address(rows), by_address(barrier)
+    even, odd = by_address(even), by_address(odd)
+    even_sum, odd_sum = by_address(even_sum), by_address(odd_sum)
     W, X = weights.W, even.X
     n, B, d = rows.order.shape[0], X.shape[1], W.shape[1]
     tiles = class_tiles(W.shape[0])
@@ -115,11 +116,11 @@ def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier
     # Literal numbers as arguments would have every kernel below compiled once more.
     first, turn = np.int64(-2) * B, np.int64(0)
     # Whoever is ahead sets the other turn's counter: all workers see the same here.
-    while first < n and look(barrier, STOP + 1 - turn) == 0:
+    while first < n and atomic_load(barrier, STOP + 1 - turn) == 0:
         now, other = (even, odd) if turn == 0 else (odd, even)
         other_sum = odd_sum if turn == 0 else even_sum
         if worker == 0:
-            atomic_add(barrier, QUEUE + 1 - turn, -look(barrier, QUEUE + 1 - turn))
+            atomic_add(barrier, QUEUE + 1 - turn, -atomic_load(barrier, QUEUE + 1 - turn))
             if first >= 0:
                 now_sum = even_sum if turn == 0 else odd_sum
                 count = min(B, n - first)
@@ -139,7 +140,7 @@ def descend_ahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, barrier
         wait(barrier, team)
         turn = 1 - turn
         first += B
-    finite = look(barrier, STOP) == 0 and look(barrier, STOP + 1) == 0
+    finite = atomic_load(barrier, STOP) == 0 and atomic_load(barrier, STOP + 1) == 0
     if finite and n > 0:
         now, now_sum = (odd, odd_sum) if turn == 0 else (even, even_sum)
         at_hand = address_of(now.lines, worker, 0)

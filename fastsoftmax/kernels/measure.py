@@ -6,7 +6,7 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import ask_for_rows
+from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.products import all_margins
 from fastsoftmax.kernels.recurrence import plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of
@@ -48,7 +48,7 @@ def squared_norms(norms, X, order, table):
     for first in range(0, n, B):
         count = min(B, n - first)
         finite &= gather(X, np.int64(0), count, order, first, table)
-        ask_for_rows(table, order, first + B, min(first + 2 * B, n))
+        prefetch_rows(table, order, first + B, min(first + 2 * B, n))
         for t in range(count):
             norms[first + t] = _squares(X, t)
     return finite

@@ -6,13 +6,13 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, clear, look, wait
+from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
 from fastsoftmax.kernels.blocks import add_scaled, gather_share
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.prefetch import look_ahead
+from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, plain_logits, residual
-from fastsoftmax.kernels.vectors import address_of, apart, fma, lanes, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, fma, lanes, load, noinline, splat, store
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), and facts about it.
 Gradient = namedtuple("Gradient", "W b facts")
@@ -46,9 +46,9 @@ def take_step(W, G, S, k, size, facts):
 
 
 @kernel(EXACT)
-def settle(weights, gradient, average, block, X, tile, beyond, count, cursor, last):
+def apply_batch(weights, gradient, average, block, X, tile, beyond, count, cursor, last):
     """Bring a block's residuals into some class tiles of the gradient, and W if it closed."""
-    apart()
+    noinline()
     R = block.R
     if count > 0:
         one = R.dtype.type(1)
@@ -86,7 +86,7 @@ def close_batch(b, gradient, average, l2, bias):
 @kernel(EXACT)
 def batch_residuals(weights, gradient, block, rows, first, stop):
     """Turn margins into residuals -w (p - onehot(y)), all at the same weights; add up the facts."""
-    apart()
+    noinline()
     R, Z, b, facts = block.R, block.Z, weights.b, gradient.facts
     loss, hits = 0.0, 0.0
     for t in range(stop - first):
@@ -104,7 +104,7 @@ def batch_residuals(weights, gradient, block, rows, first, stop):
 
 
 @kernel(EXACT, entry=True)
-def descend_batches(
+def descend_minibatch(
     weights, gradient, average, block, rows, batch_size, ends, l2, bias, barrier, worker, team
 ):
     """Take one step per `batch_size` rows with the mean of w (p - onehot(y)) x' over them.
@@ -121,18 +121,20 @@ def descend_batches(
     # Literal numbers as arguments would have every kernel below compiled once more.
     first = before = turn = np.int64(0)
     wait(barrier, team)
-    while first < n and look(barrier, STOP) == 0:
+    while first < n and atomic_load(barrier, STOP) == 0:
         stop = block_stop(rows, first, B, batch_size - facts[FILLED])
         if worker == 0:
-            atomic_add(barrier, QUEUE + 1 - turn, -look(barrier, QUEUE + 1 - turn))
+            atomic_add(barrier, QUEUE + 1 - turn, -atomic_load(barrier, QUEUE + 1 - turn))
         X = block.X[turn]
         if not gather_share(X, rows, first, stop, worker, team, barrier, QUEUE + turn):
             atomic_add(barrier, STOP, 1)
         wait(barrier, team)
-        cursor, last = look_ahead(block.lines, worker, rows, stop + worker, min(stop + B, n), team)
+        cursor, last = plan_prefetch(
+            block.lines, worker, rows, stop + worker, min(stop + B, n), team
+        )
         for tile in range(mine, beyond, group):
             end = min(tile + group, beyond)
-            cursor = settle(
+            cursor = apply_batch(
                 weights, gradient, average, block, block.X[1 - turn],
                 tile, end, first - before, cursor, last,
             )  # fmt: skip
@@ -149,13 +151,13 @@ def descend_batches(
                 atomic_add(barrier, STOP, 1)
         wait(barrier, team)
         before, first, turn = first, stop, 1 - turn
-    finite = look(barrier, STOP) == 0
+    finite = atomic_load(barrier, STOP) == 0
     if worker == 0 and finite and ends and facts[FILLED] > 0:
         close_batch(weights.b, gradient, average, l2, bias)
     wait(barrier, team)
     if finite:
         at_hand = address_of(block.lines, worker, 0)
-        settle(
+        apply_batch(
             weights, gradient, average, block, block.X[1 - turn],
             mine, beyond, first - before, at_hand, at_hand,
         )  # fmt: skip

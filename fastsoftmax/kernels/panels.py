@@ -12,7 +12,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, leave, look, wait
+from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, atomic_load, leave, wait
 from fastsoftmax.kernels.blocks import Block, add_block
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import (
@@ -27,11 +27,11 @@ from fastsoftmax.kernels.gather import (
     gather,
     own_kind,
 )
-from fastsoftmax.kernels.prefetch import ask_for_ends, ask_for_rows, look_ahead
+from fastsoftmax.kernels.prefetch import plan_prefetch, prefetch_ends, prefetch_rows
 from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
 from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
-from fastsoftmax.kernels.vectors import address_of, apart, lanes, lent, load, splat, store
+from fastsoftmax.kernels.vectors import address_of, by_address, lanes, load, noinline, splat, store
 
 # For three blocks in turn the panels' parts of margins and Gram matrix, Z (3, panels, B, width) and
 # G (3, panels, B, B padded). One of each for every worker: two blocks of rows, cut into panels, X
@@ -136,7 +136,7 @@ def point(at, rows, first, count):
 @kernel(EXACT)
 def sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count):
     """Do `sweep_panel` in one pass over W, asking for two rows to come with each class tile."""
-    apart()
+    noinline()
     K = W.shape[0]
     tiles = sweep_tiles(K)
     part = rows.table[0]
@@ -192,7 +192,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
 
     Ask for the rows of the block after it.
     """
-    apart()
+    noinline()
     blocks, here = panels.X[worker], slot(panels, first)
     n, B, K, parts = rows.order.shape[0], blocks.shape[2], panels.W.shape[1], panels.Z.shape[1]
     coming, last = first + B, min(first + 2 * B, n)
@@ -200,10 +200,10 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     cursor = end = address_of(panels.at[worker], 0, 0)
     if MANY:
         asked = min(last, coming + 2 * sweep_tiles(K)) if in_lines(rows) else coming
-        ask_for_ends(rows, coming, asked)
-        ask_for_rows(rows.table, rows.order, asked, last)
+        prefetch_ends(rows, coming, asked)
+        prefetch_rows(rows.table, rows.order, asked, last)
     else:
-        cursor, end = look_ahead(panels.lines, worker, rows, coming, last, 1)
+        cursor, end = plan_prefetch(panels.lines, worker, rows, coming, last, 1)
     simply = average is not None and first > 0 and sums_simply(rows, l2, first - B, B)
     share = R.dtype.type(0)
     if average is not None and first > 0 and not simply:
@@ -235,7 +235,7 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
 
     Return whether all of it is finite, as far as that is known before the loss is.
     """
-    apart()
+    noinline()
     X, at, count = panels.gathered[worker], panels.at[worker], panels.Z.shape[1]
     blocks = panels.X[worker, slot(panels, first)]
     low, high = count * worker // team, count * (worker + 1) // team
@@ -257,16 +257,16 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
 
 @kernel(EXACT, entry=True)
 def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, team):
-    """Take one step per row, as `descend` does; rows.table lists this worker's panels alone.
+    """Take one step per row, as `descend_blocks` does; rows.table lists this worker's panels alone.
 
     So does average.W: each worker has an average of its own.
     """
-    weights, average, panels = lent(weights), lent(average), lent(panels)
-    rows, barrier = lent(rows), lent(barrier)
+    weights, average, panels = by_address(weights), by_address(average), by_address(panels)
+    rows, barrier = by_address(rows), by_address(barrier)
     W, b = panels.W[worker], panels.b[worker]
     n, d = rows.order.shape[0], weights.W.shape[1]
     B, count = panels.X.shape[3], panels.Z.shape[1]
-    block = lent(
+    block = by_address(
         Block(
             panels.X[worker, 0],
             panels.own_Z[worker],
@@ -294,7 +294,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
             atomic_add(barrier, STOP + following, 1)
         leave(barrier, met, team)
         # Whoever is ahead sets another turn's counter: all workers see the same here.
-        if look(barrier, STOP + turn) > 0:
+        if atomic_load(barrier, STOP + turn) > 0:
             loss = np.nan
             break
         here = min(B, n - first)
@@ -317,6 +317,6 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     if worker == 0:
         copy_biases(weights.b, b)
         for counter in range(STOP, STOP + TURNS):
-            atomic_add(barrier, counter, -look(barrier, counter))
+            atomic_add(barrier, counter, -atomic_load(barrier, counter))
     wait(barrier, team)
     return loss, hits, finite

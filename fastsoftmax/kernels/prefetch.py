@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ITEM, ROW_STRIDE, WIDTH
-from fastsoftmax.kernels.vectors import address_of, apart, ask, list_lines
+from fastsoftmax.kernels.vectors import address_of, list_lines, noinline, prefetch_line
 
 LINE = 64  # bytes
 
 
 @kernel(EXACT)
-def look_ahead(lines, worker, rows, first, stop, every):
+def plan_prefetch(lines, worker, rows, first, stop, every):
     """List in lines[worker] the cache lines of rows first : stop : every.
 
     Return the addresses of the list's first and last entries. The last is a line at hand, the
     list's own, for tiles to ask for when the list is done.
     """
-    apart()
+    noinline()
     room, count = lines.shape[1] - 1, 0
     for p in range(rows.table.shape[0]):
         at = rows.table[p]
@@ -39,7 +39,7 @@ def look_ahead(lines, worker, rows, first, stop, every):
 
 
 @kernel(EXACT)
-def ask_for_rows(table, order, first, stop):
+def prefetch_rows(table, order, first, stop):
     """Ask for the cache lines of rows first : stop of the order."""
     for p in range(table.shape[0]):
         at = table[p]
@@ -48,15 +48,15 @@ def ask_for_rows(table, order, first, stop):
             for t in range(first, stop):
                 address = start + order[t] * stride
                 for line in range(0, length, LINE):
-                    ask(address + line)
-                ask(address + length - 1)
+                    prefetch_line(address + line)
+                prefetch_line(address + length - 1)
 
 
 @kernel(EXACT)
-def ask_for_ends(rows, first, stop):
+def prefetch_ends(rows, first, stop):
     """Ask for the last cache line of rows first : stop."""
     for p in range(rows.table.shape[0]):
         at = rows.table[p]
         end = at[ADDRESS] + at[WIDTH] * at[ITEM] - 1
         for t in range(first, stop):
-            ask(end + rows.order[t] * at[ROW_STRIDE])
+            prefetch_line(end + rows.order[t] * at[ROW_STRIDE])

@@ -22,7 +22,7 @@ from fastsoftmax.kernels.tiles import (
     triangle_tile,
     update_tile,
 )
-from fastsoftmax.kernels.vectors import address_of, apart, lanes
+from fastsoftmax.kernels.vectors import address_of, lanes, noinline
 
 # A panel of 4 + 5 rows of this many floats stays in the first-level cache.
 PANEL = 1024
@@ -131,7 +131,7 @@ def _squares(G, r, t, X, start, stop, fresh, cursor, last):
 @kernel()
 def margins(Z, X, W, tile, beyond, count, cursor, last):
     """Set Z = X W^T for the tiles tile : beyond of classes and the row tiles of `count` rows."""
-    apart()
+    noinline()
     K, d = W.shape
     for i in range(tile, beyond):
         k = tile_start(K, i)
@@ -154,7 +154,7 @@ def copy_gram(G, X, at, start, stop):
     """Copy rows that begin in memory at `at` (B, 1) to a panel X, and set the upper triangle of
     X X^T. Both over the features start : stop.
     """
-    apart()
+    noinline()
     B = X.shape[0]
     here, width = address_of(at, 0, 0), stop - start
     for s in range(0, B, GRAM_TILE):
@@ -171,7 +171,7 @@ def copy_gram(G, X, at, start, stop):
 @kernel()
 def gram(G, X, s, count, cursor, last):
     """Set rows s : s + GRAM_TILE of the upper triangle of G = X X^T, up to column `count`."""
-    apart()
+    noinline()
     d = X.shape[1]
     for start in range(0, d, PANEL):
         stop = min(start + PANEL, d)
@@ -186,7 +186,7 @@ def couple(Z, t, keep, G, R, count, last):
     """Set Z[t + r] = keep Z[t + r] + sum over s < count of G[s, t + r] R[s], r < ROW_TILE: the
     steps of earlier rows.
     """
-    apart()
+    noinline()
     step = lanes(Z)
     width = R.shape[1]
     wide = width - width % (WIDE_COUPLED * step)
@@ -199,7 +199,7 @@ def couple(Z, t, keep, G, R, count, last):
 @kernel()
 def cross_gram(C, X, Y, t, last):
     """Set the columns t : t + GRAM_TILE of C = X Y^T, all of whose rows count."""
-    apart()
+    noinline()
     d, B = X.shape[1], X.shape[0]
     for start in range(0, d, PANEL):
         stop, fresh = min(start + PANEL, d), np.int64(start == 0)
@@ -213,7 +213,7 @@ def update(W, S, tile, beyond, start, stop, keep, E, X, count, cursor, last):
 
     Over the features start : stop. Add to S, where it is not None, what W is after each row.
     """
-    apart()
+    noinline()
     K = W.shape[0]
     for i in range(tile, beyond):
         k = tile_start(K, i)
@@ -225,7 +225,7 @@ def update(W, S, tile, beyond, start, stop, keep, E, X, count, cursor, last):
 @kernel()
 def update_classes(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
     """Do as `update` for the classes k : k + size, a tile of them."""
-    apart()
+    noinline()
     step = lanes(W)
     if S is None:
         broad = stop - (stop - start) % (WIDE * step)
@@ -249,7 +249,7 @@ def cross(Z, W, S, keep, E, before, after, width, cursor, last):
 
     For all classes, a tile at a time, and over the first `width` features alone.
     """
-    apart()
+    noinline()
     K, count, start, stop = W.shape[0], after.shape[0], np.int64(0), width
     for tile in range(class_tiles(K)):
         k = tile_start(K, tile)

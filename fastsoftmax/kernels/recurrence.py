@@ -16,13 +16,13 @@ from fastsoftmax.kernels.softmax import exp
 from fastsoftmax.kernels.tiles import ROW_TILE
 from fastsoftmax.kernels.vectors import (
     address_of,
-    apart,
     first_equal,
     fma,
     lanes,
     largest,
     load,
     maximum,
+    noinline,
     one_hot,
     splat,
     store,
@@ -59,7 +59,7 @@ def residual(R, b, t, y, step, bias_step):
 
     Return log-sum-exp minus z_y (nats) and whether y was the class predicted, both before the step.
     """
-    apart()
+    noinline()
     width, lane_count = R.shape[1], lanes(R)
     top = load(R, t, 0)
     for k in range(lane_count, width, lane_count):
@@ -96,7 +96,7 @@ def plain_logits(R, Z, b, t):
 @kernel(EXACT)
 def logits(R, Z, b, G, t):
     """Set R[t] = Z[t] + b + sum over the rows s < t of t's tile of G[s, t] R[s]."""
-    apart()
+    noinline()
     for k in range(0, R.shape[1], lanes(R)):
         z = load(Z, t, k) + load(b, 0, k)
         for s in range(t - t % ROW_TILE, t):
@@ -118,7 +118,7 @@ def sum_biases(total_b, b, R, rows, first, count, bias):
 
     At once for the block: thousands of additions, row by row, would lose digits.
     """
-    apart()
+    noinline()
     counted = 0
     for t in range(first, first + count):
         counted += rows.weight[t] > 0
@@ -229,7 +229,7 @@ def weighted_logs(mass, weight, first, count):
 @kernel(EXACT)
 def recur_narrow(block, b, rows, first, count, bias):
     """Do as `recur_wide` where all classes fit one vector: residuals and biases in registers."""
-    apart()
+    noinline()
     R, Z, G, mass = block.R, block.Z, block.G, block.mass
     loss, hits = 0.0, 0.0
     biases = load(b, 0, 0)
@@ -263,7 +263,7 @@ def recur_narrow(block, b, rows, first, count, bias):
 @kernel(EXACT)
 def recur_wide(block, b, rows, first, count, bias):
     """Take the steps of a block's rows in turn, on margins and biases alone."""
-    apart()
+    noinline()
     R, Z, G = block.R, block.Z, block.G
     loss, hits = 0.0, 0.0
     for t in range(count):
@@ -284,7 +284,7 @@ def recur(block, b, average, rows, first, count, l2, bias):
     Leave in R what `update` adds to W, and in average.H what it adds to the sum of W where that is
     not `sums_simply`.
     """
-    apart()
+    noinline()
     R = block.R
     if l2 > 0:
         shrink_block(block.Z, block.G, rows, first, count, l2)

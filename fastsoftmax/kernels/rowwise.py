@@ -6,9 +6,9 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import ask_for_rows
+from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import add_row, residual
-from fastsoftmax.kernels.vectors import fma, lanes, lent, load, splat, store, total
+from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, splat, store, total
 
 
 @kernel(EXACT)
@@ -39,18 +39,18 @@ def row_step(W, S, R, X, t, keep):
 
 
 @kernel(EXACT, entry=True)
-def descend_plainly(weights, average, block, rows, l2, bias):
+def descend_rowwise(weights, average, block, rows, l2, bias):
     """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
 
-    The same steps as `descend`, one row of W's traffic after the other, on one thread.
+    The same steps as `descend_blocks`, one row of W's traffic after the other, on one thread.
     """
-    weights, block, rows = lent(weights), lent(block), lent(rows)
+    weights, block, rows = by_address(weights), by_address(block), by_address(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
-        ask_for_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
+        prefetch_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(X, np.int64(0), count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
             break

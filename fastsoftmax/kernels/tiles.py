@@ -82,7 +82,7 @@ def _lane_sums(builder, vectors):
     return vectors[0]
 
 
-def _ask(builder, cursor, last):
+def _prefetch_next(builder, cursor, last):
     """Ask for the line that `cursor` points at; return the next cursor."""
     prefetch_at(builder, builder.load(builder.inttoptr(cursor, I64.as_pointer())))
     onward = builder.add(cursor, number(8))
@@ -167,7 +167,7 @@ def dot_tile(rows, classes):
             start_sums = [fill(ty, 0.0)] * (rows * classes)
             loop = Loop(builder, length, VECTOR_BYTES, [*strip.variables, *start_sums])
             line, *sums = loop.variables
-            line = _ask(builder, line, end)
+            line = _prefetch_next(builder, line, end)
             _multiply(
                 builder,
                 [lambda at=at: load_at(builder, builder.add(at, loop.at), ty) for at in a_at],
@@ -274,7 +274,7 @@ def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
     loop = Loop(builder, length, VECTOR_BYTES, [first_line, *[fill(ty, 0.0)] * len(PAIRS)])
     line, *sums = loop.variables
     if lines is not None:
-        line = _ask(builder, line, lines[1])
+        line = _prefetch_next(builder, line, lines[1])
     for kept in KEPT:
         values: dict[int, ir.Value] = {}
         for c in range(kept[0], GRAM_TILE):
@@ -362,7 +362,7 @@ def update_tile(classes, wide):
             loop = Loop(builder, rows, 1, [*sums, x_start, e_first, *strip.variables])
             *sums, x_at, e_at, line = loop.variables
             totals = sums[classes * wide :]
-            line = _ask(builder, line, end)
+            line = _prefetch_next(builder, line, end)
             _multiply(
                 builder,
                 [lambda c=c: _broadcast(builder, e_at, size * c, ty) for c in range(classes)],

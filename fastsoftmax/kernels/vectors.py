@@ -177,7 +177,7 @@ def word(twin):
 
 
 @word(lambda: None)
-def apart(typing_context):
+def noinline(typing_context):
     """Keep the function that says this out of its callers: inlining large ones only costs time."""
 
     def build(context, builder, signature, arguments):
@@ -211,59 +211,59 @@ def _without_owner(context, builder, ty, value):
     return value
 
 
-class Lent(types.Type):
+class ByAddress(types.Type):
     """The numba type of the address of a named tuple that stands on the stack of a caller."""
 
     def __init__(self, members):
         self.members = members
-        super().__init__(f"lent({members})")
+        super().__init__(f"by_address({members})")
 
 
-@register_model(Lent)
-class LentModel(models.PrimitiveModel):
-    """A Lent is a pointer."""
+@register_model(ByAddress)
+class ByAddressModel(models.PrimitiveModel):
+    """A ByAddress is a pointer."""
 
     def __init__(self, manager, fe_type):
         super().__init__(manager, fe_type, manager[fe_type.members].get_value_type().as_pointer())
 
 
 @infer_getattr
-class LentMembers(AttributeTemplate):
-    """A Lent has the members of the tuple it points to."""
+class ByAddressMembers(AttributeTemplate):
+    """A ByAddress has the members of the tuple it points to."""
 
-    key = Lent
+    key = ByAddress
 
-    def generic_resolve(self, lent, name):
-        fields = lent.members.fields
-        return lent.members[fields.index(name)] if name in fields else None
+    def generic_resolve(self, address, name):
+        fields = address.members.fields
+        return address.members[fields.index(name)] if name in fields else None
 
 
-@lower_getattr_generic(Lent)
-def _member(context, builder, lent, pointer, name):
-    index = lent.members.fields.index(name)
+@lower_getattr_generic(ByAddress)
+def _member(context, builder, address, pointer, name):
+    index = address.members.fields.index(name)
     value = builder.load(cgutils.gep_inbounds(builder, pointer, 0, index))
-    return _without_owner(context, builder, lent.members[index], value)
+    return _without_owner(context, builder, address.members[index], value)
 
 
 @word(lambda arrays: arrays)
-def lent(typing_context, arrays):
+def by_address(typing_context, arrays):
     """Return a named tuple of arrays by its address, and all arrays without an owner.
 
     An array is nine numbers, and a call hands on each through memory: a sixth of the time of small
     blocks. Its users are counted by an atomic instruction, twice for each call: a fifth. The caller
     keeps the arrays alive. What is not a tuple comes back as it is.
     """
-    by_address = isinstance(arrays, types.BaseNamedTuple)
+    is_named = isinstance(arrays, types.BaseNamedTuple)
 
     def build(context, builder, signature, arguments):
         value = _without_owner(context, builder, arrays, arguments[0])
-        return cgutils.alloca_once_value(builder, value) if by_address else value
+        return cgutils.alloca_once_value(builder, value) if is_named else value
 
-    return (Lent(arrays) if by_address else arrays)(arrays), build
+    return (ByAddress(arrays) if is_named else arrays)(arrays), build
 
 
 @word(lambda address: None)
-def ask(typing_context, address):
+def prefetch_line(typing_context, address):
     """Ask for the cache line at `address`."""
 
     def build(context, builder, signature, arguments):

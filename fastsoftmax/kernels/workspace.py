@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Average, Block, Weights
+from fastsoftmax.kernels.blocks import Average, Block, Coefficients
 from fastsoftmax.kernels.compile import in_python
-from fastsoftmax.kernels.curvature import Products
-from fastsoftmax.kernels.gradient import Sums
+from fastsoftmax.kernels.curvature import ProductScratch
+from fastsoftmax.kernels.gradient import GradientSums
 from fastsoftmax.kernels.lookahead import BLOCKS, Turn
 from fastsoftmax.kernels.minibatch import FACTS, Gradient
 from fastsoftmax.kernels.panels import TURNS, Panels, panel_start
@@ -71,11 +71,11 @@ def weights_length(K: int, d: int, dtype: np.dtype) -> int:
     return padded(d, dtype) if has_panels(K, d) else row_length(d, dtype)
 
 
-def new_weights(K: int, d: int, dtype: np.dtype) -> Weights:
+def new_coefficients(K: int, d: int, dtype: np.dtype) -> Coefficients:
     """Return zero weights and biases for K classes and d features, padded."""
     b = aligned((1, padded(K, dtype)), dtype)
     b[0, K:] = -np.inf
-    return Weights(aligned((K, weights_length(K, d, dtype)), dtype), b)
+    return Coefficients(aligned((K, weights_length(K, d, dtype)), dtype), b)
 
 
 def new_average(K: int, d: int, dtype: np.dtype, rows: int) -> Average:
@@ -216,10 +216,10 @@ def drained_rows(K: int, d: int) -> int:
     return 1 if K * d <= RANGE_SUMS else 256
 
 
-def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> Sums:
+def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> GradientSums:
     """Return empty sums for the full gradient of K classes and d features."""
     ranges = range_count(K, d)
-    return Sums(
+    return GradientSums(
         np.zeros((ranges, K, d)),
         np.zeros((ranges, K)),
         aligned((workers, K, weights_length(K, d, dtype)), dtype),
@@ -227,10 +227,10 @@ def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> Sums:
     )
 
 
-def new_products(d: int, dtype: np.dtype) -> Products:
+def new_products(d: int, dtype: np.dtype) -> ProductScratch:
     """Return scratch for products of rows of d features and a 1 with themselves."""
     shape = (PRODUCT_ROWS, row_length(d + 1, dtype))
-    return Products(aligned(shape, dtype), aligned(shape, dtype), _at_hand(1, 1))
+    return ProductScratch(aligned(shape, dtype), aligned(shape, dtype), _at_hand(1, 1))
 
 
 def is_tiny(K: int, d: int) -> bool:

@@ -21,8 +21,8 @@ from fastsoftmax.kernels.workspace import (
     aligned,
     block_rows,
     new_block,
+    new_coefficients,
     new_products,
-    new_weights,
     padded,
 )
 from fastsoftmax.model.scaling import Scaling
@@ -103,7 +103,7 @@ class Curvature:
         rows, or 0: a feature that the sample hardly has would else seem to have no curvature.
         """
         K, d = self.K, self.d
-        weights = new_weights(K, d + 1, self._dtype)
+        weights = new_coefficients(K, d + 1, self._dtype)
         weights.W[:, : d + 1] = theta
         rows = Rows(part_table(sample.parts, affine=self._affine), *sample[1:], sample.weight)
         n = len(sample.order)

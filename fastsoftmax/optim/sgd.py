@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax.kernels.adagrad import LEAST, descend_adaptively
-from fastsoftmax.kernels.binary import descend_pairwise
-from fastsoftmax.kernels.blocks import Rows, descend
+from fastsoftmax.kernels.adagrad import LEAST, descend_adagrad
+from fastsoftmax.kernels.binary import descend_binary
+from fastsoftmax.kernels.blocks import Rows, descend_blocks
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.gradient import add_gradient
-from fastsoftmax.kernels.lookahead import descend_ahead
+from fastsoftmax.kernels.lookahead import descend_lookahead
 from fastsoftmax.kernels.measure import measure, squared_norms
-from fastsoftmax.kernels.minibatch import STEPS, descend_batches
+from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch
 from fastsoftmax.kernels.panels import descend_panels
-from fastsoftmax.kernels.rowwise import descend_plainly
+from fastsoftmax.kernels.rowwise import descend_rowwise
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.kernels.workspace import (
     aligned,
@@ -29,11 +29,11 @@ from fastsoftmax.kernels.workspace import (
     looks_ahead,
     new_average,
     new_block,
+    new_coefficients,
     new_gradient,
     new_panels,
     new_sums,
     new_turns,
-    new_weights,
     other_turn,
     panel_columns,
     panel_count,
@@ -94,7 +94,7 @@ class Solver:
         self._l1: Truncation | None = None
         self.bias = 1.0 if options.penalty.fit_intercept else 0.0
         rows = block_rows(K, d)
-        self._in_turn = descend_pairwise if K == 2 else descend_plainly
+        self._in_turn = descend_binary if K == 2 else descend_rowwise
         self._columns = [(0, d)]  # of each worker's part table
         workers = useful_workers(K, d, options.reading.thread_count)
         self._gradient, self._panels = None, None
@@ -103,7 +103,7 @@ class Solver:
         self._squares, self._penalties = None, np.zeros((2, 1, d))
         if options.steps.adaptive:
             workers = 1
-            self._squares = new_weights(K, d, self.dtype)
+            self._squares = new_coefficients(K, d, self.dtype)
             self._descend = self._adaptively
         elif self.batch_size > 1:
             self._gradient = new_gradient(K, d, self.dtype)
@@ -120,7 +120,7 @@ class Solver:
             self._turns = new_turns(K, d, self.dtype, rows, workers)
             self._descend = self._ahead
         self._team = Team(workers)
-        self._weights = new_weights(K, d, self.dtype)
+        self._weights = new_coefficients(K, d, self.dtype)
         self._block = new_block(K, d, self.dtype, rows, workers)
         self._averages: list[Any] = [
             new_average(K, d, self.dtype, rows) if options.steps.average else None
@@ -328,7 +328,7 @@ class Solver:
     def _measured_weights(self) -> Any:
         if self._averaged == 0:
             return self._weights
-        shown = new_weights(self.K, self.d, self.dtype)
+        shown = new_coefficients(self.K, self.d, self.dtype)
         shown.W[:, : self.d], shown.b[0, : self.K] = self.weights()
         return shown
 
@@ -336,7 +336,7 @@ class Solver:
         rows = Rows(visit.tables[0], *visit[1:4], visit.eta * visit.weight)
         team = self._team
         return team.run(
-            lambda worker: descend(
+            lambda worker: descend_blocks(
                 self._weights, self._averages[0], self._block, rows,
                 self.l2, self.bias, team.barrier, worker, team.size,
             )
@@ -346,7 +346,7 @@ class Solver:
         rows = Rows(visit.tables[0], *visit[1:4], visit.eta * visit.weight)
         team = self._team
         return team.run(
-            lambda worker: descend_ahead(
+            lambda worker: descend_lookahead(
                 self._weights, self._averages[0], self._other_average, *self._turns, rows,
                 self.l2, self.bias, team.barrier, worker, team.size,
             )
@@ -372,7 +372,7 @@ class Solver:
         rows = Rows(visit.tables[0], *visit[1:5])
         team = self._team
         return team.run(
-            lambda worker: descend_batches(
+            lambda worker: descend_minibatch(
                 self._weights, self._gradient, self._averages[0], self._block, rows,
                 self.batch_size, visit.ends, self.l2, self.bias, team.barrier, worker, team.size,
             )
@@ -381,7 +381,7 @@ class Solver:
     def _adaptively(self, visit: Visit) -> Any:
         rows = Rows(visit.tables[0], *visit[1:5])
         l2, l1 = self._penalties
-        return descend_adaptively(
+        return descend_adagrad(
             self._weights, self._squares, self._averages[0], self._block, rows, l2, l1, self.bias
         )
 
@@ -466,7 +466,7 @@ class FullGradient:
         kind = np.dtype(dtype)
         ranges, self._drained = range_count(K, d), drained_rows(K, d)
         self._team = Team(min(threads, ranges))
-        self._weights = new_weights(K, d, kind)
+        self._weights = new_coefficients(K, d, kind)
         self._sums = new_sums(K, d, kind, self._team.size)
         self._blocks = [new_block(K, d, kind, self.rows) for _ in range(self._team.size)]
 

@@ -36,12 +36,12 @@ def machine_code(monkeypatch, name, K, d, dtype):
 @pytest.mark.parametrize(
     ("name", "K", "d", "dtype"),
     [
-        ("descend", 100, 64, "float32"),
-        ("descend_ahead", 600, 512, "float32"),
+        ("descend_blocks", 100, 64, "float32"),
+        ("descend_lookahead", 600, 512, "float32"),
         ("descend_panels", 10, 784, "float32"),
         ("descend_panels", 10, 784, "float64"),
-        ("descend_pairwise", 2, 28, "float32"),
-        ("descend_plainly", 7, 54, "float32"),
+        ("descend_binary", 2, 28, "float32"),
+        ("descend_rowwise", 7, 54, "float32"),
     ],
 )
 def test_hot_kernels_fuse_on_the_widest_vectors_and_call_nothing_slow(
@@ -85,7 +85,7 @@ def test_no_inner_loop_of_a_product_keeps_sums_in_memory(monkeypatch):
 
     Loops that shift bits compute exponentials, whose constants alone fill 16 registers.
     """
-    code = machine_code(monkeypatch, "descend", 100, 768, "float32")
+    code = machine_code(monkeypatch, "descend_blocks", 100, 768, "float32")
     functions = re.split(r"^\.Lfunc_end\w*:", code, flags=re.MULTILINE)
     loops = [(function, loop) for function in functions for loop in inner_loops(function)]
     products = [

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastsoftmax.kernels.binary import descend_pairwise
-from fastsoftmax.kernels.blocks import Rows, descend
+from fastsoftmax.kernels.binary import descend_binary
+from fastsoftmax.kernels.blocks import Rows, descend_blocks
 from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.gather import part_table
-from fastsoftmax.kernels.lookahead import descend_ahead
+from fastsoftmax.kernels.lookahead import descend_lookahead
 from fastsoftmax.kernels.measure import measure, squared_norms
-from fastsoftmax.kernels.minibatch import STEPS, descend_batches
+from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch
 from fastsoftmax.kernels.panels import descend_panels, panel_start
-from fastsoftmax.kernels.rowwise import descend_plainly
+from fastsoftmax.kernels.rowwise import descend_rowwise
 from fastsoftmax.kernels.tiles import PANEL_ROW
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.kernels.workspace import (
@@ -20,10 +20,10 @@ from fastsoftmax.kernels.workspace import (
     PANEL_FEATURES,
     new_average,
     new_block,
+    new_coefficients,
     new_gradient,
     new_panels,
     new_turns,
-    new_weights,
     other_turn,
     panel_columns,
     panel_count,
@@ -49,7 +49,7 @@ class Trained:
     ):  # fmt: skip
         X, y, w, eta = problem
         self.K, self.d = K or int(y.max()) + 1, X.shape[1]
-        self.weights = new_weights(self.K, self.d, np.dtype(dtype))
+        self.weights = new_coefficients(self.K, self.d, np.dtype(dtype))
         if start is not None:
             self.weights.W[:, : self.d], self.weights.b[0, : self.K] = start
         self.average = new_average(self.K, self.d, np.dtype(dtype), B) if average else None
@@ -61,7 +61,7 @@ class Trained:
         with Team(threads) as team:
             if rule == "blocked":
                 facts = team.run(
-                    lambda i: descend(
+                    lambda i: descend_blocks(
                         self.weights, self.average, block, rows, l2, bias, team.barrier, i, threads
                     )
                 )
@@ -69,7 +69,7 @@ class Trained:
                 turns = new_turns(self.K, self.d, np.dtype(dtype), B, threads)
                 other = other_turn(self.average)
                 facts = team.run(
-                    lambda i: descend_ahead(
+                    lambda i: descend_lookahead(
                         self.weights, self.average, other, *turns, rows,
                         l2, bias, team.barrier, i, threads,
                     )
@@ -77,12 +77,12 @@ class Trained:
             elif rule == "panels":
                 facts = self._by_panels(X, rows, l2, bias, team)
             elif rule == "plain":
-                facts = descend_plainly(self.weights, self.average, block, rows, l2, bias)
+                facts = descend_rowwise(self.weights, self.average, block, rows, l2, bias)
             elif rule == "pairwise":
-                facts = descend_pairwise(self.weights, self.average, block, rows, l2, bias)
+                facts = descend_binary(self.weights, self.average, block, rows, l2, bias)
             else:
                 facts = team.run(
-                    lambda i: descend_batches(
+                    lambda i: descend_minibatch(
                         self.weights, self.gradient, self.average, block, rows,
                         batch, True, l2, bias, team.barrier, i, threads,
                     )
@@ -270,13 +270,13 @@ def test_a_batch_of_one_is_a_per_sample_step():
 def test_a_batch_goes_on_across_calls_with_the_same_bits():
     X, y, w, eta = oracle.problem(4, 9, 50)
     whole = Trained("batches", (X, y, w, eta), np.float32, batch=20)
-    weights, gradient = new_weights(4, 9, np.dtype("f4")), new_gradient(4, 9, np.dtype("f4"))
+    weights, gradient = new_coefficients(4, 9, np.dtype("f4")), new_gradient(4, 9, np.dtype("f4"))
     block = new_block(4, 9, np.dtype("f4"), 8)
     X = X.astype(np.float32)
     with Team(1) as team:
         for part, ends in ((slice(0, 13), False), (slice(13, 50), True)):
             rows = Rows(part_table((X,)), np.arange(50)[part], y[part], w[part], eta[part])
-            descend_batches(
+            descend_minibatch(
                 weights, gradient, None, block, rows, 20, ends, 0.0, 1.0, team.barrier, 0, 1
             )
     assert_array_equal(weights.W, whole.weights.W)
@@ -332,12 +332,14 @@ def test_one_step_is_the_gradient_by_five_point_differences():
 
         return move
 
-    weights = new_weights(4, 6, np.dtype("f8"))
+    weights = new_coefficients(4, 6, np.dtype("f8"))
     weights.W[:, :6], weights.b[0, :4] = W, b
     gradient, block = new_gradient(4, 6, np.dtype("f8")), new_block(4, 6, np.dtype("f8"), 8)
     rows = Rows(part_table((X,)), np.arange(12), y, w / w.mean(), np.full(12, 1.0))
     with Team(1) as team:
-        descend_batches(weights, gradient, None, block, rows, 12, True, l2, 1.0, team.barrier, 0, 1)
+        descend_minibatch(
+            weights, gradient, None, block, rows, 12, True, l2, 1.0, team.barrier, 0, 1
+        )
     for k in range(4):
         assert_allclose(b[k] - weights.b[0, k], five_point(moved(k, None)), atol=1e-9)
         for j in range(6):

@@ -40,13 +40,13 @@ def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
 def test_a_run_after_it_compiles_nothing_more(monkeypatch):
     monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
     assert all(seconds >= 0 for _, seconds in warmup.warm_up())
-    before = len(sgd.descend_plainly.signatures), len(sgd.measure.signatures)
+    before = len(sgd.descend_rowwise.signatures), len(sgd.measure.signatures)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, (60, 5)).astype(np.uint8)
     y = X[:, 0] // 3
     for average in (False, True):
         fastsoftmax.train(X, y, validation=(X, y), average=average, epochs=1, learning_rate=1e-4)
-    assert (len(sgd.descend_plainly.signatures), len(sgd.measure.signatures)) == before
+    assert (len(sgd.descend_rowwise.signatures), len(sgd.measure.signatures)) == before
 
 
 def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
