@@ -19,6 +19,7 @@ from fastsoftmax.errors import (
     TrainingInterrupted,
     UnknownOptionError,
 )
+from fastsoftmax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastsoftmax.data.pack import Packed, pack
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from fastsoftmax.sklearn import SoftmaxClassifier
     from fastsoftmax.training.sweep import Sweep, sweep
     from fastsoftmax.training.train import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DataError",

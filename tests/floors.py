@@ -18,7 +18,7 @@ PACKAGE = ROOT / "fastsoftmax"
 DESIGN = ROOT / "docs/design.md"
 # Every module, after those that it may import.
 ROOMS = (
-    "errors"
+    "errors version"
     " kernels(parts compile vectors barrier workers softmax checksum permute cholesky"
     " gather transpose prefetch tiles products recurrence blocks lookahead panels rowwise binary"
     " minibatch adagrad gradient curvature measure workspace)"
@@ -29,7 +29,7 @@ ROOMS = (
     " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"
     " table loading/shuffle loading/shuffle_buffer loading/prefetch loading/cache loading/loader"
     " open outline pack appraise)"
-    " model(scaling safetensors scoring ranking file model)"
+    " model(scaling record safetensors scoring ranking file model)"
     " optim(state schedules moments sgd preconditioner lbfgs objective)"
     " evaluation(metrics report evaluate calibrate describe formatting tables)"
     " training(progress memory_check finite_check tuning preparation learner checkpoint warm_start"

@@ -20,11 +20,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from fastsoftmax import __version__
 from fastsoftmax.cli import commands
 from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
 from fastsoftmax.evaluation.formatting import printable
 from fastsoftmax.options import OPTIONS, SWEPT
+from fastsoftmax.version import __version__
 
 ERASE_LINE = "\r\x1b[K"
 DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"

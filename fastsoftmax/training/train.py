@@ -7,13 +7,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from fastsoftmax import __version__
 from fastsoftmax.data.loading.loader import Loader, choose_reading
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import open_source
@@ -22,6 +19,7 @@ from fastsoftmax.data.source import Column, LabelStats, Source
 from fastsoftmax.errors import DataError, DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
+from fastsoftmax.model.record import RunFacts, record_of
 from fastsoftmax.optim.state import State
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training import warm_start
@@ -29,6 +27,7 @@ from fastsoftmax.training.checkpoint import MODIFIED, Checkpoints
 from fastsoftmax.training.learner import Learner, Weights
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.trainer import Trainer
+from fastsoftmax.version import versions
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -59,44 +58,29 @@ def _feed_of(validation: Source, classes: Classes, options: TrainOptions) -> Loa
 
 
 def _record(run: Trainer, learner: Learner, rows: Inputs) -> dict[str, Any]:
-    """Return what a model remembers of its run: nothing of the clock, the machine or paths."""
+    """Return what the model of a learner remembers of its run."""
     settled, schedule, history = learner.settled, learner.schedule, learner.history
     assert settled is not None
     options = learner.options.shaping()
     if schedule is not None:  # it is None where no step was taken
         options["learning_rate"], options["schedule"] = schedule.eta0, schedule.kind
     options["l2"], options["epochs"] = settled.l2, len(history)
-    total = float(run.mass.sum())
-    moments = settled.moments
     data = run.source.fingerprint()
-    return {
-        "options": options,
-        "reasons": settled.notes,
-        "deviations": None if moments is None else [float(s) for s in moments.deviation],
-        "window": run.plan.window if run.plan.kind in ("window", "full") else None,
-        "buckets": run.plan.buckets or None,
-        "target": rows.target if isinstance(rows.target, str) else None,
-        "weight": rows.weight if isinstance(rows.weight, str) else None,
-        "rows": history[-1]["rows"] if history else learner.seen,
-        "prior": [float(m) / total for m in run.mass],
-        "data": data,
-        **warm_start.record(rows.init, data),
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions that the model's bits depend on."""
-    return {
-        "fastsoftmax": __version__,
-        **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
-    }
-
-
-@cache
-def _version(package: str) -> str:
-    """Return the version of a package; to look it up takes half a millisecond."""
-    return version(package)
+    return record_of(
+        RunFacts(
+            options=options,
+            reasons=settled.notes,
+            deviations=None if settled.moments is None else settled.moments.deviation,
+            window=run.plan.window if run.plan.kind in ("window", "full") else None,
+            buckets=run.plan.buckets,
+            target=rows.target,
+            weight=rows.weight,
+            rows=history[-1]["rows"] if history else learner.seen,
+            mass=run.mass,
+            data=data,
+            origin=warm_start.record(rows.init, data),
+        )
+    )
 
 
 def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptions) -> Classes:
@@ -347,7 +331,7 @@ def _identity(
     start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
     return {
         "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
-        "versions": _versions(),
+        "versions": versions(),
         "data": _known(source, classes),
         "features": list(source.feature_names or [source.n_features]),
         "classes": [classes.kind, list(classes.values)],
