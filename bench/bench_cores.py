@@ -13,7 +13,7 @@ import pytest
 
 from bench.bench_kernels import Case
 from bench.interleave import median_seconds
-from fastsoftmax.optim.sgd import FullGradient
+from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.options import available_threads
 
 SHAPES = ((784, 10), (4096, 10), (128, 100), (768, 1000), (2048, 1000), (1024, 10_000))
@@ -27,7 +27,7 @@ def numbers_of_threads() -> list[int]:
 
 
 def steps_case(d: int, K: int, n: int, threads: int) -> Case:
-    """Return float32 rows in order, and a solver with so many threads."""
+    """Return float32 rows in order, and what steps through them with so many threads."""
     return Case(d, K, n, ("float32", "float32", False, False, threads))
 
 
@@ -75,8 +75,8 @@ def bench_steps(benchmark, report, quick, d, K) -> None:
     for threads in range(1, available_threads() + 1):
         case = steps_case(d, K, max(64, min(COMPARED, int(2e10 / (4 * K * d)))), threads)
         case.run()
-        weights.append(case.solver.last_weights())
-        case.solver.__exit__()
+        weights.append(case.sgd.weights.get())
+        case.sgd.close()
     for coef, intercept in weights:
         np.testing.assert_array_equal(coef, weights[0][0])
         np.testing.assert_array_equal(intercept, weights[0][1])
@@ -85,7 +85,7 @@ def bench_steps(benchmark, report, quick, d, K) -> None:
     runs: dict[str, Callable[[], None]] = {str(t): case.run for t, case in cases.items()}
     seconds = median_seconds(benchmark, runs, 1 if quick else 5)
     for case in cases.values():
-        case.solver.__exit__()
+        case.sgd.close()
     add_rows(report, "steps", d, K, n, {int(name): each for name, each in seconds.items()})
 
 
@@ -101,5 +101,5 @@ def bench_gradients(benchmark, report, quick, d, K) -> None:
         np.testing.assert_array_equal(coef, sums[0][0])
         np.testing.assert_array_equal(intercept, sums[0][1])
     for case in cases.values():
-        case.full.__exit__()
+        case.full.close()
     add_rows(report, "full gradients", d, K, n, {int(t): each for t, each in seconds.items()})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.interleave import median_seconds
-from fastsoftmax.optim.sgd import Solver
+from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
 from tests import oracle
 
@@ -43,7 +43,7 @@ def by_the_book(K: int, X: bytes, y: bytes, eta: float) -> oracle.State:
 
 
 class Case:
-    """Rows of one kind and the solver that steps through them."""
+    """Rows of one kind, and what steps through them."""
 
     def __init__(self, d: int, K: int, n: int, case: tuple[str, str, bool, bool, int]) -> None:
         dtype, stored, shuffled, averaged, threads = case
@@ -53,7 +53,7 @@ class Case:
         self.order = rng.permutation(n) if shuffled else np.arange(n)
         self.eta = np.full(n, 0.1 / (4 * d))
         self.options = TrainOptions.of(dtype=dtype, average=averaged, threads=threads)
-        self.solver = Solver(K, d, self.options)
+        self.sgd = SGD(K, d, self.options)
         self.check(K, d)
 
     def check(self, K: int, d: int) -> None:
@@ -62,23 +62,23 @@ class Case:
         w = np.ones(len(rows))
         X = self.parts[0][rows].astype(np.float64)
         want = by_the_book(K, X.tobytes(), self.y[rows].tobytes(), float(self.eta[0]))
-        with Solver(K, d, self.options) as fresh:
+        with SGD(K, d, self.options) as fresh:
             tally = fresh.step(self.parts, rows, self.y[rows], w, self.eta[: len(rows)])
-            fresh.settle_average()
-            coef, _ = fresh.weights()
+            fresh.weights.settle()
+            coef, _ = fresh.weights.mean()
         np.testing.assert_allclose(tally.loss, want.loss, rtol=1e-5)
         W = want.W_sum / len(rows) if self.options.steps.average else want.W
         assert np.linalg.norm(coef - W) < 1e-5 * np.linalg.norm(W)
 
     def run(self) -> None:
         """Take one step for each row, in calls and spans as long as a training run's."""
-        length, span, n = self.solver.call_rows, self.solver.span_rows, len(self.order)
+        length, span, n = self.sgd.call_rows, self.sgd.lengths.span, len(self.order)
         for first in range(0, n, span):
             stop = min(first + span, n)
             for start in range(first, stop, length):
                 here = slice(start, min(start + length, stop))
                 rows = self.order[here]
-                self.solver.step(self.parts, rows, self.y[rows], np.ones(len(rows)), self.eta[here])
+                self.sgd.step(self.parts, rows, self.y[rows], np.ones(len(rows)), self.eta[here])
 
 
 @pytest.mark.parametrize(("d", "K"), SHAPES)
@@ -91,7 +91,7 @@ def bench_shapes(benchmark, limits, report, quick, d, K) -> None:
     runs: dict[str, Callable[[], None]] = {name: case.run for name, case in cases.items()}
     seconds = median_seconds(benchmark, runs, 1 if quick else 5)
     for case in cases.values():
-        case.solver.__exit__()
+        case.sgd.close()
     for name, (dtype, _, _, _, threads) in CASES.items():
         rate = n / seconds[name]
         peak = limits.flops[dtype] if threads == 1 else limits.flops_all[dtype]

@@ -23,7 +23,7 @@ from fastsoftmax.kernels.recurrence import recur
 from fastsoftmax.kernels.tiles import GRAM_TILE
 from fastsoftmax.kernels.vectors import address_of
 from fastsoftmax.kernels.workspace import block_rows, new_block, new_coefficients
-from fastsoftmax.optim.sgd import FullGradient
+from fastsoftmax.optim.gradient import FullGradient
 from tests import oracle
 
 
@@ -195,7 +195,7 @@ def bench_full_gradient(benchmark, limits, report, quick, d, K) -> None:
     }
     seconds = median_seconds(benchmark, runs, 1 if quick else 5)
     for threads, one in full.items():
-        one.__exit__()
+        one.close()
         rate = n / seconds[str(threads)]
         peak = limits.flops["float32"] if threads == 1 else limits.flops_all["float32"]
         report.add(

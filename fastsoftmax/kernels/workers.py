@@ -37,6 +37,10 @@ class Team:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         self._job = None
         for start in self._start:
             start.release()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.lbfgs import Point, Search
 from fastsoftmax.optim.preconditioner import Batch, Curvature, choose_matrices, sample_rows
-from fastsoftmax.optim.sgd import FullGradient
 from fastsoftmax.optim.state import array_of, check_alike
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.

@@ -26,7 +26,7 @@ from fastsoftmax.kernels.workspace import (
     padded,
 )
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.sgd import affine_of
+from fastsoftmax.optim.tables import affine_of
 
 ROWS_PER_FEATURE = 6  # of the sample, so that its matrix has full rank and little noise
 LEAST_ROWS = 4096

@@ -47,3 +47,14 @@ def check_alike(facts: Any, like: Any) -> None:
     elif isinstance(like, list) and like:
         for one in facts:
             check_alike(one, like[0])
+
+
+def copies(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return copies of arrays, by the same names."""
+    return {name: view.copy() for name, view in views.items()}
+
+
+def fill(views: dict[str, np.ndarray], stored: dict[str, np.ndarray]) -> None:
+    """Copy stored arrays into those of the same names; raise ValueError as `array_of` does."""
+    for name, view in views.items():
+        view[...] = array_of(stored, name, view)

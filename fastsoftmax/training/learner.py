@@ -18,8 +18,9 @@ from fastsoftmax.model.scaling import Moments
 from fastsoftmax.optim.objective import Objective, OptimizerState, Penalty, minimise, precision
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
-from fastsoftmax.optim.sgd import Solver
-from fastsoftmax.optim.state import array_of, check_alike
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.state import array_of, check_alike, copies
+from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features, refuse_too_large
 from fastsoftmax.training.preparation import (
@@ -31,7 +32,6 @@ from fastsoftmax.training.preparation import (
     settle,
     step_size,
 )
-from fastsoftmax.training.progress import Sums
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -74,7 +74,7 @@ class Learner:
     ) -> None:
         """finishes: full gradients end the run."""
         self.options, self.K, self.d = options, len(classes), d
-        self.solver = Solver(self.K, d, options)
+        self.sgd = SGD(self.K, d, options)
         self.factors = class_factors(options.penalty.class_weight, classes, scan)
         self.unit = 1.0
         if scan is not None and not weights_as_given:
@@ -89,12 +89,12 @@ class Learner:
         self.before = (0, 0)
         self.history: list[dict[str, Any]] = []
         self.seen = 0  # rows that took a step
-        self.sums = Sums()  # of this epoch
-        self.recent = Sums()  # since the field was last halved
+        self.sums = RunningLoss()  # of this epoch
+        self.recent = RunningLoss()  # since the field was last halved
         self.first_rate: float | None = None  # of this epoch
         self.is_found = False  # full gradients have come to their end
         self.is_over = False  # another epoch is worth too little
-        self._watched = Sums()
+        self._watched = RunningLoss()
         self._ones = np.ones(0)
         self._best: tuple[float, Weights] | None = None
         self._waited = 0  # epochs since the best one
@@ -102,7 +102,7 @@ class Learner:
 
     def close(self) -> None:
         """End its threads."""
-        self.solver.__exit__()
+        self.sgd.close()
 
     @property
     def last_epoch(self) -> int:
@@ -135,12 +135,12 @@ class Learner:
         """Return the weights (K, d) and biases (K,) found, for features as they are conditioned."""
         if self._best is not None:
             return self._best[1]
-        return self._found or self.solver.weights()
+        return self._found or self.sgd.weights.mean()
 
     def last_weights(self) -> Weights | None:
         """Return the weights after the last step, where those found are a mean over steps."""
         others = self._best is not None or self._found is not None
-        return None if others or not self.solver.averages else self.solver.last_weights()
+        return None if others or not self.sgd.weights.is_averaged else self.sgd.weights.get()
 
     def begin(self, window: Window, *, measures: bool) -> None:
         """Settle what was left open on the first rows to come; `measures`: `measure` is needed."""
@@ -161,29 +161,29 @@ class Learner:
         if self.init is not None:
             conditioning = self.settled.conditioning
             raw = self.init if conditioning is None else conditioning.conditioned(*self.init)
-            self.solver.set_weights(*raw)
+            self.sgd.weights.set(*raw)
 
     def prepare(self) -> None:
         """Have the solver work with what was settled."""
         assert self.settled is not None
-        self.solver.condition(self.settled.conditioning)
-        self.solver.penalise(*self.settled.penalties)
+        self.sgd.scale(self.settled.conditioning)
+        self.sgd.penalise(*self.settled.penalties)
 
     def begin_epoch(self) -> None:
         """Start the sums of an epoch."""
-        self.sums, self.first_rate = Sums(), None
+        self.sums, self.first_rate = RunningLoss(), None
         if self.averages_tail:
-            self.solver.restart_average()
+            self.sgd.weights.restart_average()
 
-    def step(self, window: Window, order: np.ndarray, *, ends: bool) -> Sums:
+    def step(self, window: Window, order: np.ndarray, *, ends: bool) -> RunningLoss:
         """Let rows take their steps; `ends`: the epoch ends with them."""
-        facts = Sums()
+        facts = RunningLoss()
         half = (self.steps or 0) // 2 if self.last_epoch == 1 and self.averages_tail else None
         start = 0
         while start < len(order):
-            stop = start + self.solver.call_rows
+            stop = start + self.sgd.call_rows
             if half is not None and self.seen <= half:
-                self.solver.restart_average()
+                self.sgd.weights.restart_average()
                 stop = min(stop, start + max(half - self.seen, 1)) if self.seen < half else stop
             some = order[start:stop]
             weight = self.weight_of(window, some)
@@ -193,14 +193,14 @@ class Learner:
             start += len(some)
             last = ends and start == len(order)
             labels = window.labels.take(some)
-            tally = self.solver.step(window.parts, some, labels, weight, eta, ends=last)
-            these = Sums.of(tally, weight)
+            tally = self.sgd.step(window.parts, some, labels, weight, eta, ends=last)
+            these = RunningLoss.of(tally, weight)
             self.seen += these.rows
             self._watch(window, some, tally.finite, these)
-            facts.add(these)
-        self.solver.settle_average()
-        self.sums.add(facts)
-        self.recent.add(facts)
+            facts += these
+        self.sgd.weights.settle()
+        self.sums += facts
+        self.recent += facts
         return facts
 
     def rates(self, t: np.ndarray) -> np.ndarray:
@@ -253,7 +253,7 @@ class Learner:
             conditioning=settled.conditioning, fit_intercept=o.penalty.fit_intercept,
             squares=settled.squares,
         )  # fmt: skip
-        W, b = self.solver.weights()
+        W, b = self.sgd.weights.mean()
         theta = np.concatenate([W, b[:, None]], axis=1).astype(np.float64)
         enough = OPTIMUM if o.stopping.solver == "lbfgs" else ENOUGH
         tolerance = o.stopping.tolerance or enough
@@ -265,7 +265,7 @@ class Learner:
             )  # fmt: skip
             if not objective.finite:
                 for window in windows():
-                    check_features(window, np.arange(window.rows), self.solver.dtype)
+                    check_features(window, np.arange(window.rows), self.sgd.dtype)
                 raise DivergedError(
                     "the loss is not finite: scale the features, or take dtype=float64."
                 )
@@ -283,8 +283,8 @@ class Learner:
 
     def show(self, theta: np.ndarray) -> None:
         """Measure and stop by the weights theta (K, d + 1), the bias last."""
-        self.solver.restart_average()
-        self.solver.set_weights(*self._as_weights(theta))
+        self.sgd.weights.restart_average()
+        self.sgd.weights.set(*self._as_weights(theta))
 
     def weight_of(self, window: Window, order: np.ndarray) -> np.ndarray:
         """Return the weights of rows in units of the mean weight; 0 where held out."""
@@ -320,7 +320,7 @@ class Learner:
             "found": self._found is not None,
             "schedule": None if self.schedule is None else astuple(self.schedule),
         }
-        arrays = self.solver.state()
+        arrays = copies(self.sgd.views())
         for name, held in (("best", self._best and self._best[1]), ("found", self._found)):
             if held is not None:
                 arrays |= {f"{name}.W": held[0], f"{name}.b": held[1]}
@@ -335,8 +335,8 @@ class Learner:
             if facts[name] is not None:
                 check_alike(facts[name], like)
         self.history, self.seen, self._waited = facts["history"], facts["seen"], facts["waited"]
-        self.sums, self.recent = Sums(*facts["sums"]), Sums(*facts["recent"])
-        self._watched = Sums(*facts["watched"])
+        self.sums, self.recent = RunningLoss(*facts["sums"]), RunningLoss(*facts["recent"])
+        self._watched = RunningLoss(*facts["watched"])
         self.first_rate = facts["first_rate"]
         self.is_over, self.is_found = facts["is_over"], facts["is_found"]
         if facts["best"] is not None:
@@ -350,10 +350,10 @@ class Learner:
             if self.schedule is None and self.sgd_epochs > 0:
                 raise ValueError("there are steps without a size")
             self.prepare()
-        self.solver.restore(arrays)
+        self.sgd.restore(arrays)
 
     def _stored(self, name: str, arrays: dict[str, np.ndarray]) -> Weights:
-        W, b = self.solver.last_weights()
+        W, b = self.sgd.weights.get()
         return array_of(arrays, f"{name}.W", W), array_of(arrays, f"{name}.b", b)
 
     def _settle_steps(self, window: Window, sample: Batch, *, measures: bool) -> None:
@@ -369,9 +369,9 @@ class Learner:
             # changes nothing.
             feature = 1.0 if conditioning is not None else norm / d
             if conditioning is None and o.penalty.fit_intercept:
-                self.solver.bias *= feature
+                self.sgd.scale_bias(feature)
             norm += feature if o.penalty.fit_intercept else 0.0
-            rate = step_size(self.solver, sample, norm, settled)
+            rate = step_size(self.sgd, sample, norm, settled)
             if o.steps.schedule == "linear":
                 # A step that falls to 0 may begin bolder than one that stays: on Fashion-MNIST 20
                 # epochs end 1.6 % above the optimum from three times the step, 3.9 % from it.
@@ -384,7 +384,7 @@ class Learner:
         halflife = o.steps.halflife or float(first) or epochs
         self.schedule = Schedule(o.steps.schedule, rate, planned, halflife, float(taken))
         logger.info("step size %.6g, schedule %s", rate, o.steps.schedule)
-        self.solver.warm_up(window.parts, measures=measures)
+        self.sgd.warm_up(window.parts, measures=measures)
 
     def _moments(self, beginning: Beginning) -> Moments | None:
         """Return the moments of the columns; None where features are used as they are."""
@@ -393,12 +393,12 @@ class Learner:
         gauge = measure_columns(beginning)
         if not gauge.finite:
             window = beginning.window
-            check_features(window, np.arange(window.rows), self.solver.dtype)
+            check_features(window, np.arange(window.rows), self.sgd.dtype)
         return gauge.moments()
 
     def _as_weights(self, theta: np.ndarray) -> Weights:
         W, b = theta[:, : self.d], theta[:, self.d]
-        return W.astype(self.solver.dtype), b.astype(self.solver.dtype)
+        return W.astype(self.sgd.dtype), b.astype(self.sgd.dtype)
 
     def _is_enough(self, last: dict[str, Any]) -> bool:
         o = self.options
@@ -407,7 +407,7 @@ class Learner:
             patience = PATIENCE
         if loss is not None and patience is not None:
             if self._best is None or loss < self._best[0] - o.stopping.min_delta:
-                self._best, self._waited = (loss, self.solver.weights()), 0
+                self._best, self._waited = (loss, self.sgd.weights.mean()), 0
             else:
                 self._waited += 1
             return self._waited >= patience
@@ -422,10 +422,10 @@ class Learner:
         """Return the mean of w ||x||^2 over the first rows; 1 if that is 0."""
         order = order[:NORM_ROWS]
         weight = self.weight_of(window, order)
-        norms = self.solver.squared_norms(window.parts, order)
-        check_features(window, order[~np.isfinite(norms)], self.solver.dtype)
+        norms = self.sgd.squared_norms(window.parts, order)
+        check_features(window, order[~np.isfinite(norms)], self.sgd.dtype)
         if checks:
-            refuse_too_large(window, order, norms, self.solver.dtype)
+            refuse_too_large(window, order, norms, self.sgd.dtype)
         mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
         return mean if 0 < mean < math.inf else 1.0
 
@@ -436,16 +436,16 @@ class Learner:
         counted = weight > 0
         return self.seen + np.cumsum(counted) - counted
 
-    def _watch(self, window: Window, order: np.ndarray, finite: bool, facts: Sums) -> None:
+    def _watch(self, window: Window, order: np.ndarray, finite: bool, facts: RunningLoss) -> None:
         """Stop where numbers are not finite, or the mean loss is far above that of guessing."""
         if not finite:
-            check_features(window, order, self.solver.dtype)
+            check_features(window, order, self.sgd.dtype)
             raise self._diverged("not finite", window, order)
-        self._watched.add(facts)
+        self._watched += facts
         last = self.steps is not None and self.seen % self.steps == 0
         if self._watched.rows >= WATCHED_ROWS or last:
             mean, _ = self._watched.means()
-            self._watched = Sums()
+            self._watched = RunningLoss()
             if mean > 100 * math.log(self.K):
                 raise self._diverged(f"{mean:.3g}", window, order)
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from fastsoftmax.errors import OptionError
 from fastsoftmax.optim.lbfgs import HISTORY
+from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.options import TrainOptions
 
 MEMINFO = Path("/proc/meminfo")
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def bytes_per_weight(options: TrainOptions) -> int:
+def bytes_per_weight(K: int, d: int, options: TrainOptions) -> int:
     """Return the bytes that training holds for each weight."""
     itemsize = np.dtype(options.steps.dtype).itemsize
     if (
@@ -24,7 +25,7 @@ def bytes_per_weight(options: TrainOptions) -> int:
     ):  # pairs of steps and gradient changes, and a few more in float64
         return itemsize + 8 * (2 * HISTORY + 12)
     average = itemsize + 8 if options.steps.average else 0
-    return itemsize * (1 + options.steps.adaptive + (options.steps.batch_size > 1)) + average
+    return itemsize * choose_rule(K, d, options.steps).numbers + average
 
 
 def available_bytes() -> int | None:
@@ -48,7 +49,7 @@ def available_bytes() -> int | None:
 
 def refuse_what_does_not_fit(K: int, d: int, settings: Sequence[TrainOptions]) -> None:
     """Raise OptionError where weights (K, d) of these settings cannot fit the memory there is."""
-    each = sum(map(bytes_per_weight, settings))
+    each = sum(bytes_per_weight(K, d, options) for options in settings)
     needed, available = each * K * d, available_bytes()
     if available is None or needed <= available:
         return

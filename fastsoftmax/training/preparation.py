@@ -17,11 +17,10 @@ from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.model.scaling import Moments, Scaling
 from fastsoftmax.optim.moments import Gauge, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
-from fastsoftmax.optim.sgd import Solver
+from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.state import array_of, check_alike
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.tuning import (
-    ADAPTIVE_NORM,
     RATE_ROWS,
     Problem,
     choose_l2,
@@ -170,9 +169,9 @@ def settle(beginning: Beginning, moments: Moments | None, sample: Batch) -> Sett
     return settled
 
 
-def step_size(solver: Solver, sample: Batch, norm: float, settled: Settled) -> float:
+def step_size(sgd: SGD, sample: Batch, norm: float, settled: Settled) -> float:
     """Return the step size that does best on the sample."""
-    choice = choose_rate(solver, sample, ADAPTIVE_NORM if solver.adaptive else norm)
+    choice = choose_rate(sgd, sample, sgd.rule.unit(norm))
     settled.notes["learning_rate"] = choice.reason
     logger.info("learning_rate %.3g: %s", choice.value, choice.reason)
     return choice.value

@@ -1,12 +1,9 @@
-"""The only place for what a run tells of itself: sums over rows, and where it stands."""
+"""The only place for what a run tells of itself: where it stands."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -65,45 +62,3 @@ class Progress:
 
 
 NOTHING_YET = Progress(0, None, 0, None, 0, 0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass
-class Sums:
-    """Weighted loss, hits and weight of some rows; rows of weight 0 are not counted."""
-
-    loss: float = 0.0
-    hits: float = 0.0
-    weight: float = 0.0
-    rows: int = 0
-    parts: int = 0  # that it was added up from
-    squares: float = 0.0  # of the parts' mean losses, times their weights
-
-    @classmethod
-    def of(cls, tally: Any, weight: np.ndarray) -> Sums:
-        """Return the facts of rows of these weights: one part."""
-        total, rows = float(weight.sum()), int(np.count_nonzero(weight))
-        if total <= 0:
-            return cls(tally.loss, tally.hits, total, rows)
-        return cls(tally.loss, tally.hits, total, rows, 1, tally.loss**2 / total)
-
-    def add(self, other: Sums) -> None:
-        """Add the facts of other rows."""
-        self.loss += other.loss
-        self.hits += other.hits
-        self.weight += other.weight
-        self.rows += other.rows
-        self.parts += other.parts
-        self.squares += other.squares
-
-    def error(self) -> float | None:
-        """Return the standard error of the mean loss, from those of the parts; None of one part."""
-        if self.parts < 2:
-            return None
-        mean = self.means()[0]
-        spread = max(0.0, self.squares / self.weight - mean * mean)
-        return math.sqrt(spread / (self.parts - 1))
-
-    def means(self) -> tuple[float, float]:
-        """Return the mean loss and the accuracy."""
-        weight = self.weight or 1.0
-        return self.loss / weight, self.hits / weight

@@ -23,11 +23,12 @@ from fastsoftmax.errors import DataError, DivergedError
 from fastsoftmax.labels import Classes
 from fastsoftmax.optim.objective import OptimizerState
 from fastsoftmax.optim.state import State, check_alike
+from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import FINISH_FLOPS, SAFER, Learner
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
-from fastsoftmax.training.progress import NOTHING_YET, Progress, Sums
+from fastsoftmax.training.progress import NOTHING_YET, Progress
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -287,7 +288,7 @@ class Trainer:
 
     def _train_window(self, window: Window, order: np.ndarray) -> None:
         """Train on a window's rows from where the run stands, in spans after which it may end."""
-        step = self.learners[0].solver.span_rows
+        step = self.learners[0].sgd.lengths.span
         while self.place.row < len(order):
             some = order[self.place.row : self.place.row + step]
             ends = window.last and self.place.row + step >= len(order)
@@ -329,7 +330,7 @@ class Trainer:
         for learner in field[count:]:
             self._drop(learner, f"given up after {learner.seen:,} rows")
         for learner in self.field:
-            learner.recent = Sums()
+            learner.recent = RunningLoss()
 
     def _drop(self, learner: Learner, why: str) -> None:
         logger.info("%s: %s", learner.options.command_line(), why)
@@ -504,18 +505,18 @@ class Trainer:
         log_loss, accuracy = self._measure(learner, self.validation or self.feed).means()
         return replace(progress, validation_log_loss=log_loss, validation_accuracy=accuracy)
 
-    def _measure(self, learner: Learner, feed: Loader) -> Sums:
-        sums, solver = Sums(), learner.solver
+    def _measure(self, learner: Learner, feed: Loader) -> RunningLoss:
+        sums, sgd = RunningLoss(), learner.sgd
         for window in feed.epoch(self.options.shuffling.seed, 0):
             order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
             weight = np.ones(len(order)) if window.weights is None else window.weights[order]
-            step = solver.call_rows
+            step = sgd.call_rows
             for start in range(0, len(order), step):
                 some, share = order[start : start + step], weight[start : start + step]
-                tally = solver.measure(window.parts, some, window.labels[some], share)
+                tally = sgd.measure(window.parts, some, window.labels[some], share)
                 if not tally.finite:
-                    check_features(window, some, solver.dtype)
-                sums.add(Sums.of(tally, share))
+                    check_features(window, some, sgd.dtype)
+                sums += RunningLoss.of(tally, share)
         return sums
 
 

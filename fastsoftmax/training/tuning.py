@@ -13,7 +13,7 @@ import numpy as np
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.objective import Objective, Penalty, minimise, precision
 from fastsoftmax.optim.preconditioner import Batch
-from fastsoftmax.optim.sgd import Solver
+from fastsoftmax.optim.sgd import SGD
 
 # C, the inverse of the penalty times the rows: from strong to weak, half a decade at a time.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 9))
@@ -34,7 +34,6 @@ PASSES = 40  # of such a fit, at most
 NEARLY, FEW_PASSES = 1e-3, 12
 RATE_ROWS = 8192  # that step sizes are compared on
 RATE_FLOPS = 2e10
-ADAPTIVE_NORM = 30.0  # in the place of that norm: AdaGrad's steps are sizes of weights
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # in units of 1 / (mean squared norm + 1)
 
 
@@ -160,24 +159,24 @@ def _split(batch: Batch, fold: int, folds: int) -> tuple[Batch, Batch]:
     return _taken(batch, np.flatnonzero(~inside)), _taken(batch, np.flatnonzero(inside))
 
 
-def choose_rate(solver: Solver, sample: Batch, norm: float) -> Choice:
+def choose_rate(sgd: SGD, sample: Batch, norm: float) -> Choice:
     """Return the constant step size with the lowest progressive loss, each begun at zeros.
 
     norm: the mean squared norm of the rows, their bias included. The loss is over the second half
     of the rows, each taken before the row's own step.
     """
-    most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * solver.K * solver.d)))
+    most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * sgd.K * sgd.d)))
     sample = _first(sample, min(RATE_ROWS, most))
     half = len(sample.order) // 2
     first, second = (_taken(sample, np.arange(*ends)) for ends in ((0, half), (half, 2 * half)))
     losses = []
     for share in RATES:
-        solver.restart()
+        sgd.restart()
         loss = math.inf
-        if _visit(solver, first, share / norm) < math.inf:
-            loss = _visit(solver, second, share / norm)
+        if _visit(sgd, first, share / norm) < math.inf:
+            loss = _visit(sgd, second, share / norm)
         losses.append(loss)
-    solver.restart()
+    sgd.restart()
     best = int(np.argmin(losses))
     told = ", ".join(
         f"{share / norm:.2g}: {loss:.4f}"
@@ -189,14 +188,14 @@ def choose_rate(solver: Solver, sample: Batch, norm: float) -> Choice:
     )
 
 
-def _visit(solver: Solver, batch: Batch, eta: float) -> float:
+def _visit(sgd: SGD, batch: Batch, eta: float) -> float:
     """Return the mean loss of rows that each take a step; infinite where that went wrong."""
     loss = 0.0
-    for start in range(0, len(batch.order), solver.call_rows):
-        some = slice(start, start + solver.call_rows)
+    for start in range(0, len(batch.order), sgd.call_rows):
+        some = slice(start, start + sgd.call_rows)
         order, labels, weight = batch.order[some], batch.labels[some], batch.weight[some]
         step = np.full(len(order), eta)
-        tally = solver.step(batch.parts, order, labels, weight, step, ends=True)
+        tally = sgd.step(batch.parts, order, labels, weight, step, ends=True)
         if not (tally.finite and math.isfinite(tally.loss)):
             return math.inf
         loss += tally.loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -12,21 +11,12 @@ from fastsoftmax.data.loading.shuffle import Plan, row_order
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
 from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.moments import Gauge
 from fastsoftmax.optim.preconditioner import Batch, Curvature
-from fastsoftmax.optim.sgd import FullGradient, Solver
+from fastsoftmax.optim.rules.choice import RULES
+from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
-
-# One problem for each update rule: its name, K, d and options.
-RULES: tuple[tuple[str, int, int, dict[str, Any]], ...] = (
-    ("two classes, few features", 2, 16, {}),
-    ("few classes and features", 4, 16, {}),
-    ("few classes, many features", 10, 784, {}),
-    ("many classes", 100, 64, {}),
-    ("many classes and features", 600, 512, {}),
-    ("mini-batches", 10, 16, {"batch_size": 64}),
-    ("AdaGrad", 10, 16, {"adaptive": True}),
-)
 
 
 def warm_up() -> Iterator[tuple[str, float]]:
@@ -63,13 +53,14 @@ def warm_up() -> Iterator[tuple[str, float]]:
         started = now
     for average in (False, True):
         for dtype in ("float32", "float64"):
-            for name, K, d, own in RULES:
+            for rule in RULES:
+                K, d, own = rule.example
                 options = TrainOptions.of(dtype=dtype, average=average, threads=1, **own)
-                with Solver(K, d, options) as solver:
-                    solver.warm_up(parts, measures=True)
-                    solver.squared_norms(parts, np.zeros(0, np.int64))
+                with SGD(K, d, options) as sgd:
+                    sgd.warm_up(parts, measures=True)
+                    sgd.squared_norms(parts, np.zeros(0, np.int64))
                 now = time.perf_counter()
-                yield f"{name}, {dtype}{', averaged' if average else ''}", now - started
+                yield f"{rule.name}, {dtype}{', averaged' if average else ''}", now - started
                 started = now
 
 

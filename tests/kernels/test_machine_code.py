@@ -1,6 +1,7 @@
 """The machine code of the hot kernels: fused multiply-adds on the widest vectors, no slow calls."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from numba import config, version_info
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.vectors import FEATURES, VECTOR_BYTES
-from fastsoftmax.optim import sgd
+from fastsoftmax.optim.rules.choice import choose_rule
+from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
 
 pytestmark = [
@@ -23,9 +25,11 @@ def machine_code(monkeypatch, name, K, d, dtype):
 
     What Python itself calls around them is left out.
     """
-    fresh = kernel(EXACT)(getattr(sgd, name).py_func)
-    monkeypatch.setattr(sgd, name, fresh)
-    with sgd.Solver(K, d, TrainOptions.of(dtype=dtype, threads=1)) as own:
+    options = TrainOptions.of(dtype=dtype, threads=1)
+    home = sys.modules[choose_rule(K, d, options.steps).__module__]
+    fresh = kernel(EXACT)(getattr(home, name).py_func)
+    monkeypatch.setattr(home, name, fresh)
+    with SGD(K, d, options) as own:
         own.warm_up((np.zeros((0, d), dtype),), measures=False)
     (assembly,) = fresh.outer.inspect_asm().values()
     pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastsoftmax.kernels.workspace import RANGE_SUMS, range_count
-from fastsoftmax.optim.sgd import FullGradient
+from fastsoftmax.optim.gradient import FullGradient
 from tests import oracle
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13}

@@ -29,7 +29,7 @@ from fastsoftmax.kernels.workspace import (
     panel_count,
     weights_length,
 )
-from fastsoftmax.optim.sgd import Tally
+from fastsoftmax.optim.tally import Tally
 from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}

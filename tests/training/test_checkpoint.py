@@ -26,7 +26,7 @@ import fastsoftmax
 from fastsoftmax import OptionError, TrainingInterrupted
 from fastsoftmax.cli import main as cli
 from fastsoftmax.model.safetensors import decode_tensors, encode_tensors
-from fastsoftmax.optim import sgd
+from fastsoftmax.optim.rules import rule
 from fastsoftmax.training import trainer
 from fastsoftmax.training.checkpoint import Checkpoints
 from tests.faults import Faults
@@ -133,7 +133,7 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, case):
 @pytest.mark.parametrize("K", [4, 600])  # blocks in turn, and with lookahead
 def test_a_span_of_several_calls_is_resumed_too(tmp_path, monkeypatch, K):
     d = 512
-    monkeypatch.setattr(sgd, "CALL_FLOPS", 4 * K * d * 64)
+    monkeypatch.setattr(rule, "CALL_FLOPS", 4 * K * d * 64)
     X, y = made(2500, d, K)
     options: dict[str, Any] = {"epochs": 2, "average": True, "l2": 0.0, "learning_rate": 1e-3}
     want = fastsoftmax.train(X, y, threads=1, **options)

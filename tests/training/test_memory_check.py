@@ -37,9 +37,10 @@ def test_averages_second_moments_and_full_gradients_count():
         TrainOptions.of(average=False, batch_size=8),
         TrainOptions.of(average=False, dtype="float64"),
     ]
-    assert memory_check.bytes_per_weight(plain) == 4
-    assert [memory_check.bytes_per_weight(options) for options in more] == [16, 8, 8, 8]
-    assert memory_check.bytes_per_weight(TrainOptions.of(solver="lbfgs", average=False)) > 100
+    assert memory_check.bytes_per_weight(4, 9, plain) == 4
+    assert [memory_check.bytes_per_weight(4, 9, options) for options in more] == [16, 8, 8, 8]
+    full = TrainOptions.of(solver="lbfgs", average=False)
+    assert memory_check.bytes_per_weight(4, 9, full) > 100
 
 
 def test_the_machine_tells_what_is_free(monkeypatch, tmp_path):

@@ -14,7 +14,9 @@ import fastsoftmax
 from fastsoftmax import DataError, DivergedError, OptionError
 from fastsoftmax.data.loading.shuffle import held_out
 from fastsoftmax.optim.schedules import Schedule
-from fastsoftmax.optim.sgd import Solver, Tally
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.tally import Tally
+from fastsoftmax.optim.weights import Weights
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.progress import Sums
 from tests import oracle
@@ -134,13 +136,13 @@ def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_pa
 def test_an_only_epoch_averages_its_second_half(monkeypatch):
     """Calls are cut there, however many rows they might have."""
     averaged = []
-    settle = Solver.settle_average
+    settle = Weights.settle
 
     def count(self):
         settle(self)
-        averaged.append(self._averaged)
+        averaged.append(int(self._counted[0]))
 
-    monkeypatch.setattr(Solver, "settle_average", count)
+    monkeypatch.setattr(Weights, "settle", count)
     X, y, _ = problem(4, 30, 1001)
     fastsoftmax.train(X, y, epochs=1, l2=0.0, solver="sgd")
     assert averaged[-1] == 501
@@ -149,25 +151,25 @@ def test_an_only_epoch_averages_its_second_half(monkeypatch):
 def test_an_interrupt_in_a_call_leaves_the_mean_of_the_steps_before_it():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(200, 9)).astype(np.float32), rng.integers(0, 4, 200).astype(np.int32)
-    with Solver(4, 9, TrainOptions.of(average=True)) as solver:
+    with SGD(4, 9, TrainOptions.of(average=True)) as solver:
 
         def step(rows):
             order, ones = np.arange(*rows), np.ones(100)
             solver.step((X,), order, y[order], ones, 0.1 * ones)
 
         step((0, 100))
-        solver.settle_average()
-        want, _ = solver.weights()
-        within = solver._descend
+        solver.weights.settle()
+        want, _ = solver.weights.mean()
+        within = solver.rule.step
 
-        def interrupted(visit):
-            within(visit)
+        def interrupted(weights, visit):
+            within(weights, visit)
             raise KeyboardInterrupt
 
-        solver._descend = interrupted
+        solver.rule.step = interrupted
         with pytest.raises(KeyboardInterrupt):
             step((100, 200))
-        assert_array_equal(solver.weights()[0], want)
+        assert_array_equal(solver.weights.mean()[0], want)
 
 
 def test_memory_and_verbosity_leave_no_mark_in_the_file(tmp_path, caplog):

@@ -13,11 +13,13 @@ from fastsoftmax.kernels.curvature import add_products, add_squares, class_curva
 from fastsoftmax.kernels.gradient import add_gradient
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.optim import sgd
+from fastsoftmax.optim.rules import rowwise
+from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.training import warmup
 
 
 def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
-    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    monkeypatch.setattr(warmup, "RULES", (Rowwise,))
     monkeypatch.setattr(warmup, "kept_in", lambda: "a folder")
     assert cli.main(["warmup"]) == 0
     out, err = capsys.readouterr()
@@ -38,19 +40,19 @@ def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
 
 
 def test_a_run_after_it_compiles_nothing_more(monkeypatch):
-    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    monkeypatch.setattr(warmup, "RULES", (Rowwise,))
     assert all(seconds >= 0 for _, seconds in warmup.warm_up())
-    before = len(sgd.descend_rowwise.signatures), len(sgd.measure.signatures)
+    before = len(rowwise.descend_rowwise.signatures), len(sgd.measure.signatures)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, (60, 5)).astype(np.uint8)
     y = X[:, 0] // 3
     for average in (False, True):
         fastsoftmax.train(X, y, validation=(X, y), average=average, epochs=1, learning_rate=1e-4)
-    assert (len(sgd.descend_rowwise.signatures), len(sgd.measure.signatures)) == before
+    assert (len(rowwise.descend_rowwise.signatures), len(sgd.measure.signatures)) == before
 
 
 def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
-    monkeypatch.setattr(warmup, "RULES", warmup.RULES[1:2])
+    monkeypatch.setattr(warmup, "RULES", (Rowwise,))
     assert all(seconds >= 0 for _, seconds in warmup.warm_up())
     kernels = (
         add_products,

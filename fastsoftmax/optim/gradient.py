@@ -1,0 +1,96 @@
+"""The only place that sums full gradients: of many rows, at weights that stay as they are.
+
+Sums are float64 and do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax.kernels.blocks import Rows
+from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.gradient import add_gradient
+from fastsoftmax.kernels.workers import Team
+from fastsoftmax.kernels.workspace import (
+    drained_rows,
+    gradient_rows,
+    new_block,
+    new_coefficients,
+    new_sums,
+    range_count,
+)
+from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.tables import affine_of
+from fastsoftmax.optim.tally import Tally
+
+
+class FullGradient:
+    """The loss and its gradient over many rows, at weights that stay as they are meanwhile.
+
+    Sums are float64 and do not depend on the number of threads.
+    """
+
+    def __init__(
+        self, K: int, d: int, dtype: str, threads: int, scaling: Scaling | None = None
+    ) -> None:
+        """Make room for K classes, d features and the sums of each thread."""
+        self.K, self.d, self.rows = K, d, gradient_rows(K, d)
+        self._affine = affine_of(scaling, np.dtype(dtype))
+        kind = np.dtype(dtype)
+        ranges, self._drained = range_count(K, d), drained_rows(K, d)
+        self._team = Team(min(threads, ranges))
+        self._weights = new_coefficients(K, d, kind)
+        self._sums = new_sums(K, d, kind, self._team.size)
+        self._blocks = [new_block(K, d, kind, self.rows) for _ in range(self._team.size)]
+
+    def __enter__(self) -> FullGradient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its threads."""
+        self._team.close()
+
+    def begin(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        """Start anew, at weights (K, d) and biases (K,)."""
+        self._weights.W[:, : self.d] = coef
+        self._weights.b[0, : self.K] = intercept
+        self._sums.W[:] = 0
+        self._sums.b[:] = 0
+
+    def add(
+        self,
+        parts: tuple[np.ndarray, ...],
+        order: np.ndarray,
+        labels: np.ndarray,
+        weight: np.ndarray,
+    ) -> Tally:
+        """Add some rows; return their weighted loss and hits."""
+        table = part_table(parts, affine=self._affine)
+        rows, sums = Rows(table, order, labels, weight, weight), self._sums
+        ranges, tiles = len(sums.b), -(-len(order) // self.rows)
+        bounds = [min(tiles * r // ranges * self.rows, len(order)) for r in range(ranges + 1)]
+        bounds[-1] = len(order)
+        tallies = [Tally(0.0, 0.0, True)] * ranges
+
+        def share(worker: int) -> None:
+            for r in range(worker, ranges, self._team.size):
+                facts = add_gradient(
+                    self._weights, self._blocks[worker], sums.W[r], sums.b[r],
+                    sums.part_W[worker], sums.part_b[worker], rows, bounds[r], bounds[r + 1],
+                    self._drained,
+                )  # fmt: skip
+                tallies[r] = Tally(*facts)
+
+        self._team.run(share)
+        loss, hits = (sum(getattr(tally, name) for tally in tallies) for name in ("loss", "hits"))
+        return Tally(loss, hits, all(tally.finite for tally in tallies))
+
+    def gradient(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sums over all rows of w (p - onehot(y)) x' (K, d) and w (p - onehot(y)) (K,).
+
+        Both float64; ranges are added in their order.
+        """
+        return -self._sums.W.sum(axis=0), -self._sums.b.sum(axis=0)

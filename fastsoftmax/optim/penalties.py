@@ -1,0 +1,47 @@
+"""The only place for penalties that act on weights beside a row's own step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax.optim.l1 import Truncation
+
+SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
+ALIKE = 1e-9  # of the largest: penalties that differ by less are one number
+
+
+class Penalties:
+    """The penalties (d,) of each feature's weights.
+
+    Where l2 is the same for all, `l2` is that number and a row's own step shrinks the weights,
+    which is exact. Else l2 is 0.0 and they shrink after each call of a kernel, by what its rows add
+    up to; so they do under l1.
+    """
+
+    def __init__(self, K: int, l2: np.ndarray, l1: np.ndarray) -> None:
+        """Begin with nothing due."""
+        alike = np.ptp(l2) <= ALIKE * l2.max(initial=0.0)
+        self.l2 = float(l2.mean()) if alike else 0.0
+        self._own = None if alike else l2
+        self._l1 = Truncation(l1, K) if l1.any() else None
+
+    @property
+    def act_between(self) -> bool:
+        """Whether weights shrink between calls: then there are at most SHRINK_ROWS in one."""
+        return self._own is not None or self._l1 is not None
+
+    def shrink(self, W: np.ndarray, step: float) -> None:
+        """Let them act on weights (K, d) for steps of so much in all."""
+        if self._own is not None:
+            W *= np.maximum(0.0, 1.0 - self._own * step).astype(W.dtype)
+        if self._l1 is not None:
+            self._l1.apply(W, step)
+
+    def restart(self) -> None:
+        """Begin anew, with nothing due."""
+        if self._l1 is not None:
+            self._l1.restart()
+
+    def views(self) -> dict[str, np.ndarray]:
+        """Return the arrays that the next step depends on, by name."""
+        return {} if self._l1 is None else {"due": self._l1.due, "paid": self._l1.paid}

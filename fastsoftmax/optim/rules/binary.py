@@ -1,0 +1,30 @@
+"""The only place that steps on the difference of two classes' weights."""
+
+from __future__ import annotations
+
+from fastsoftmax.kernels.binary import descend_binary
+from fastsoftmax.kernels.workspace import is_tiny
+from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.tally import Tally
+from fastsoftmax.optim.weights import Weights
+from fastsoftmax.options import Steps
+
+
+class Binary(Rule):
+    """Per-sample SGD row after row for two classes, whose softmax is one sigmoid."""
+
+    name = "two classes, few features"
+    example = (2, 16, {})
+
+    @staticmethod
+    def fits(K: int, d: int, steps: Steps) -> bool:
+        """Return whether there are two classes, and the plain loop is faster."""
+        return K == 2 and is_tiny(K, d)
+
+    def workers(self, K: int, d: int, threads: int) -> int:
+        """Return one: each row waits for the one before."""
+        return 1
+
+    def step(self, weights: Weights, visit: Visit) -> Tally:
+        """Take one step per row."""
+        return self.step_alone(descend_binary, weights, visit)

@@ -1,0 +1,25 @@
+"""The only list of update rules, and the only place that chooses one.
+
+A new rule is a kernel file, a rule file and a line here: training, `warmup` and the tests walk this
+list.
+"""
+
+from __future__ import annotations
+
+from fastsoftmax.optim.rules.adagrad import AdaGrad
+from fastsoftmax.optim.rules.binary import Binary
+from fastsoftmax.optim.rules.blocks import Blocks
+from fastsoftmax.optim.rules.lookahead import Lookahead
+from fastsoftmax.optim.rules.minibatch import MiniBatch
+from fastsoftmax.optim.rules.panels import Panels
+from fastsoftmax.optim.rules.rowwise import Rowwise
+from fastsoftmax.optim.rules.rule import Rule
+from fastsoftmax.options import Steps
+
+# Asked in this order; the last one takes what is left.
+RULES: tuple[type[Rule], ...] = (AdaGrad, MiniBatch, Binary, Rowwise, Panels, Lookahead, Blocks)
+
+
+def choose_rule(K: int, d: int, steps: Steps) -> type[Rule]:
+    """Return the first rule that takes such steps for K classes and d features."""
+    return next(rule for rule in RULES if rule.fits(K, d, steps))

@@ -1,0 +1,41 @@
+"""The only place that steps a block while the one before is still brought into W."""
+
+from __future__ import annotations
+
+from fastsoftmax.kernels.lookahead import descend_lookahead
+from fastsoftmax.kernels.workspace import looks_ahead, new_turns, other_turn
+from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.tally import Tally
+from fastsoftmax.optim.weights import Weights
+from fastsoftmax.options import Steps
+
+
+class Lookahead(Rule):
+    """Exact per-sample SGD in blocks, for some hundreds of classes and features or more."""
+
+    name = "many classes and features"
+    example = (600, 512, {})
+
+    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+        """Allocate scratch for every other block as well."""
+        super().__init__(K, d, steps, threads)
+        self._turns = new_turns(K, d, self.dtype, self.block_rows, self.team.size)
+
+    @staticmethod
+    def fits(K: int, d: int, steps: Steps) -> bool:
+        """Return whether what it adds to the work is little."""
+        return looks_ahead(K, d)
+
+    def step(self, weights: Weights, visit: Visit) -> Tally:
+        """Take one step per row."""
+        rows, team = visit.rows(), self.team
+        even = weights.sums[0] if weights.sums else None
+        odd = other_turn(even)
+        return Tally(
+            *team.run(
+                lambda worker: descend_lookahead(
+                    weights.arrays, even, odd, *self._turns, rows,
+                    visit.l2, visit.bias, team.barrier, worker, team.size,
+                )
+            )
+        )  # fmt: skip

@@ -1,0 +1,30 @@
+"""The only place that steps row after row, on one thread: where W is tiny."""
+
+from __future__ import annotations
+
+from fastsoftmax.kernels.rowwise import descend_rowwise
+from fastsoftmax.kernels.workspace import is_tiny
+from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.tally import Tally
+from fastsoftmax.optim.weights import Weights
+from fastsoftmax.options import Steps
+
+
+class Rowwise(Rule):
+    """Per-sample SGD row after row."""
+
+    name = "few classes and features"
+    example = (4, 16, {})
+
+    @staticmethod
+    def fits(K: int, d: int, steps: Steps) -> bool:
+        """Return whether the plain loop is faster than the blocked one."""
+        return is_tiny(K, d)
+
+    def workers(self, K: int, d: int, threads: int) -> int:
+        """Return one: each row waits for the one before."""
+        return 1
+
+    def step(self, weights: Weights, visit: Visit) -> Tally:
+        """Take one step per row."""
+        return self.step_alone(descend_rowwise, weights, visit)

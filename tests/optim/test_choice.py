@@ -1,0 +1,144 @@
+"""The seam of update rules: each fits its example, and one more needs a line in the list alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastsoftmax
+from fastsoftmax.cli import main as cli
+from fastsoftmax.optim.rules import choice
+from fastsoftmax.optim.rules.rule import Rule
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.tally import Tally
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.training import warmup
+from tests import oracle
+
+
+def rows_of(K, d, n=150):
+    """Return rows, classes, weights (some are 0) and step sizes."""
+    X, y, w, eta = oracle.problem(K, d, n, seed=3)
+    return X.astype(np.float32), y, w, eta
+
+
+@pytest.mark.parametrize("rule", choice.RULES)
+def test_each_rule_is_the_first_to_fit_its_example(rule):
+    K, d, options = rule.example
+    assert choice.choose_rule(K, d, TrainOptions.of(**options).steps) is rule
+
+
+@pytest.mark.parametrize("rule", choice.RULES)
+@pytest.mark.parametrize("average", [False, True])
+def test_each_rule_goes_on_from_copies_of_its_views(rule, average):
+    K, d, options = rule.example
+    X, y, w, eta = rows_of(K, d)
+    told = TrainOptions.of(average=average, threads=1, **options)
+
+    def step(sgd, first, stop):
+        here = np.arange(first, stop)
+        sgd.step((X,), here, y[here], w[here], eta[here] / 10, ends=stop == len(y))
+
+    with SGD(K, d, told) as whole, SGD(K, d, told) as other:
+        for sgd in (whole, other):
+            sgd.penalise(np.full(d, 1e-3), np.full(d, 1e-4))
+        step(whole, 0, 70)
+        whole.weights.settle()
+        stored = {name: view.copy() for name, view in whole.views().items()}
+        step(whole, 70, len(y))
+        other.restore(stored)
+        step(other, 70, len(y))
+        for sgd in (whole, other):
+            sgd.weights.settle()
+        for name, view in whole.views().items():
+            assert_array_equal(other.views()[name], view, err_msg=name)
+
+
+class SignSteps(Rule):
+    """Steps by the sign of each mean gradient, a call at a time, in plain NumPy."""
+
+    name = "signs"
+    example = (3, 5, {})
+    numbers = 2
+
+    def __init__(self, K, d, steps, threads):
+        super().__init__(K, d, steps, threads)
+        self.calls = np.zeros(1)
+
+    @staticmethod
+    def fits(K, d, steps):
+        return (K, d) == (3, 5)
+
+    def shortened(self, call, span):
+        return 64, 64
+
+    def step(self, weights, visit):
+        (X,) = TAKEN
+        W, b = weights.get()
+        rows = visit.order[visit.weight > 0]
+        z = X[rows] @ W.T + b
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        y = visit.labels[visit.weight > 0]
+        loss = -np.log(p[np.arange(len(rows)), y]).sum()
+        p[np.arange(len(rows)), y] -= 1
+        if len(rows):
+            eta = visit.eta[0] / math.sqrt(1 + self.calls[0])
+            weights.set(W - eta * np.sign(p.T @ X[rows]), b - eta * np.sign(p.sum(axis=0)))
+            self.calls += 1
+        return Tally(float(loss), 0.0, bool(np.isfinite(loss)))
+
+    def views(self):
+        return {"calls": self.calls}
+
+
+TAKEN: list[np.ndarray] = []  # the rows, which a kernel would find through its part tables
+
+
+@pytest.fixture
+def signs(monkeypatch):
+    monkeypatch.setattr(choice, "RULES", (SignSteps, *choice.RULES))
+    random = np.random.default_rng(0)
+    X = random.normal(size=(600, 5)).astype(np.float32)
+    y = (X @ random.normal(size=(5, 3))).argmax(axis=1)
+    TAKEN[:] = [X]
+    return X, y
+
+
+BY_SIGNS = {"learning_rate": 0.02, "epochs": 3, "average": False}
+
+
+def test_a_rule_in_the_list_is_trained_with(signs):
+    X, y = signs
+    model = fastsoftmax.train(X, y, **BY_SIGNS)
+    losses = [epoch["log_loss"] for epoch in model.history]
+    assert losses[0] > losses[1] > losses[2]
+    assert (model.predict(X) == y).mean() > 0.8
+    # Ten calls of 64 rows an epoch, each a step of one size for all weights.
+    size = sum(0.02 * (1 - first / 1800) / math.sqrt(1 + i) for i, first in enumerate(firsts()))
+    assert np.abs(model.coef).max() < size
+
+
+def firsts():
+    """Return how many rows were seen before each call of three epochs."""
+    return [600 * epoch + first for epoch in range(3) for first in range(0, 600, 64)]
+
+
+def test_a_rule_in_the_list_is_kept_in_checkpoints(signs, tmp_path):
+    X, y = signs
+    want = fastsoftmax.train(X, y, **BY_SIGNS)
+    kept = {"checkpoint": str(tmp_path), "checkpoint_every": 1}
+    fastsoftmax.train(X, y, report=lambda progress: progress.rows_seen > 700, **kept, **BY_SIGNS)
+    resumed = fastsoftmax.train(X, y, resume=True, **kept, **BY_SIGNS)
+    assert_array_equal(resumed.weights, want.weights)
+
+
+def test_a_rule_in_the_list_is_warmed_up(signs, monkeypatch, capsys):
+    monkeypatch.setattr(warmup, "RULES", choice.RULES[:1])
+    monkeypatch.setattr(warmup, "kept_in", lambda: "a folder")
+    TAKEN[:] = [np.zeros((0, 5), np.float32)]
+    assert cli.main(["warmup"]) == 0
+    assert "signs, float32" in capsys.readouterr().err
