@@ -105,8 +105,8 @@ def descend_binary(weights, average, block, rows, l2, bias):
     W, b, block, rows = by_address(weights.W), weights.b, by_address(block), by_address(rows)
     n, B, d = rows.order.shape[0], block.X.shape[1], W.shape[1]
     one, half = W.dtype.type(1), W.dtype.type(0.5)
-    both, bias_gap = b[0, 0] + b[0, 1], np.zeros(2, W.dtype)
-    bias_gap[0] = b[0, 0] - b[0, 1]
+    both, bias_gap = b[0, 0] + b[0, 1], block.Z[0]  # no margins are kept here
+    bias_gap[0], bias_gap[1] = b[0, 0] - b[0, 1], W.dtype.type(0)
     loss, hits, finite = 0.0, 0.0, True
     turn(W, d, one)
     if average is not None:

@@ -1,5 +1,6 @@
 """Kept machine code: private, started afresh by any change, repaired when damaged, never needed."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -191,3 +192,19 @@ def test_any_change_of_a_kernel_source_changes_the_digest(tmp_path, monkeypatch)
     with (tmp_path / "softmax.py").open("a") as source:
         source.write("\n")
     assert policy.source_digest() != before
+
+
+def test_the_digest_reads_every_kernel_source():
+    folder = Path(policy.__file__).parent
+    assert sorted(folder.rglob("*.py")) == sorted(folder.glob("*.py")), "kernels has no folders"
+
+
+def test_no_kernel_allocates():
+    makers = {"zeros", "empty", "ones", "full", "arange", "array", "copy", "zeros_like"}
+    for path in Path(policy.__file__).parent.glob("*.py"):
+        functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
+        for function in functions:
+            if any("kernel(" in ast.unparse(mark) for mark in function.decorator_list):
+                calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
+                made = {call.attr for call in calls if isinstance(call, ast.Attribute)} & makers
+                assert not made, f"{path.name}: {function.name}"
