@@ -15,14 +15,13 @@ import pytest
 
 from bench.bench_kernels import SHAPES
 from bench.interleave import median_seconds
-from fastsoftmax.kernels.blocks import Rows
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather, part_table
+from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
 from fastsoftmax.kernels.products import all_margins, class_tiles, gram, update
 from fastsoftmax.kernels.recurrence import recur
-from fastsoftmax.kernels.tiles import GRAM_TILE
+from fastsoftmax.kernels.sizes import GRAM_TILE, block_rows
 from fastsoftmax.kernels.vectors import address_of
-from fastsoftmax.kernels.workspace import block_rows, new_block, new_coefficients
 from fastsoftmax.optim.gradient import FullGradient
 from tests import oracle
 

@@ -19,9 +19,9 @@ DESIGN = ROOT / "docs/design.md"
 # Every module, after those that it may import.
 ROOMS = (
     "errors version"
-    " kernels(parts compile vectors barrier workers softmax checksum permute cholesky"
-    " gather transpose prefetch tiles products recurrence blocks lookahead panels rowwise binary"
-    " minibatch adagrad gradient curvature measure workspace)"
+    " kernels(parts compile vectors workspace sizes barrier workers softmax checksum permute"
+    " cholesky gather transpose prefetch operands tiles products recurrence blocks lookahead panels"
+    " rowwise binary minibatch adagrad gradient curvature measure)"
     " labels options files"
     " data(mixing manifest source values layouts packed columns encode decode"
     " label_stats preprocessing memory"

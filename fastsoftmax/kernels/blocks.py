@@ -8,8 +8,6 @@ docs/design.md, "Exact per-sample SGD".
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 import numpy as np
 
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
@@ -18,7 +16,7 @@ from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, gram, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
-from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
+from fastsoftmax.kernels.sizes import GRAM_TILE, ROW_TILE
 from fastsoftmax.kernels.vectors import (
     address_of,
     by_address,
@@ -29,16 +27,6 @@ from fastsoftmax.kernels.vectors import (
     splat,
     store,
 )
-
-# W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
-Coefficients = namedtuple("Coefficients", "W b")
-# The sums of W and b over steps, and scratch for their coefficients; None where not averaged.
-Average = namedtuple("Average", "W b H")
-# Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
-Rows = namedtuple("Rows", "table order y weight step")
-# Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
-# the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead.
-Block = namedtuple("Block", "X Z R G mass lines")
 
 
 @kernel(EXACT)

@@ -12,14 +12,23 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.prefetch import lines_at_hand
 from fastsoftmax.kernels.products import all_margins, class_tiles, tile_start, update_classes
 from fastsoftmax.kernels.recurrence import plain_logits, residual
-from fastsoftmax.kernels.tiles import WIDE
+from fastsoftmax.kernels.sizes import WIDE
 from fastsoftmax.kernels.vectors import address_of, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.workspace import aligned, row_length
 
 # Scratch of one worker: rows X, scaled rows E (B, width), and lines of no use but their address.
 ProductScratch = namedtuple("ProductScratch", "X E lines")
+PRODUCT_ROWS = 96  # rows whose products are added at once: two blocks of them stay in the cache
 SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right still hold W in place
+
+
+def new_products(d: int, dtype: np.dtype) -> ProductScratch:
+    """Return scratch for products of rows of d features and a 1 with themselves."""
+    shape = (PRODUCT_ROWS, row_length(d + 1, dtype))
+    return ProductScratch(aligned(shape, dtype), aligned(shape, dtype), lines_at_hand(1, 1))
 
 
 @kernel(EXACT)

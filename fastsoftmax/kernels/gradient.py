@@ -13,13 +13,27 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.products import all_margins, class_tiles, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual
+from fastsoftmax.kernels.sizes import range_count
 from fastsoftmax.kernels.vectors import address_of, noinline
+from fastsoftmax.kernels.workspace import aligned, padded
 
 # W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
 # part_W, part_b: the same over the latest rows, in the model's dtype, one for each worker.
 GradientSums = namedtuple("GradientSums", "W b part_W part_b")
+
+
+def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> GradientSums:
+    """Return empty sums for the full gradient of K classes and d features."""
+    ranges = range_count(K, d)
+    return GradientSums(
+        np.zeros((ranges, K, d)),
+        np.zeros((ranges, K)),
+        aligned((workers, K, weights_length(K, d, dtype)), dtype),
+        aligned((workers, 1, padded(K, dtype)), dtype),
+    )
 
 
 @kernel(FAST)

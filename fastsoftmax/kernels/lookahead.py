@@ -17,11 +17,13 @@ from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, cl
 from fastsoftmax.kernels.blocks import bring_in, sweep_tiles
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
-from fastsoftmax.kernels.prefetch import plan_prefetch
+from fastsoftmax.kernels.operands import Average, block_coefficients, weights_length
+from fastsoftmax.kernels.prefetch import new_lines, plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, couple, cross_gram, gram
 from fastsoftmax.kernels.recurrence import kept, recur
-from fastsoftmax.kernels.tiles import GRAM_TILE, ROW_TILE
+from fastsoftmax.kernels.sizes import GRAM_TILE, ROW_TILE
 from fastsoftmax.kernels.vectors import address_of, by_address, noinline
+from fastsoftmax.kernels.workspace import aligned, padded
 
 # Scratch of every other block: as a Block, with the products C (B, B) of the rows before with its
 # own. Both kinds share X (4, B, d): the rows before, at hand, after, and those gathered meanwhile.
@@ -30,6 +32,34 @@ BLOCKS = 4  # of rows at hand
 # The steps of a row take as long as its margins, or its updates, over this many features. 60 to 240
 # were alike for two threads.
 STEP_FEATURES = 120
+
+
+def new_turns(K: int, d: int, dtype: np.dtype, rows: int, workers: int) -> tuple[Turn, Turn]:
+    """Return scratch for every other block of `rows` rows, a multiple of eight."""
+    width = padded(K, dtype)
+    X = aligned((BLOCKS, rows, weights_length(K, d, dtype)), dtype)
+    lines = new_lines(rows, d, workers)
+    even, odd = (
+        Turn(
+            X,
+            aligned((rows, width), dtype),
+            aligned((rows, width), dtype),
+            aligned((rows, rows), dtype),
+            aligned((rows, rows), dtype),
+            aligned((rows,), np.dtype(np.float64)),
+            lines,
+        )
+        for _ in range(2)
+    )
+    return even, odd
+
+
+def other_turn(average: Average | None) -> Average | None:
+    """Return the same sums with coefficients for every other block."""
+    if average is None:
+        return None
+    rows, width = average.H.shape
+    return average._replace(H=block_coefficients(rows, width, average.H.dtype))
 
 
 @kernel()

@@ -9,16 +9,27 @@ import numpy as np
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
 from fastsoftmax.kernels.blocks import add_scaled, gather_share
 from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, plain_logits, residual
 from fastsoftmax.kernels.vectors import address_of, fma, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.workspace import aligned, padded
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), and facts about it.
 Gradient = namedtuple("Gradient", "W b facts")
 # facts: rows in the batch, their weight, its step size, what the block before did (a closing block
 # sets CLOSED with SHARE = eta / rows and KEEP = q), steps taken in all.
 FILLED, WEIGHT, ETA, CLOSED, SHARE, KEEP, STEPS, FACTS = range(8)
+
+
+def new_gradient(K: int, d: int, dtype: np.dtype) -> Gradient:
+    """Return an empty batch for K classes and d features."""
+    return Gradient(
+        aligned((K, weights_length(K, d, dtype)), dtype),
+        aligned((1, padded(K, dtype)), dtype),
+        np.zeros(FACTS, dtype=np.float64),
+    )
 
 
 @kernel(EXACT)

@@ -13,8 +13,8 @@ from collections import namedtuple
 import numpy as np
 
 from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, atomic_load, leave, wait
-from fastsoftmax.kernels.blocks import Block, add_block
-from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.blocks import add_block
+from fastsoftmax.kernels.compile import EXACT, in_python, kernel
 from fastsoftmax.kernels.gather import (
     ADDRESS,
     COLUMN,
@@ -27,11 +27,21 @@ from fastsoftmax.kernels.gather import (
     gather,
     own_kind,
 )
-from fastsoftmax.kernels.prefetch import plan_prefetch, prefetch_ends, prefetch_rows
+from fastsoftmax.kernels.operands import Block
+from fastsoftmax.kernels.prefetch import new_lines, plan_prefetch, prefetch_ends, prefetch_rows
 from fastsoftmax.kernels.products import class_tiles, copy_gram, cross
 from fastsoftmax.kernels.recurrence import kept, kept_sum, recur, sums_simply
-from fastsoftmax.kernels.tiles import MANY, SWEEP_CLASSES, sweep_tile
+from fastsoftmax.kernels.sizes import (
+    COEFFICIENTS_ROW,
+    MANY,
+    PANEL_ROW,
+    SWEEP_CLASSES,
+    SWEEP_ROWS,
+    panel_count,
+)
+from fastsoftmax.kernels.tiles import sweep_tile
 from fastsoftmax.kernels.vectors import address_of, by_address, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.workspace import aligned, padded, row_length
 
 # For three blocks in turn the panels' parts of margins and Gram matrix, Z (3, panels, B, width) and
 # G (3, panels, B, B padded). One of each for every worker: two blocks of rows, cut into panels, X
@@ -46,6 +56,33 @@ LINE = 16 if MANY else 32  # numbers: panels begin on a cache line, and are whol
 
 _sweep_most = sweep_tile(SWEEP_CLASSES)
 _sweep_less = sweep_tile(max(1, SWEEP_CLASSES - 1))
+
+
+def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
+    """Return scratch for blocks of SWEEP_ROWS rows, their features cut into panels."""
+    rows, width, parts = SWEEP_ROWS, padded(K, dtype), panel_count(d)
+    across, length = padded(rows, dtype), row_length(d, dtype)
+    return Panels(
+        aligned((TURNS, parts, rows, width), dtype),
+        aligned((TURNS, parts, rows, across), dtype),
+        aligned((workers, 2, parts, rows, PANEL_ROW), dtype),
+        aligned((workers, rows, length), dtype),
+        aligned((workers, rows, 1), np.dtype(np.int64)),
+        aligned((workers, K, length), dtype),
+        aligned((workers, 1, width), dtype),
+        aligned((workers, rows, width), dtype),
+        aligned((workers, rows, COEFFICIENTS_ROW), dtype)[:, :, :width],
+        aligned((workers, rows, across), dtype),
+        aligned((workers, rows), np.dtype(np.float64)),
+        new_lines(rows, d, workers),
+    )
+
+
+def panel_columns(d: int, worker: int, workers: int) -> tuple[int, int]:
+    """Return the first feature of a worker's panels and the first after them."""
+    count, start = panel_count(d), in_python(panel_start)
+    first, stop = (count * w // workers for w in (worker, worker + 1))
+    return start(d, first, count), start(d, stop, count)
 
 
 @kernel()

@@ -7,11 +7,26 @@ their loops: spread so thinly, they arrive while the products run.
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ITEM, ROW_STRIDE, WIDTH
 from fastsoftmax.kernels.vectors import address_of, list_lines, noinline, prefetch_line
 
 LINE = 64  # bytes
+
+
+def lines_at_hand(workers: int, count: int) -> np.ndarray:
+    """Return lists of cache lines to ask for that hold none yet but their own first line."""
+    lines = np.zeros((workers, count), dtype=np.int64)
+    for i in range(workers):
+        lines[i, 0] = lines[i:].ctypes.data
+    return lines
+
+
+def new_lines(rows: int, d: int, workers: int) -> np.ndarray:
+    """Return lists that hold the cache lines of so many rows."""
+    return lines_at_hand(workers, rows * (d * np.dtype(np.float64).itemsize // LINE + 2))
 
 
 @kernel(EXACT)

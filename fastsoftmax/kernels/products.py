@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.compile import kernel
-from fastsoftmax.kernels.tiles import (
+from fastsoftmax.kernels.sizes import (
     CLASS_TILE,
     GRAM_TILE,
     ROW_TILE,
@@ -17,11 +17,8 @@ from fastsoftmax.kernels.tiles import (
     WIDE,
     WIDE_AVERAGED,
     WIDE_COUPLED,
-    copying_tile,
-    dot_tile,
-    triangle_tile,
-    update_tile,
 )
+from fastsoftmax.kernels.tiles import copying_tile, dot_tile, triangle_tile, update_tile
 from fastsoftmax.kernels.vectors import address_of, lanes, noinline
 
 # A panel of 4 + 5 rows of this many floats stays in the first-level cache.

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.products import couple
+from fastsoftmax.kernels.sizes import ROW_TILE
 from fastsoftmax.kernels.softmax import exp
-from fastsoftmax.kernels.tiles import ROW_TILE
 from fastsoftmax.kernels.vectors import (
     address_of,
     first_equal,

@@ -18,10 +18,16 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from fastsoftmax.kernels.sizes import (
+    COEFFICIENTS_ROW,
+    GRAM_TILE,
+    MANY,
+    PANEL_ROW,
+    SWEEP_ROWS,
+)
 from fastsoftmax.kernels.vectors import (
     I32,
     I64,
-    REGISTERS,
     VECTOR_BYTES,
     Loop,
     element_address,
@@ -39,25 +45,6 @@ from fastsoftmax.kernels.vectors import (
 )
 
 LINE = 64  # bytes of a cache line
-MANY = REGISTERS == 32  # AVX-512 and ARM; AVX2 has 16
-# 4 x 5 sums, 4 rows and a broadcast fill 32 registers; 4 x 3 sums, 3 classes and a row fill 16. One
-# more is kept in memory, and a tile takes twice as long, or five times where the stack lies badly.
-ROW_TILE = 4
-CLASS_TILE = 5 if MANY else 3
-SQUARE = 4 if MANY else 2  # columns of a tile of G, of which there are ROW_TILE and no class tile
-# Vectors of W side by side in an update tile. Fewer than eight sums wait for each other.
-WIDE = 4
-WIDE_AVERAGED = 2  # the same with sums of W: twice the registers
-WIDE_COUPLED = 4 if MANY else 2  # the same for the coupling of ROW_TILE rows
-# A sweep tile keeps 8 x 3 sums, a row of three classes and two vectors at hand.
-SWEEP_ROWS = 8
-SWEEP_CLASSES = 3 if MANY else 1
-# Numbers from one row of a panel to the next, and of a block's coefficients: constants, so that one
-# address serves all rows. With an address for each, half of them lay on the stack.
-PANEL_ROW = 784
-COEFFICIENTS_ROW = 16
-# Rows whose products with each other, each pair once, fill the registers.
-GRAM_TILE = 8 if MANY else 4
 
 
 def _lane_sums(builder, vectors):

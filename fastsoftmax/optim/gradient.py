@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Rows
 from fastsoftmax.kernels.gather import part_table
-from fastsoftmax.kernels.gradient import add_gradient
+from fastsoftmax.kernels.gradient import add_gradient, new_sums
+from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
+from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
 from fastsoftmax.kernels.workers import Team
-from fastsoftmax.kernels.workspace import (
-    drained_rows,
-    gradient_rows,
-    new_block,
-    new_coefficients,
-    new_sums,
-    range_count,
-)
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally

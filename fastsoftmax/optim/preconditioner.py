@@ -12,19 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Rows
 from fastsoftmax.kernels.cholesky import factor, solve
-from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
+from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures, new_products
 from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
+from fastsoftmax.kernels.sizes import block_rows
 from fastsoftmax.kernels.workers import Team
-from fastsoftmax.kernels.workspace import (
-    aligned,
-    block_rows,
-    new_block,
-    new_coefficients,
-    new_products,
-    padded,
-)
+from fastsoftmax.kernels.workspace import aligned, padded
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.tables import affine_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Rows
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
+from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Visit

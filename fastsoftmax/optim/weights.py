@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.kernels.workspace import new_average, new_coefficients
+from fastsoftmax.kernels.operands import new_average, new_coefficients
 
 
 class Weights:

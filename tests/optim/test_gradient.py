@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastsoftmax.kernels.workspace import RANGE_SUMS, range_count
+from fastsoftmax.kernels.sizes import RANGE_SUMS, range_count
 from fastsoftmax.optim.gradient import FullGradient
 from tests import oracle
 

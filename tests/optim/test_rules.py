@@ -5,30 +5,23 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastsoftmax.kernels.binary import descend_binary
-from fastsoftmax.kernels.blocks import Rows, descend_blocks
+from fastsoftmax.kernels.blocks import descend_blocks
 from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.gather import part_table
-from fastsoftmax.kernels.lookahead import descend_lookahead
+from fastsoftmax.kernels.lookahead import descend_lookahead, new_turns, other_turn
 from fastsoftmax.kernels.measure import measure, squared_norms
-from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch
-from fastsoftmax.kernels.panels import descend_panels, panel_start
-from fastsoftmax.kernels.rowwise import descend_rowwise
-from fastsoftmax.kernels.tiles import PANEL_ROW
-from fastsoftmax.kernels.workers import Team
-from fastsoftmax.kernels.workspace import (
-    PANEL_CLASSES,
-    PANEL_FEATURES,
+from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch, new_gradient
+from fastsoftmax.kernels.operands import (
+    Rows,
     new_average,
     new_block,
     new_coefficients,
-    new_gradient,
-    new_panels,
-    new_turns,
-    other_turn,
-    panel_columns,
-    panel_count,
     weights_length,
 )
+from fastsoftmax.kernels.panels import descend_panels, new_panels, panel_columns, panel_start
+from fastsoftmax.kernels.rowwise import descend_rowwise
+from fastsoftmax.kernels.sizes import PANEL_CLASSES, PANEL_FEATURES, PANEL_ROW, panel_count
+from fastsoftmax.kernels.workers import Team
 from fastsoftmax.optim.tally import Tally
 from tests import oracle
 

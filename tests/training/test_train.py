@@ -18,7 +18,7 @@ from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.training.progress import Sums
+from fastsoftmax.optim.tally import RunningLoss
 from tests import oracle
 
 RATE = 0.2
@@ -395,9 +395,9 @@ def test_the_weights_of_the_last_step_are_there_beside_their_mean(tmp_path):
 def test_the_error_of_a_mean_loss_is_that_between_parts_of_any_size():
     rng = np.random.default_rng(0)
     rows = rng.exponential(size=10_100)
-    sums = Sums()
+    sums = RunningLoss()
     for start in range(0, len(rows), 1000):  # the last part is a tenth of the others
         part = rows[start : start + 1000]
-        sums.add(Sums.of(Tally(part.sum(), 0.0, True), np.ones(len(part))))
+        sums.add(RunningLoss.of(Tally(part.sum(), 0.0, True), np.ones(len(part))))
     assert 0.3 < sums.error() / (rows.std() / len(rows) ** 0.5) < 2
-    assert Sums.of(Tally(1.0, 0.0, True), np.ones(3)).error() is None
+    assert RunningLoss.of(Tally(1.0, 0.0, True), np.ones(3)).error() is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.adagrad import LEAST, descend_adagrad
-from fastsoftmax.kernels.blocks import Rows
-from fastsoftmax.kernels.workspace import aligned, new_coefficients
+from fastsoftmax.kernels.operands import Rows, new_coefficients
+from fastsoftmax.kernels.workspace import aligned
 from fastsoftmax.optim.penalties import Penalties
 from fastsoftmax.optim.rules.rule import SUMMED_ROWS, Rule, Visit, summed_length
 from fastsoftmax.optim.tally import Tally

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastsoftmax.kernels.binary import descend_binary
-from fastsoftmax.kernels.workspace import is_tiny
+from fastsoftmax.kernels.sizes import is_tiny
 from fastsoftmax.optim.rules.rule import Rule, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights

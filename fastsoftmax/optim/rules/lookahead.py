@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastsoftmax.kernels.lookahead import descend_lookahead
-from fastsoftmax.kernels.workspace import looks_ahead, new_turns, other_turn
+from fastsoftmax.kernels.lookahead import descend_lookahead, new_turns, other_turn
+from fastsoftmax.kernels.sizes import looks_ahead
 from fastsoftmax.optim.rules.rule import Rule, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights

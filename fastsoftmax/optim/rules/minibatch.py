@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Rows
-from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch
-from fastsoftmax.kernels.workspace import new_gradient
+from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch, new_gradient
+from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.optim.rules.rule import CALL_FLOPS, SUMMED_ROWS, Rule, Visit, summed_length
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastsoftmax.kernels.panels import descend_panels
-from fastsoftmax.kernels.workspace import has_panels, new_panels, panel_columns, panel_count
+from fastsoftmax.kernels.panels import descend_panels, new_panels, panel_columns
+from fastsoftmax.kernels.sizes import has_panels, panel_count
 from fastsoftmax.optim.rules.rule import Rule, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights

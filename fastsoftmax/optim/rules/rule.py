@@ -7,15 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastsoftmax.kernels.blocks import Rows
+from fastsoftmax.kernels.operands import Rows, new_block
+from fastsoftmax.kernels.sizes import block_rows, has_panels, panel_count, useful_workers
 from fastsoftmax.kernels.workers import Team
-from fastsoftmax.kernels.workspace import (
-    block_rows,
-    has_panels,
-    new_block,
-    panel_count,
-    useful_workers,
-)
 from fastsoftmax.optim.penalties import SHRINK_ROWS, Penalties
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
