@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -250,15 +251,7 @@ def _folded(values: np.ndarray) -> np.ndarray:
 
 
 def _with_classes(model: Model, classes: Classes) -> Model:
-    return Model(
-        model.weights,
-        model.bias,
-        classes,
-        model.columns,
-        model.history,
-        model.record,
-        model.conditioning,
-    )
+    return Model.of(replace(model.parameters, classes=classes))
 
 
 def _spoken(labels: np.ndarray) -> Classes:

@@ -29,7 +29,7 @@ ROOMS = (
     " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"
     " table loading/shuffle loading/shuffle_buffer loading/prefetch loading/cache loading/loader"
     " open outline pack appraise)"
-    " model(scaling record safetensors scoring ranking file model)"
+    " model(scaling strict_json record safetensors parameters scoring ranking file model)"
     " optim(tally state schedules moments tables l1 penalties weights"
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/panels"
     " rules/lookahead rules/blocks rules/choice"

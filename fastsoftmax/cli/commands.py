@@ -192,7 +192,7 @@ def predict(args: Arguments, talk: Talk) -> Iterable[str]:
     )
     with contextlib.closing(source):
         rows = write_predictions(
-            model, source, args["output"], proba=args["proba"], top_n=args["top_k"]
+            model.parameters, source, args["output"], proba=args["proba"], top_n=args["top_k"]
         )
     if not args["quiet"]:
         talk.say(f"{rows:,} rows written to {args['output']}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,7 @@ def calibrate(model: Model, data: Any, target: Any = None, weight: Any = None) -
         (values.astype(np.float64) / temperature).astype(model.dtype)
         for values in (model.weights, model.bias)
     )
-    return Model(
-        weights, bias, model.classes_, model.columns, model.history, record, model.conditioning
-    )
+    return Model.of(replace(model.parameters, weights=weights, bias=bias, record=record))
 
 
 def _least(slopes: Callable[[tuple[float, ...]], Slopes]) -> float:

@@ -59,7 +59,7 @@ def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
 
 def judged(model: Model, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield float64 logits (n, K), classes (n,) and weights (n,) of the rows of positive weight."""
-    for scores in scored(model, source, model.classes_):
+    for scores in scored(model.parameters, source, model.classes_):
         labels, weights = scores.chunk.labels, scores.chunk.weights
         assert labels is not None  # asked for by passing the classes
         w = np.ones(len(scores.logits)) if weights is None else weights[scores.span]

@@ -1,4 +1,4 @@
-"""The only place for what a model is: its weights and all that is needed to use them."""
+"""The only place for the face of a model: what users construct, ask, save and load."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from fastsoftmax.data.source import Column
 from fastsoftmax.labels import Classes
+from fastsoftmax.model import file, ranking, scoring
+from fastsoftmax.model.parameters import Parameters
 from fastsoftmax.model.scaling import Scaling
 
 
@@ -48,20 +50,41 @@ class Model:
         self.conditioning = conditioning
         self.unaveraged: Model | None = None
 
+    @classmethod
+    def of(cls, parameters: Parameters) -> Model:
+        """Return the model of these parameters, which are not copied."""
+        return cls(
+            parameters.weights,
+            parameters.bias,
+            parameters.classes,
+            parameters.columns,
+            parameters.history,
+            parameters.record,
+            parameters.scaling,
+        )
+
+    @property
+    def parameters(self) -> Parameters:
+        """What the model is now, as a value; nothing is copied."""
+        return Parameters(
+            self.weights,
+            self.bias,
+            self.classes_,
+            self.columns,
+            self.history,
+            self.record,
+            self.conditioning,
+        )
+
     @property
     def coef(self) -> np.ndarray:
         """The weights (K, d) in raw units, float64."""
-        return self._raw()[0]
+        return self.parameters.coef
 
     @property
     def intercept(self) -> np.ndarray:
         """The biases (K,) in raw units, float64."""
-        return self._raw()[1]
-
-    def _raw(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.conditioning is None:
-            return self.weights.astype(np.float64), self.bias.astype(np.float64)
-        return self.conditioning.raw(self.weights, self.bias)
+        return self.parameters.intercept
 
     @property
     def classes(self) -> np.ndarray:
@@ -71,7 +94,7 @@ class Model:
     @property
     def n_features(self) -> int:
         """How many numbers a row has."""
-        return int(self.weights.shape[1])
+        return self.parameters.n_features
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -81,26 +104,22 @@ class Model:
     @property
     def nulls(self) -> str:
         """What becomes of a row's nulls: error, zero, mean or drop, as in training."""
-        return str(self.record.get("options", {}).get("nulls", "error"))
+        return self.parameters.nulls
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
         """The files that it was trained on, and the models before it: names and digests."""
-        known = [*self.record.get("ledger", []), *self.record.get("data", [])]
-        return [entry for entry in known if "pieces" in entry]
+        return self.parameters.ledger
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
         """The d names of the features, or None where the training data had none."""
-        if self.columns is None:
-            return None
-        return tuple(name for column in self.columns for name in column.feature_names)
+        return self.parameters.feature_names
 
     @property
     def deviations(self) -> np.ndarray | None:
         """The standard deviations (d,) of the features in training, or None where not known."""
-        known = self.record.get("deviations")
-        return None if known is None else np.array(known, dtype=np.float64)
+        return self.parameters.deviations
 
     def top_features(self, n: int = 5) -> dict[Any, list[tuple[str | int, float]]]:
         """Return for each class the n features of largest weight, largest first, with that weight.
@@ -108,46 +127,32 @@ class Model:
         Features go by name, or by index where they have none. Weights are per standard deviation
         of the feature where `deviations` are known, else per unit of it; those of 0 are left out.
         """
-        from fastsoftmax.model import ranking
-
-        return ranking.top_features(self, n)
+        return ranking.top_features(self.parameters, n)
 
     def predict(self, data: Any) -> np.ndarray:
         """Return the most probable class of each row (n,), in the labels' own type."""
-        from fastsoftmax.model import scoring
-
-        return scoring.predict(self, data)
+        return scoring.predict(self.parameters, data)
 
     def predict_proba(self, data: Any) -> np.ndarray:
         """Return the probabilities (n, K), in the order of `classes`."""
-        from fastsoftmax.model import scoring
-
-        return scoring.probabilities(self, data)
+        return scoring.probabilities(self.parameters, data)
 
     def predict_log_proba(self, data: Any) -> np.ndarray:
         """Return the logarithms of the probabilities (n, K)."""
-        from fastsoftmax.model import scoring
-
-        return scoring.log_probabilities(self, data)
+        return scoring.log_probabilities(self.parameters, data)
 
     def decision_function(self, data: Any) -> np.ndarray:
         """Return the logits z = W x + b (n, K)."""
-        from fastsoftmax.model import scoring
-
-        return scoring.decision(self, data)
+        return scoring.decision(self.parameters, data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to `path`, as a whole or not at all; raise SaveError if that fails."""
-        from fastsoftmax.model import file
-
-        file.save_model(self, path)
+        file.save_model(self.parameters, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
         """Read a model from `path`; raise ModelFileError if it is not one, or a damaged one."""
-        from fastsoftmax.model import file
-
-        return file.load_model(path)
+        return cls.of(file.load_model(path))
 
     def __repr__(self) -> str:
         """Say what the model separates, from what."""

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.errors import OptionError
-from fastsoftmax.model.model import Model
+from fastsoftmax.model.parameters import Parameters
 
 
-def top_features(model: Model, n: int) -> dict[Any, list[tuple[str | int, float]]]:
+def top_features(model: Parameters, n: int) -> dict[Any, list[tuple[str | int, float]]]:
     """Return for each class the n features of largest weight, as Model.top_features says."""
     if n < 1:
         raise OptionError(f"the number of features to list must be >= 1, got {n}")
     names = model.feature_names or range(model.n_features)
     units = 1.0 if model.deviations is None else model.deviations
     ranked = {}
-    for label, weights in zip(model.classes_.values, model.coef * units, strict=True):
+    for label, weights in zip(model.classes.values, model.coef * units, strict=True):
         ranked[label] = [(names[j], float(weights[j])) for j in _largest(np.abs(weights), n)]
     return ranked
 

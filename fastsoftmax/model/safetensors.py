@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fastsoftmax.errors import ModelFileError
+from fastsoftmax.model.strict_json import parse_json
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -40,10 +41,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
-# A bracket costs a reader a hundred bytes and a microsecond; a million columns need two million.
-MOST_BRACKETS = 5_000_000
-DEEPEST = 32  # objects and lists within each other; we write fewer than ten
-MOST_DIGITS = 300  # of a number: more could not become a float
 CHECKSUM = "sha256"
 
 
@@ -94,30 +91,6 @@ def decode_tensors(
         raise ModelFileError(f"{name} is larger than the memory that is left.") from None
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return what JSON text says, UTF-8 if it is bytes, where it can be said again.
-
-    Raises ValueError for NaN and infinities, numbers of hundreds of digits, twice the same key,
-    and nesting that would exhaust the stack of whoever walks through it.
-    """
-    if isinstance(text, bytes):
-        text = text.decode()
-    if text.count("[") + text.count("{") > MOST_BRACKETS:
-        raise ValueError("it has too many lists and objects")
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_distinct,
-            parse_constant=_refuse_constant,
-            parse_float=_number,
-            parse_int=_whole,
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    _check_depth(value)
-    return value
-
-
 class _Foreign(Exception):
     """A file does not begin as one of this layout."""
 
@@ -156,46 +129,6 @@ def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
 def _open_quickly(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a named pipe waits for somebody to write into it.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _number(text: str) -> float:
-    if len(text) > MOST_DIGITS:
-        raise ValueError("a number has too many digits")
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text} is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > MOST_DIGITS:
-        raise ValueError("a number has too many digits")
-    return int(text)
-
-
-def _check_depth(value: Any) -> None:
-    held = [value]
-    for _ in range(DEEPEST):
-        held = [inner for outer in held for inner in _items(outer) if _items(inner)]
-        if not held:
-            return
-    raise ValueError("it is nested too deeply")
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _decode(file: BinaryIO, *, insists: bool) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.parts import categories_of, is_wide, part_width
-from fastsoftmax.model.model import Model
+from fastsoftmax.model.parameters import Parameters
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Chunk, Source
@@ -43,23 +43,23 @@ class Scores:
         return None if self.chunk.dropped is None else self.chunk.dropped[self.span]
 
 
-def decision(model: Model, data: Any) -> np.ndarray:
+def decision(model: Parameters, data: Any) -> np.ndarray:
     """Return the logits (n, K) of the rows of `data`."""
     return _collect(model, data, lambda z: z)
 
 
-def predict(model: Model, data: Any) -> np.ndarray:
+def predict(model: Parameters, data: Any) -> np.ndarray:
     """Return the most probable class (n,) of each row; of equal ones the first."""
-    classes = model.classes
+    classes = model.classes.array()
     return _collect(model, data, lambda z: classes[z.argmax(axis=1)])
 
 
-def probabilities(model: Model, data: Any) -> np.ndarray:
+def probabilities(model: Parameters, data: Any) -> np.ndarray:
     """Return the probabilities (n, K) of the rows of `data`."""
     return _collect(model, data, softmax)
 
 
-def log_probabilities(model: Model, data: Any) -> np.ndarray:
+def log_probabilities(model: Parameters, data: Any) -> np.ndarray:
     """Return the logarithms of the probabilities (n, K)."""
     return _collect(model, data, lambda z: z - log_sum_exp(z)[:, None])
 
@@ -77,7 +77,7 @@ def log_sum_exp(z: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(z - largest[:, None]).sum(axis=1))
 
 
-def scored(model: Model, source: Source, classes: Classes | None = None) -> Iterator[Scores]:
+def scored(model: Parameters, source: Source, classes: Classes | None = None) -> Iterator[Scores]:
     """Yield the logits of all rows of `source` in order, a bounded block at a time.
 
     `classes` are those to encode the labels against; None leaves labels and weights out.
@@ -91,7 +91,9 @@ def scored(model: Model, source: Source, classes: Classes | None = None) -> Iter
             yield Scores(chunk, start, logits)
 
 
-def _collect(model: Model, data: Any, finish: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _collect(
+    model: Parameters, data: Any, finish: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Return what `finish` makes of the logits of all rows."""
     matrix = _as_matrix(data)
     if matrix is not None:
@@ -155,7 +157,7 @@ def _as_matrix(data: Any) -> np.ndarray | None:
     return None
 
 
-def _check_matrix(matrix: np.ndarray, model: Model) -> None:
+def _check_matrix(matrix: np.ndarray, model: Parameters) -> None:
     if isinstance(matrix, np.ma.MaskedArray):
         raise DataError("a masked array holds values that are not there; fill or drop them.")
     if matrix.ndim != 2:
@@ -172,7 +174,7 @@ def _check_matrix(matrix: np.ndarray, model: Model) -> None:
 
 
 def _logits(
-    model: Model, parts: tuple[np.ndarray, ...], place: Callable[[int], str]
+    model: Parameters, parts: tuple[np.ndarray, ...], place: Callable[[int], str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield first row and logits z = W x + b of each block of the rows in `parts`."""
     rows = len(parts[0])
@@ -193,9 +195,9 @@ def _logits(
         yield start, z
 
 
-def _cast_rows(model: Model, parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
+def _cast_rows(model: Parameters, parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
     """Fill X with rows from `start`, part by part, in the dtype of X, as in training."""
-    column, conditioning = 0, model.conditioning
+    column, scaling = 0, model.scaling
     for part in parts:
         width, some = part_width(part), part[start : start + len(X)]
         here = slice(column, column + width)
@@ -205,21 +207,19 @@ def _cast_rows(model: Model, parts: tuple[np.ndarray, ...], start: int, X: np.nd
         with np.errstate(over="ignore", invalid="ignore"):
             if is_code:
                 X[:, here] = some == np.arange(width)
-            elif conditioning is not None and is_wide(part.dtype):
-                wide = (some.astype(np.float64) - conditioning.centre[here]) * conditioning.scale[
-                    here
-                ]
+            elif scaling is not None and is_wide(part.dtype):
+                wide = (some.astype(np.float64) - scaling.centre[here]) * scaling.scale[here]
                 np.copyto(X[:, here], wide, casting="unsafe")
                 continue
             else:
                 np.copyto(X[:, here], some, casting="unsafe")
-            if conditioning is not None:
-                X[:, here] -= conditioning.centre[here].astype(X.dtype)
-                X[:, here] *= conditioning.scale[here].astype(X.dtype)
+            if scaling is not None:
+                X[:, here] -= scaling.centre[here].astype(X.dtype)
+                X[:, here] *= scaling.scale[here].astype(X.dtype)
 
 
 def _describe_non_finite(
-    model: Model,
+    model: Parameters,
     parts: tuple[np.ndarray, ...],
     start: int,
     X: np.ndarray,
@@ -248,12 +248,12 @@ def _value(parts: tuple[np.ndarray, ...], row: int, column: int) -> Any:
     raise IndexError(column)
 
 
-def _too_large(model: Model) -> str:
+def _too_large(model: Parameters) -> str:
     return f"the logits do not fit {model.dtype}. Check them, or scale them before training."
 
 
 def write_predictions(
-    model: Model,
+    model: Parameters,
     source: Source,
     path: str | os.PathLike[str],
     *,
@@ -266,7 +266,7 @@ def write_predictions(
     """
     from fastsoftmax.data.formats.sink import open_sink
 
-    with open_sink(path, model.classes_, proba=proba, top_n=top_n) as sink:
+    with open_sink(path, model.classes, proba=proba, top_n=top_n) as sink:
         for scores in scored(model, source):
             kept = scores.chunk.kept
             if kept is not None:

@@ -22,7 +22,8 @@ import numpy as np
 
 from fastsoftmax.errors import DivergedError, ModelFileError, OptionError, SaveError
 from fastsoftmax.files import write_file
-from fastsoftmax.model.safetensors import decode_tensors, encode_tensors, parse_json
+from fastsoftmax.model.safetensors import decode_tensors, encode_tensors
+from fastsoftmax.model.strict_json import parse_json
 from fastsoftmax.optim.state import State, check_alike
 from fastsoftmax.options import UNITS_OF_TIME
 

@@ -138,7 +138,7 @@ def test_a_value_that_is_not_finite_is_named_by_its_place_in_the_data(monkeypatc
     source = Rows(parts, sizes=(4, 5))
     text = r'data.parquet, row group 1, row 3: column "v\[3\]" is NaN'
     with pytest.raises(DataError, match=text):
-        list(scored(make_model(5, 7), source))
+        list(scored(make_model(5, 7).parameters, source))
 
 
 def test_what_fits_float64_is_predicted_by_a_float64_model():
@@ -173,7 +173,7 @@ def test_what_is_no_number_is_refused(model):
 def test_a_source_is_scored_in_order_in_bounded_blocks(model, X, monkeypatch, sizes):
     monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (5 + 7) * model.dtype.itemsize)
     source = Rows((X[:, :3], np.asfortranarray(X[:, 3:])), sizes=sizes)
-    blocks = list(scored(model, source))
+    blocks = list(scored(model.parameters, source))
     assert max(len(block.logits) for block in blocks) <= 8
     got = np.concatenate([block.logits for block in blocks])
     tol = tolerance(model)
@@ -219,6 +219,6 @@ def test_columns_that_are_missing_are_named(model, X):
 
 def test_rows_that_disappear_are_noticed(model, X):
     source = Rows((X,))
-    blocks = (scores.logits for scores in scored(model, source))
+    blocks = (scores.logits for scores in scored(model.parameters, source))
     with pytest.raises(DataError, match="held 50 rows where 60 were announced"):
         scoring._stack(blocks, 60)

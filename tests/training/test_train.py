@@ -398,6 +398,6 @@ def test_the_error_of_a_mean_loss_is_that_between_parts_of_any_size():
     sums = RunningLoss()
     for start in range(0, len(rows), 1000):  # the last part is a tenth of the others
         part = rows[start : start + 1000]
-        sums.add(RunningLoss.of(Tally(part.sum(), 0.0, True), np.ones(len(part))))
+        sums += RunningLoss.of(Tally(part.sum(), 0.0, True), np.ones(len(part)))
     assert 0.3 < sums.error() / (rows.std() / len(rows) ** 0.5) < 2
     assert RunningLoss.of(Tally(1.0, 0.0, True), np.ones(3)).error() is None

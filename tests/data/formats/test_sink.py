@@ -40,7 +40,7 @@ def draw_probabilities(n: int, K: int) -> np.ndarray:
 def test_every_row_is_written_in_order(tmp_path, X, name, dtype):
     model = make_model(3, 4, dtype=dtype)
     source = Rows((X,), kept=make_table(50), sizes=(20, 30))
-    rows = write_predictions(model, source, tmp_path / name, proba=True, top_n=2)
+    rows = write_predictions(model.parameters, source, tmp_path / name, proba=True, top_n=2)
     got = read(tmp_path / name)
     p = model.predict_proba(X)
     order = np.argsort(-p, axis=1, kind="stable")[:, :2]
@@ -160,7 +160,7 @@ def test_bad_data_leave_nothing_behind(tmp_path, X):
     X[40, 1] = np.nan
     source = Rows((X,), sizes=(20, 30))
     with pytest.raises(DataError, match="row group 1, row 20"):
-        write_predictions(make_model(3, 4), source, tmp_path / "out.parquet")
+        write_predictions(make_model(3, 4).parameters, source, tmp_path / "out.parquet")
     assert not any(tmp_path.iterdir())
 
 
