@@ -11,6 +11,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,7 @@ ROOMS = (
     " training(progress memory_check finite_check tuning preparation learner checkpoint warm_start"
     " trainer train sweep warmup)"
     " sklearn"
-    " cli(commands main)"
+    " cli(console progress commands parsers main)"
     " __init__ __main__"
 )
 
@@ -54,6 +55,7 @@ def rooms() -> list[str]:
     return found
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return the modules there are, by their dotted names; a folder's first page is no room."""
     found = {}
@@ -64,15 +66,22 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return what a module's source says."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> Iterator[str]:
     """Yield the dotted names that a module imports, wherever in it, for type checkers too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Return for each module those of the house that it imports."""
     there = modules()
@@ -92,7 +101,7 @@ def arrows() -> dict[str, set[str]]:
 
 def first_sentence(path: Path) -> str:
     """Return what a module says it is."""
-    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    said = ast.get_docstring(tree(path)) or ""
     sentence = re.split(r"(?<=\.)\s", " ".join(said.split()))[0].rstrip(".")
     return re.sub(r"^The only place (that |for |where )?", "", sentence)
 

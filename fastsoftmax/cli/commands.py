@@ -9,8 +9,10 @@ import re
 import shlex
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from fastsoftmax.cli.console import Console
+from fastsoftmax.cli.progress import Teller, training_summary
 from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output, check_writable
@@ -18,25 +20,11 @@ from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
 
 if TYPE_CHECKING:
     from fastsoftmax.model.model import Model
-    from fastsoftmax.training.progress import Progress
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
 
 
-class Talk(Protocol):
-    """How a command speaks to whoever waits for it."""
-
-    is_live: bool
-    signal: int  # that asked to stop, or 0
-
-    def say(self, line: str) -> None:
-        """Say a line that stays."""
-
-    def show(self, line: str) -> None:
-        """Show a line that the next one overwrites, where that is possible."""
-
-
-def train(args: Arguments, talk: Talk) -> Iterable[str]:
+def train(args: Arguments, console: Console) -> Iterable[str]:
     """Train a model, write it, and return how it went."""
     given = _options_given(args)
     options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
@@ -45,29 +33,30 @@ def train(args: Arguments, talk: Talk) -> Iterable[str]:
     from fastsoftmax.training.train import train as train_model
 
     started = time.perf_counter()
-    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    progress = Teller(console, silent=args["quiet"] or args["verbose"])
     model = train_model(**_what_is_trained_on(args), report=progress, **given)
     folder = options.keeping.checkpoint
-    if talk.signal and folder:
+    if console.signal and folder:
         raise StoppedError(
             f"stopped before its end. The state of the run is kept in {folder}: go on"
             " with --resume.",
-            talk.signal,
+            console.signal,
         )
     _save(model, args["output"])
-    talk.show("")
-    if talk.signal:
+    console.show("")
+    if console.signal:
         raise StoppedError(
-            f"stopped before its end. The model as it was then is in {args['output']}.", talk.signal
+            f"stopped before its end. The model as it was then is in {args['output']}.",
+            console.signal,
         )
     assert progress.last is not None  # an epoch's end is always reported
-    facts = formatting.training_summary(progress.last, time.perf_counter() - started)
+    facts = training_summary(progress.last, time.perf_counter() - started)
     return formatting.aligned(
         [*facts, ("model", args["output"]), ("to repeat", _same_run(args, options))]
     )
 
 
-def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
+def sweep(args: Arguments, console: Console) -> Iterable[str]:
     """Train many settings, write the best model, and return how they rank."""
     given = _options_given(args)
     _check_trained_output(args)
@@ -76,7 +65,7 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
 
     from fastsoftmax.training.sweep import sweep as sweep_settings
 
-    progress = _Told(talk, silent=args["quiet"] or args["verbose"])
+    progress = Teller(console, silent=args["quiet"] or args["verbose"])
     found = sweep_settings(
         **_what_is_trained_on(args),
         report=progress,
@@ -84,15 +73,15 @@ def sweep(args: Arguments, talk: Talk) -> Iterable[str]:
         keep_all=args["all"] is not None,
         **given,
     )
-    talk.show("")
+    console.show("")
     _save(found.best, args["output"])
     if args["all"] is not None:
         for rank, model in enumerate(found.models, start=1):
             _save(model, os.path.join(args["all"], f"{rank}.safetensors"))
-    if talk.signal:
+    if console.signal:
         raise StoppedError(
             f"stopped before its end. The best model as it was then is in {args['output']}.",
-            talk.signal,
+            console.signal,
         )
     if args["json"]:
         return _as_json({"table": found.table, "model": args["output"]})
@@ -138,7 +127,7 @@ def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
     }
 
 
-def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
+def evaluate(args: Arguments, console: Console) -> Iterable[str]:
     """Return how well a model predicts rows whose classes are known."""
     from fastsoftmax.evaluation.evaluate import evaluate as evaluate_model
     from fastsoftmax.model.model import load
@@ -156,7 +145,7 @@ def evaluate(args: Arguments, talk: Talk) -> Iterable[str]:
     return [*formatting.aligned(formatting.report_facts(facts)), *tables.report_tables(facts)]
 
 
-def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
+def calibrate(args: Arguments, console: Console) -> Iterable[str]:
     """Write a model of the temperature that fits the data, and return what that gains."""
     check_output(args["output"], [args["model"], *args["data"]])
 
@@ -173,7 +162,7 @@ def calibrate(args: Arguments, talk: Talk) -> Iterable[str]:
     return formatting.aligned([*facts, ("model", args["output"])])
 
 
-def predict(args: Arguments, talk: Talk) -> Iterable[str]:
+def predict(args: Arguments, console: Console) -> Iterable[str]:
     """Write a prediction for each row."""
     check_output(args["output"], [args["model"], *args["data"]])
 
@@ -195,13 +184,13 @@ def predict(args: Arguments, talk: Talk) -> Iterable[str]:
             model.parameters, source, args["output"], proba=args["proba"], top_n=args["top_k"]
         )
     if not args["quiet"]:
-        talk.say(f"{rows:,} rows written to {args['output']}")
+        console.say(f"{rows:,} rows written to {args['output']}")
         for name, said in formatting.treated_facts(source.treated()):
-            talk.say(f"{name}: {said}")
+            console.say(f"{name}: {said}")
     return []
 
 
-def pack(args: Arguments, talk: Talk) -> Iterable[str]:
+def pack(args: Arguments, console: Console) -> Iterable[str]:
     """Rewrite data into the layout that reads fastest, and return what that did."""
     memory = parse_bytes(args["memory"])
     check_output(args["output"], args["data"])
@@ -224,7 +213,7 @@ def pack(args: Arguments, talk: Talk) -> Iterable[str]:
     return _as_json(facts) if args["json"] else formatting.aligned(formatting.packed_facts(facts))
 
 
-def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
+def inspect(args: Arguments, console: Console) -> Iterable[str]:
     """Return what is in a model or a data set."""
     from fastsoftmax.evaluation import describe
 
@@ -242,7 +231,7 @@ def inspect(args: Arguments, talk: Talk) -> Iterable[str]:
     return _as_json(found) if args["json"] else formatting.aligned(formatting.model_facts(found))
 
 
-def warmup(args: Arguments, talk: Talk) -> Iterable[str]:
+def warmup(args: Arguments, console: Console) -> Iterable[str]:
     """Compile all kernels, so that later processes need not."""
     from fastsoftmax.training.warmup import kept_in, warm_up
 
@@ -254,32 +243,9 @@ def warmup(args: Arguments, talk: Talk) -> Iterable[str]:
     started = time.perf_counter()
     for name, seconds in warm_up():
         if not args["quiet"]:
-            talk.say(f"{name}: {seconds:.1f} s")
+            console.say(f"{name}: {seconds:.1f} s")
     seconds = time.perf_counter() - started
     return formatting.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
-
-
-class _Told:
-    """Tells of a run as it goes: a live line on a terminal, else a line an epoch."""
-
-    def __init__(self, talk: Talk, silent: bool) -> None:
-        self.talk = talk
-        self.silent = silent
-        self.last: Progress | None = None
-
-    def __call__(self, progress: Progress) -> bool:
-        """Say where the run stands; return whether it is to stop."""
-        self.last = progress
-        if not self.silent:
-            self._tell(progress)
-        return self.talk.signal != 0
-
-    def _tell(self, progress: Progress) -> None:
-        if self.talk.is_live:
-            as_line = formatting.epoch_line if progress.finished else formatting.live_line
-            self.talk.show(as_line(progress))
-        elif progress.finished:
-            self.talk.say(formatting.epoch_line(progress))
 
 
 def _save(model: Model, path: str) -> None:

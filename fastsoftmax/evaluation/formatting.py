@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fastsoftmax.training.progress import Progress
+from typing import Any
 
 MANY = 10  # more names than this are cut short
 MOST_WEIGHED = 20  # a line for each of more classes would be scrolled past
@@ -43,47 +40,6 @@ def duration(seconds: float) -> str:
 def quality(log_loss: float, accuracy: float) -> str:
     """Return a loss and an accuracy."""
     return f"log-loss {log_loss:.4f}, accuracy {100 * accuracy:.2f} %"
-
-
-def epoch_line(progress: Progress) -> str:
-    """Return what is to be said about an epoch that is done."""
-    line = (
-        f"{progress.name}: {progress.rows:,} rows, "
-        f"{_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
-    )
-    if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
-        checked = quality(progress.validation_log_loss, progress.validation_accuracy)
-        line += f"; validation {checked}"
-    return line
-
-
-def live_line(progress: Progress) -> str:
-    """Return where a run stands, and when it will end."""
-    line = progress.name
-    if progress.rows_per_epoch:
-        line += f" {progress.rows / progress.rows_per_epoch:4.0%}"
-    line += f", {_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
-    left = _seconds_left(progress)
-    return line if left is None else f"{line}, ETA {duration(left)}"
-
-
-def training_summary(progress: Progress, seconds: float) -> list[tuple[str, object]]:
-    """Return the closing facts of a run whose last epoch is `progress`."""
-    taken = "(progressive, last epoch)" if progress.solver == "sgd" else "(at the last weights)"
-    facts: list[tuple[str, object]] = [
-        ("rows", f"{progress.rows_seen:,} in {progress.epoch} {_planned(progress)}"),
-        ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
-        ("speed", _speed(progress)),
-        ("training", f"{quality(progress.log_loss, progress.accuracy)} {taken}"),
-    ]
-    if progress.validation_log_loss is not None and progress.validation_accuracy is not None:
-        checked = quality(progress.validation_log_loss, progress.validation_accuracy)
-        facts.append(("validation", checked))
-    return [*facts, *treated_facts(progress.treated)]
-
-
-def _planned(progress: Progress) -> str:
-    return "epochs" if progress.epochs is None else f"of {progress.epochs} epochs"
 
 
 def treated_facts(treated: dict[str, int]) -> list[tuple[str, object]]:
@@ -247,14 +203,3 @@ def _history_text(line: dict[str, Any]) -> str:
     if line.get("validation_log_loss") is not None:
         text += f"; validation {quality(line['validation_log_loss'], line['validation_accuracy'])}"
     return text
-
-
-def _speed(progress: Progress) -> str:
-    return f"{progress.rows_seen / max(progress.seconds, 1e-9):,.0f} rows/s"
-
-
-def _seconds_left(progress: Progress) -> float | None:
-    if not progress.rows_per_epoch or not progress.rows_seen or progress.epochs is None:
-        return None
-    planned = progress.rows_per_epoch * progress.epochs
-    return max(0.0, progress.seconds * (planned / progress.rows_seen - 1))

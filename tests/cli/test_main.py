@@ -21,7 +21,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastsoftmax
-from fastsoftmax.cli import main as cli
+from fastsoftmax.cli.console import ERASE_LINE
 from fastsoftmax.cli.main import COMMANDS, main
 from fastsoftmax.options import OPTIONS
 
@@ -383,7 +383,7 @@ def test_a_terminal_shows_one_line_that_is_overwritten(here, capsys, monkeypatch
     assert main([*TRAIN, *FEATURES]) == 0
     err = capsys.readouterr().err
     assert "\n" not in err
-    shown = err.split(cli.ERASE_LINE)[1:]
+    shown = err.split(ERASE_LINE)[1:]
     assert shown[-1] == ""
     assert all(len(line) <= 39 for line in shown)
     assert any(line.startswith("epoch 2/2") for line in shown)

@@ -9,29 +9,9 @@ from hypothesis import strategies as st
 from fastsoftmax.evaluation.formatting import (
     aligned,
     duration,
-    epoch_line,
-    live_line,
     printable,
     shortened,
-    training_summary,
 )
-from fastsoftmax.training.progress import Progress
-
-
-def make_progress(**changes) -> Progress:
-    """Return a run that is half way through its third of four epochs."""
-    facts = {
-        "epoch": 3,
-        "epochs": 4,
-        "rows": 500,
-        "rows_per_epoch": 1000,
-        "rows_seen": 2500,
-        "seconds": 10.0,
-        "log_loss": 0.25,
-        "accuracy": 0.875,
-        "learning_rate": 0.1,
-    }
-    return Progress(**{**facts, **changes})
 
 
 @given(st.text())
@@ -67,28 +47,3 @@ def test_long_lists_are_cut_and_counted():
 )
 def test_times_are_short(seconds, text):
     assert duration(seconds) == text
-
-
-def test_the_live_line_tells_when_the_run_ends():
-    want = "epoch 3/4  50%, 250 rows/s, log-loss 0.2500, accuracy 87.50 %, ETA 6.00 s"
-    assert live_line(make_progress()) == want
-
-
-def test_a_reader_of_unknown_length_has_no_end_in_sight():
-    assert "ETA" not in live_line(make_progress(rows_per_epoch=None))
-    assert "ETA" not in live_line(make_progress(rows_seen=0))
-
-
-def test_an_epochs_line_holds_its_validation():
-    line = epoch_line(make_progress(validation_log_loss=0.5, validation_accuracy=0.75))
-    assert line.endswith("; validation log-loss 0.5000, accuracy 75.00 %")
-    assert "validation" not in epoch_line(make_progress())
-
-
-def test_the_summary_holds_the_validation_where_there_is_one():
-    facts = dict(training_summary(make_progress(), 12.0))
-    assert facts["rows"] == "2,500 in 3 of 4 epochs"
-    assert facts["time"] == "12.0 s, 10.0 s of it training"
-    assert "validation" not in facts
-    checked = make_progress(validation_log_loss=0.5, validation_accuracy=0.75)
-    assert "validation" in dict(training_summary(checked, 12.0))

@@ -15,10 +15,9 @@ from fastsoftmax import DataError, DivergedError, OptionError
 from fastsoftmax.data.loading.shuffle import held_out
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.sgd import SGD
-from fastsoftmax.optim.tally import Tally
+from fastsoftmax.optim.tally import RunningLoss, Tally
 from fastsoftmax.optim.weights import Weights
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.optim.tally import RunningLoss
 from tests import oracle
 
 RATE = 0.2

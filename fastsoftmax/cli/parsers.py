@@ -1,0 +1,334 @@
+"""The only place that says which arguments the commands take, and what --help says: argparse."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from fastsoftmax.errors import OptionError, UnknownOptionError
+from fastsoftmax.options import OPTIONS, SWEPT
+from fastsoftmax.version import __version__
+
+DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
+OVERVIEW = """\
+usage: fastsoftmax COMMAND ...
+
+Softmax regression on more rows than fit in memory, straight from Parquet and Arrow.
+
+  fastsoftmax train     learn a model from data with a column of classes
+  fastsoftmax sweep     learn a model of each of many settings over one read of the data
+  fastsoftmax evaluate  measure a model on rows whose classes are known
+  fastsoftmax calibrate make a model as sure as validation data show it may be
+  fastsoftmax predict   write a class and its probability for each row
+  fastsoftmax pack      rewrite data into the layout that reads fastest
+  fastsoftmax inspect   say what is in a model or a data set
+  fastsoftmax warmup    compile everything now, so that later runs start at once
+
+Each has its own --help with an example. `fastsoftmax --version` prints the version.
+"""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = re.sub(r"^argument ([^:]*): ", r"\1: ", message)
+        raise OptionError(f"{sentence}; see {self.prog} --help")
+
+
+def _parser(command: str, description: str, example: str) -> CommandParser:
+    parser = CommandParser(
+        prog=f"fastsoftmax {command}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fastsoftmax {__version__}")
+    return parser
+
+
+def train_parser() -> CommandParser:
+    """Return what `fastsoftmax train` takes."""
+    parser = _parser(
+        "train",
+        "Learn a model from data with a column of classes, and say how it went.",
+        "fastsoftmax train data/*.parquet --target label -o model.safetensors --epochs 5",
+    )
+    _add_training(parser, _add_option)
+    return parser
+
+
+def sweep_parser() -> CommandParser:
+    """Return what `fastsoftmax sweep` takes."""
+    parser = _parser(
+        "sweep",
+        "Train a model of each combination of options, over one read of the data, and rank them."
+        "\nOptions that say so take several values, separated by commas.",
+        "fastsoftmax sweep data/*.parquet --target label -o best.safetensors --l2 0,1e-5,1e-4",
+    )
+    _add_training(parser, _add_swept)
+    parser.add_argument(
+        "--no-halve", action="store_true", help="train all settings to the end (default: the worse"
+        " half is given up now and then)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--all", metavar="FOLDER", help="write all models that were trained to the end there, too"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None]) -> None:
+    """Add what is trained on, where the model goes, and the options."""
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", required=True, metavar="COL", help="the column of classes")
+    parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
+    _add_columns(parser, "--features", "the feature columns; default all but target and weight")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_columns(parser, "--categorical", "columns whose values are categories")
+    _add_columns(parser, "--classes", "the classes there are; default those found in the target")
+    parser.add_argument(
+        "--validation",
+        action="append",
+        metavar="DATA",
+        help="data to evaluate after each epoch; may be given several times",
+    )
+    parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
+    options = parser.add_argument_group("options of the run")
+    for field in OPTIONS.values():
+        add_option(options, field)
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    talk.add_argument("--verbose", action="store_true", help="say more on stderr")
+
+
+def evaluate_parser() -> CommandParser:
+    """Return what `fastsoftmax evaluate` takes."""
+    parser = _parser(
+        "evaluate",
+        "Measure a model on rows whose classes are known.",
+        "fastsoftmax evaluate model.safetensors test.parquet",
+    )
+    _add_known_rows(parser)
+    parser.add_argument(
+        "--top-k",
+        type=_whole,
+        metavar="N",
+        help="count a row as right where its class is among the N most probable, too"
+        " (default 5 where there are more classes)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def calibrate_parser() -> CommandParser:
+    """Return what `fastsoftmax calibrate` takes."""
+    parser = _parser(
+        "calibrate",
+        "Find the temperature at which a model's probabilities fit rows that it was not trained on,"
+        "\nand write the model at that temperature.",
+        "fastsoftmax calibrate model.safetensors validation.parquet -o calibrated.safetensors",
+    )
+    _add_known_rows(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
+    return parser
+
+
+def predict_parser() -> CommandParser:
+    """Return what `fastsoftmax predict` takes."""
+    parser = _parser(
+        "predict",
+        "Write a class and its probability for each row, in order.",
+        "fastsoftmax predict model.safetensors new.parquet -o predictions.parquet --keep id",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file to write: .parquet, or .arrow or .feather",
+    )
+    parser.add_argument("--proba", action="store_true", help="write all probabilities too")
+    parser.add_argument(
+        "--top-k", type=_whole, metavar="N", help="write the N most probable classes"
+    )
+    _add_columns(parser, "--keep", "columns of the data to write beside the predictions")
+    parser.add_argument("--quiet", action="store_true", help="no talk on stderr")
+    return parser
+
+
+def pack_parser() -> CommandParser:
+    """Return what `fastsoftmax pack` takes."""
+    parser = _parser(
+        "pack",
+        "Rewrite data into the layout that reads fastest; all commands read it like any other.",
+        "fastsoftmax pack data/*.parquet --target label -o packed.parquet --dtype float16",
+    )
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="the column of classes")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="the file to write: .parquet, or .arrow or .feather",
+    )
+    _add_columns(parser, "--features", "the columns to pack; default all but those beside them")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_columns(parser, "--keep", "columns to write beside the features, as they are")
+    parser.add_argument(
+        "--dtype", help="of the packed numbers; default the narrowest that loses nothing"
+    )
+    parser.add_argument("--memory", default="1GB", help="bytes that may be held (default 1GB)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def inspect_parser() -> CommandParser:
+    """Return what `fastsoftmax inspect` takes."""
+    parser = _parser(
+        "inspect",
+        "Say what is in a model or a data set.",
+        "fastsoftmax inspect data/*.parquet --target label",
+    )
+    parser.add_argument(
+        "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
+    )
+    parser.add_argument("--target", metavar="COL", help="count the classes in this column of data")
+    parser.add_argument(
+        "--top", type=_whole, metavar="N", help="list N weights of a model's classes (default 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def warmup_parser() -> CommandParser:
+    """Return what `fastsoftmax warmup` takes."""
+    parser = _parser(
+        "warmup",
+        "Compile everything now, so that later runs start at once; what is kept stays.",
+        "fastsoftmax warmup --quiet",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return parser
+
+
+def _add_known_rows(parser: argparse.ArgumentParser) -> None:
+    """Add a model, and rows whose classes are known."""
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
+    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+
+
+def _add_columns(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
+    parser.add_argument(flag, type=_names, metavar="A,B", help=f"{text}; separated by commas")
+
+
+def _add_option(parser: Any, field: Any) -> None:
+    """Add an option of TrainOptions; only those given reach `train`."""
+    if field.name == "verbose":  # has its place beside --quiet
+        return
+    flag = f"--{field.name.replace('_', '-')}"
+    default = "" if field.default is None else f" (default {field.default})"
+    text = (field.metadata["help"] + default).replace("%", "%%")
+    kind = field.type.removesuffix(" | None").removesuffix(" | str")
+    if kind == "bool":
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(flag, action=action, default=argparse.SUPPRESS, help=text)
+        return
+    kinds: dict[str, tuple[Callable[[str], Any], str]] = {
+        "int": (_whole, "N"),
+        "float": (_number, "X"),
+        "Any": (_class_weights, "A=X,B=Y"),
+    }
+    convert, metavar = kinds.get(kind, (str, field.name.upper()))
+    if field.default == "auto" and kind in kinds:
+        convert = _or_auto(convert)
+    parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _add_swept(parser: Any, field: Any) -> None:
+    """Add an option of TrainOptions that takes a list, where settings may differ in it."""
+    before = len(parser._group_actions)
+    _add_option(parser, field)
+    for action in parser._group_actions[before:]:
+        if field.name in SWEPT and not isinstance(action, argparse.BooleanOptionalAction):
+            action.type = _several(action.type, ";" if field.name == "class_weight" else ",")
+            action.help += "; several: separated by " + ("semicolons" if field.name ==
+                "class_weight" else "commas")  # fmt: skip
+
+
+def _several(convert: Callable[[str], Any], separator: str) -> Callable[[str], Any]:
+    """Return what converts a list of values, and one value to itself."""
+
+    def converted(text: str) -> Any:
+        values = [convert(word) for word in text.split(separator)]
+        return values if len(values) > 1 else values[0]
+
+    return converted
+
+
+def _or_auto(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: text if text == "auto" else convert(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _class_weights(text: str) -> str | dict[str, float]:
+    """Return the factors that a list as a=2,b=0.5 gives, or a word such as balanced."""
+    if "=" not in text:
+        return text
+    pairs = (word.rpartition("=") for word in _names(text))
+    return {label: _number(factor) for label, _, factor in pairs}
+
+
+def _names(text: str) -> list[str]:
+    """Return what a comma-separated list names; a name with a comma in it is quoted."""
+    try:
+        return next(csv.reader([text], skipinitialspace=True))
+    except csv.Error:
+        message = f"{text!r} is no list: put names with line breaks in double quotes"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def parsed(parser: CommandParser, argv: list[str]) -> dict[str, Any]:
+    """Return the arguments of a command by name; raise OptionError for those it does not take."""
+    _refuse_unknown(argv, parser)
+    return vars(parser.parse_intermixed_args(argv))
+
+
+def _refuse_unknown(argv: list[str], parser: CommandParser) -> None:
+    """Name the nearest option there is, before argparse complains about something else."""
+    known = list(parser._option_string_actions)
+    given = argv[: argv.index("--")] if "--" in argv else argv
+    for word in given:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise UnknownOptionError(f"there is no option {flag}{nearest(flag, known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a word that is not known: which one may be meant."""
+    bare = {name.lstrip("-"): name for name in known}  # dashes would make all options alike
+    found = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=0.5)
+    return f"; did you mean {bare[found[0]]}?" if found else "; see --help"
