@@ -34,7 +34,7 @@ def evaluate(
     if top_k is not None and not 1 <= top_k <= K:
         raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k}")
     top_k = TOP_K if top_k is None and K > TOP_K else top_k
-    totals = _Totals(K, _prior_losses(model), top_k)
+    totals = Totals(K, _prior_losses(model), top_k)
     source = open_judged(model, data, target, weight)
     try:
         for z, y, w in judged(model, source):
@@ -81,8 +81,8 @@ def _prior_losses(model: Model) -> np.ndarray | None:
         return -np.log(np.array(prior, dtype=np.float64))
 
 
-class _Totals:
-    """Weighted sums over rows, in float64."""
+class Totals:
+    """Weighted sums over rows, in float64; those of parts of the rows are added."""
 
     def __init__(self, K: int, prior_losses: np.ndarray | None, top_k: int | None) -> None:
         self.prior_losses, self.top_k = prior_losses, top_k
@@ -105,6 +105,19 @@ class _Totals:
             self.top_hits += float(w @ (ranks(z, y) < self.top_k))
         if self.prior_losses is not None:
             self.prior_loss += float(w @ self.prior_losses[y])
+
+    def __add__(self, other: Totals) -> Totals:
+        """Return the sums over the rows of both, which a model of the same classes has judged."""
+        both = Totals(len(self.confusion.true), self.prior_losses, self.top_k)
+        both.rows = self.rows + other.rows
+        both.weight = self.weight + other.weight
+        both.loss = self.loss + other.loss
+        both.hits = self.hits + other.hits
+        both.top_hits = self.top_hits + other.top_hits
+        both.prior_loss = self.prior_loss + other.prior_loss
+        both.confusion = self.confusion + other.confusion
+        both.calibration = self.calibration + other.calibration
+        return both
 
     def report(self, labels: tuple[Any, ...], treated: dict[str, int]) -> Report:
         """Return the means."""
