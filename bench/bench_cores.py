@@ -13,6 +13,7 @@ import pytest
 
 from bench.bench_kernels import Case
 from bench.interleave import median_seconds
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.options import available_threads
 
@@ -36,7 +37,7 @@ class Gradient:
 
     def __init__(self, d: int, K: int, n: int, threads: int) -> None:
         rng = np.random.default_rng(d + K)
-        self.parts = (rng.integers(0, 4, (n, d), dtype=np.uint8).astype("float32"),)
+        self.parts = (Dense(rng.integers(0, 4, (n, d), dtype=np.uint8).astype("float32")),)
         self.y, self.order, self.w = (
             rng.integers(0, K, n).astype(np.int32),
             np.arange(n),

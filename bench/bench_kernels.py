@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bench.interleave import median_seconds
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
 from tests import oracle
@@ -48,7 +49,7 @@ class Case:
     def __init__(self, d: int, K: int, n: int, case: tuple[str, str, bool, bool, int]) -> None:
         dtype, stored, shuffled, averaged, threads = case
         rng = np.random.default_rng(d + K)
-        self.parts = (rng.integers(0, 4, (n, d), dtype=np.uint8).astype(stored),)
+        self.parts = (Dense(rng.integers(0, 4, (n, d), dtype=np.uint8).astype(stored)),)
         self.y = rng.integers(0, K, n).astype(np.int32)
         self.order = rng.permutation(n) if shuffled else np.arange(n)
         self.eta = np.full(n, 0.1 / (4 * d))
@@ -60,7 +61,7 @@ class Case:
         """Take the first steps in float64 by the book, and compare."""
         rows = self.order[: CHECKED if K * d < 2**22 else CHECKED // 4]
         w = np.ones(len(rows))
-        X = self.parts[0][rows].astype(np.float64)
+        X = self.parts[0].values[rows].astype(np.float64)
         want = by_the_book(K, X.tobytes(), self.y[rows].tobytes(), float(self.eta[0]))
         with SGD(K, d, self.options) as fresh:
             tally = fresh.step(self.parts, rows, self.y[rows], w, self.eta[: len(rows)])

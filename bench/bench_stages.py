@@ -15,9 +15,11 @@ import pytest
 
 from bench.bench_kernels import SHAPES
 from bench.interleave import median_seconds
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather, part_table
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
+from fastsoftmax.kernels.parts import Matrix
 from fastsoftmax.kernels.products import all_margins, class_tiles, gram, update
 from fastsoftmax.kernels.recurrence import recur
 from fastsoftmax.kernels.sizes import GRAM_TILE, block_rows
@@ -85,7 +87,7 @@ class Stages:
         self.part = rng.integers(0, 4, (n, d)).astype(stored)
         y = rng.integers(0, K, n).astype(np.int32)
         order, step = rng.permutation(n), np.full(n, 1e-6)
-        self.rows = Rows(part_table((self.part,)), order, y, np.ones(n), step)
+        self.rows = Rows(part_table((Matrix(self.part),)), order, y, np.ones(n), step)
         self.weights = new_coefficients(K, d, kind)
         self.weights.W[:, :d] = rng.normal(size=(K, d)) / d
         self.block = new_block(K, d, kind, B)
@@ -180,7 +182,7 @@ def bench_full_gradient(benchmark, limits, report, quick, d, K) -> None:
     sums = {}
     for threads, one in full.items():
         one.begin(np.zeros((K, d)), np.zeros(K))
-        one.add((X,), order, y, weight)
+        one.add((Dense(X),), order, y, weight)
         sums[threads] = one.gradient()
     residuals = np.full((n, K), 1 / K)
     residuals[order, y] -= 1
@@ -189,7 +191,7 @@ def bench_full_gradient(benchmark, limits, report, quick, d, K) -> None:
     want = residuals.T @ X
     assert np.linalg.norm(sums[1][0] - want) <= 1e-5 * np.linalg.norm(want)
     runs = {
-        str(threads): lambda one=one: one.add((X,), order, y, weight)
+        str(threads): lambda one=one: one.add((Dense(X),), order, y, weight)
         for threads, one in full.items()
     }
     seconds = median_seconds(benchmark, runs, 1 if quick else 5)

@@ -24,7 +24,7 @@ ROOMS = (
     " cholesky gather transpose prefetch operands tiles products recurrence blocks lookahead panels"
     " rowwise binary minibatch adagrad gradient curvature measure)"
     " labels options files"
-    " data(mixing manifest source values layouts packed columns encode decode"
+    " data(mixing manifest parts source values layouts packed columns encode decode"
     " label_stats preprocessing memory"
     " formats/remote formats/discover formats/partitions formats/batches formats/files"
     " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"

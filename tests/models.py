@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, Column, LabelStats, Source
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
@@ -41,7 +42,8 @@ class Rows(Source):
     resident = True
 
     def __init__(self, parts, labels=None, weights=None, kept=None, sizes=None) -> None:
-        self.parts, self.labels, self.weights, self.kept = parts, labels, weights, kept
+        self.parts = tuple(map(Dense, parts))
+        self.labels, self.weights, self.kept = labels, weights, kept
         self.pieces = tuple(sizes or (len(parts[0]),))
         self.columns = None
         self.n_features = sum(part.shape[1] for part in parts)

@@ -56,6 +56,8 @@ def table(X, layout="scalars", **more):
 def read(source, classes=None, order=None):
     """Return all features (rows, d) and labels that a source yields."""
     chunks = list(source.chunks(classes, order))
-    X = np.concatenate([np.concatenate(chunk.parts, axis=1) for chunk in chunks])
+    X = np.concatenate(
+        [np.concatenate([part.matrix() for part in chunk.parts], axis=1) for chunk in chunks]
+    )
     y = None if classes is None else np.concatenate([chunk.labels for chunk in chunks])
     return X, y

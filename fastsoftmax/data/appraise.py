@@ -18,6 +18,7 @@ from fastsoftmax.data.layouts import is_number, is_vector, item_type
 from fastsoftmax.data.open import open_files, open_source
 from fastsoftmax.data.pack import pack
 from fastsoftmax.data.packed import packing_of
+from fastsoftmax.data.parts import Part
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Source
 
@@ -95,17 +96,17 @@ def _rows_per_second(source: Source) -> float:
     return rows / (time.perf_counter() - started)
 
 
-def _touch(parts: tuple[np.ndarray, ...]) -> None:
+def _touch(parts: tuple[Part, ...]) -> None:
     """Read what may only have been pointed at."""
-    for part in parts:
-        np.add.reduce(part[:, :1].astype(np.float64), axis=None)
+    for array in (array for part in parts for array in part.arrays):
+        np.add.reduce(array[:, :1].astype(np.float64), axis=None)
 
 
 def _packed_speed(source: Source) -> float:
     """Pack the first rows into a temporary file, and return how fast these read."""
     rows = next(source.chunks(None)).parts
     common = np.result_type(*(part.dtype for part in rows))
-    sample = np.concatenate([part[:SAMPLE_ROWS].astype(common) for part in rows], axis=1)
+    sample = np.concatenate([part[:SAMPLE_ROWS].matrix().astype(common) for part in rows], axis=1)
     sample = np.where(np.isfinite(sample), sample, 0).astype(common)
     repeats = max(1, SAMPLE_ROWS // len(sample))
     with tempfile.TemporaryDirectory() as folder:

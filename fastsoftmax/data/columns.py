@@ -26,7 +26,6 @@ from fastsoftmax.data.layouts import (
 from fastsoftmax.data.packed import Packing, packing_of
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.parts import codes_dtype
 from fastsoftmax.labels import Classes
 
 MOST_DIFFERENCES = 12  # between files, that are listed
@@ -70,7 +69,7 @@ class Feature:
     def dtype(self) -> np.dtype:
         """What its numbers, or its codes, are decoded to."""
         if self.column.categories is not None:
-            return codes_dtype(len(self.column.categories))
+            return np.dtype(np.int32)
         stored = decoded_dtype(item_type(self.kind))
         filled = self.column.fill is not None and not all(map(float.is_integer, self.column.fill))
         return np.dtype(np.float64) if filled and stored.kind in "ui" else stored

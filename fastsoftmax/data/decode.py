@@ -13,6 +13,7 @@ from pyarrow import types
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector
+from fastsoftmax.data.parts import Codes, Dense, Part
 from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
@@ -104,8 +105,8 @@ def _vectors(batch: pa.RecordBatch, feature: Feature, where: Where) -> np.ndarra
     return rows
 
 
-def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) -> np.ndarray:
-    """Return a column of categories as codes (rows, 1), -1 for what was not there in training."""
+def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) -> Codes:
+    """Return a column of categories as codes, -1 for what was not there in training."""
     name, known = feature.column.name, feature.column.categories
     assert known is not None
     array = plain_values(batch.column(name))
@@ -117,7 +118,7 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) 
     found = find(array.drop_null(), f'column "{name}"', lambda row: where(int(there[row])))
     codes[there, 0] = found
     notes[f'unknown in "{name}"'] += int(np.count_nonzero(found < 0))
-    return codes
+    return Codes(codes, len(known))
 
 
 def runs_of(features: tuple[Feature, ...]) -> Runs:
@@ -146,30 +147,28 @@ def _tensor(batch: pa.RecordBatch, run: list[Feature]) -> np.ndarray | None:
         return None
 
 
-def features_of(
-    batch: pa.RecordBatch, runs: Runs, where: Where, notes: Notes
-) -> tuple[np.ndarray, ...]:
-    """Return the batch's features, in their runs, as parts (rows, width), side by side.
+def features_of(batch: pa.RecordBatch, runs: Runs, where: Where, notes: Notes) -> tuple[Part, ...]:
+    """Return the batch's features, in their runs, as parts, side by side.
 
     Neighbouring scalar columns of one type are one F-ordered array. A null for which there is no
     fill raises DataError. What was filled or not known is counted in `notes`.
     """
-    parts = []
+    parts: list[Part] = []
     for run in runs:
         first = run[0].column
         if first.categories is not None:
             parts.append(_codes(batch, run[0], where, notes))
         elif first.width is not None:
-            parts.append(_vectors(batch, run[0], where))
+            parts.append(Dense(_vectors(batch, run[0], where)))
         else:
             tensor = _tensor(batch, run)
-            parts.append(_scalars(batch, run, where) if tensor is None else tensor)
+            parts.append(Dense(_scalars(batch, run, where) if tensor is None else tensor))
         for feature in run:
             if feature.column.fill is not None:
                 _note_nulls(batch, feature, notes)
         if first.indicator:
             array = batch.column(first.name)
-            parts.append(nulls_of(array, run[0].width).view(np.uint8)[:, None])
+            parts.append(Dense(nulls_of(array, run[0].width).view(np.uint8)[:, None]))
     return tuple(parts)
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
 
 
@@ -24,8 +24,8 @@ class MatrixSource(Source):
 
     def __init__(self, matrix: np.ndarray, target: Given | None, weight: Given | None) -> None:
         """Use `matrix`, as `feature_matrix` returned it."""
-        self._matrix, self._target, self._weight = matrix, target, weight
-        self.resident = is_row_major(matrix)
+        self._part, self._target, self._weight = Dense(matrix), target, weight
+        self.resident = self._part.is_row_major
         self.n_features = matrix.shape[1]
         self.pieces = (len(matrix),)
         self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
@@ -54,7 +54,7 @@ class MatrixSource(Source):
             labels = Encoder(classes)(self._target.array, self._target.subject, self._where)
             if self._weight is not None:
                 weights = weights_of(self._weight.array, self._weight.subject, self._where)
-        yield Chunk((self._matrix,), labels, weights, 0, 0)
+        yield Chunk((self._part,), labels, weights, 0, 0)
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the matrix it is."""

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastsoftmax.data.formats.sink import IPC, PARQUET
-from fastsoftmax.data.loading.cache import by_row
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.packed import DTYPES, NAME, Packing
 from fastsoftmax.data.source import Chunk, Column, Source
@@ -102,7 +101,7 @@ def _feature_name(packing: Packing, j: int) -> str:
 def _blocks(source: Source) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Yield chunks, and their features (rows, d) in one dtype."""
     for chunk in source.chunks(None):
-        rows = [by_row(part) for part in chunk.parts]
+        rows = [part.matrix() for part in chunk.parts]
         yield chunk, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
+from fastsoftmax.data.parts import Part
 from fastsoftmax.labels import Classes
 
 if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarrow
@@ -57,9 +58,9 @@ class Column:
 class Chunk:
     """Consecutive rows of one piece, as decoded.
 
-    parts: arrays (rows, width) of any number dtype (bool as uint8, decimals as float64) and any
-        strides, side by side; their widths add up to d. Nothing in them is null; NaN and
-        infinities may be there (`gather` finds them).
+    parts: the features side by side; their widths add up to d. Numbers are of any dtype (bool as
+        uint8, decimals as float64) and any strides. NaN and infinities may be there (`gather`
+        finds them).
     labels: (rows,) int32 class indices, or None where no target was asked for.
     weights: (rows,) float64, finite and >= 0, as the user gave them, or None.
     piece, start: the piece these rows are of, and the first row's number within it.
@@ -68,7 +69,7 @@ class Chunk:
     dropped: (rows,) bool, the rows left out for a null, or None for none; their weight is 0.
     """
 
-    parts: tuple[np.ndarray, ...]
+    parts: tuple[Part, ...]
     labels: np.ndarray | None
     weights: np.ndarray | None
     piece: int
@@ -80,7 +81,7 @@ class Chunk:
     @property
     def rows(self) -> int:
         """How many rows the chunk holds."""
-        return int(self.parts[0].shape[0])
+        return self.parts[0].rows
 
 
 @dataclass(frozen=True)

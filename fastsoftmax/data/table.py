@@ -17,6 +17,7 @@ from fastsoftmax.data.encode import Encoder, Given, weights_of
 from fastsoftmax.data.formats.batches import Batch, Batches
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
+from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, Rows, survey
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where
@@ -205,7 +206,7 @@ class TableSource(Source):
         notes: Notes = Counter()
         packing = self._layout.packing
         if packing is not None:
-            parts: tuple[np.ndarray, ...] = (packing.rows(rows, self._layout.chosen, where),)
+            parts: tuple[Part, ...] = (Dense(packing.rows(rows, self._layout.chosen, where)),)
         else:
             parts = features_of(rows, self._runs, where, notes)
         dropped = None

@@ -10,6 +10,7 @@ block's precision, so that a timestamp of 1.7e9 loses no digits and 1e300 does n
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from llvmlite import ir
 from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.parts import categories_of, part_width
+from fastsoftmax.kernels.parts import PartLike, Stored
 from fastsoftmax.kernels.vectors import (
     FEATURES,
     I32,
@@ -79,24 +80,24 @@ class Affine:
 
 
 def part_table(
-    parts: tuple[np.ndarray, ...],
+    parts: Iterable[PartLike],
     first: int = 0,
     stop: int | None = None,
     affine: Affine | None = None,
 ) -> np.ndarray:
-    """Describe arrays (rows, width), side by side, as a table (parts, FIELDS) int64 for `gather`.
+    """Describe parts, side by side, as a table (parts, FIELDS) int64 for `gather`.
 
     first, stop: only these of the columns. affine: what they are conditioned with; it must outlive
-    the table's use, as the arrays must.
+    the table's use, as the parts' arrays must.
     """
     table, column = [], 0
-    for part in parts:
-        width = part_width(part)
+    for stored in (part.stored for part in parts):
+        width = stored.width
         low, high = max(first - column, 0), width
         if stop is not None:
             high = min(high, stop - column)
         if low < high:
-            entries = _part(part, low, high, column)
+            entries = _part(stored, low, high, column)
             neutral = (_NO_CENTRE.ctypes.data, _NO_SCALE.ctypes.data, 0)
             told = neutral if affine is None else affine.entries(entries[KIND], column + low)
             table.append((*entries, *told))
@@ -104,14 +105,16 @@ def part_table(
     return np.array(table, dtype=np.int64).reshape(-1, FIELDS)
 
 
-def _part(part: np.ndarray, low: int, high: int, column: int) -> tuple[int, ...]:
-    address = part.__array_interface__["data"][0]
-    if categories_of(part.dtype) is not None:
-        return (address, part.strides[0], 0, CODES, high - low, column + low, 4, low)
-    dtype = np.dtype("u1") if part.dtype == np.bool_ else part.dtype
+def _part(stored: Stored, low: int, high: int, column: int) -> tuple[int, ...]:
+    """Return ADDRESS to FIRST of a part whose first column is `column`, of its columns low:high."""
+    values = stored.values
+    address = values.__array_interface__["data"][0]
+    if stored.categories is not None:
+        return (address, values.strides[0], 0, CODES, high - low, column + low, 4, low)
+    dtype = np.dtype("u1") if values.dtype == np.bool_ else values.dtype
     kind = KINDS.index(dtype.newbyteorder("="))
-    address += low * part.strides[1]
-    return (address, *part.strides, kind, high - low, column + low, dtype.itemsize, low)
+    address += low * values.strides[1]
+    return (address, *values.strides, kind, high - low, column + low, dtype.itemsize, low)
 
 
 def _stored_type(kind, count):

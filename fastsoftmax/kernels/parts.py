@@ -1,39 +1,52 @@
-"""The only place that says what a part is: rows of numbers, or codes that stand for features.
+"""The only place that says which facts of a part kernels ask for.
 
 It compiles nothing, so that who only describes rows need not load the compiler.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 
-def codes_dtype(categories: int) -> np.dtype[Any]:
-    """Return the dtype of codes (rows, 1), each of which stands for so many features.
+class Stored(NamedTuple):
+    """A part as it lies in memory.
 
-    The feature of a row's code is 1, the others 0; a code of -1 makes all 0.
+    values: (rows, width) numbers; or, where each stands for one of so many `categories`, codes
+    (rows, 1) int32: the feature of a row's code is 1, the others 0; a code of -1 makes all 0.
     """
-    return np.dtype("i4", metadata={"categories": categories})
+
+    values: np.ndarray
+    categories: int | None = None
+
+    @property
+    def width(self) -> int:
+        """How many features a row has."""
+        return int(self.values.shape[1]) if self.categories is None else self.categories
 
 
-def categories_of(dtype: np.dtype[Any]) -> int | None:
-    """Return how many features a code of this dtype stands for, or None for plain numbers."""
-    return None if dtype.metadata is None else dtype.metadata.get("categories")
+class PartLike(Protocol):
+    """What says how it lies in memory."""
+
+    @property
+    def stored(self) -> Stored:
+        """The arrays, which live as long as it does."""
 
 
-def part_width(part: np.ndarray) -> int:
-    """Return how many features a part holds."""
-    categories = categories_of(part.dtype)
-    return int(part.shape[1]) if categories is None else categories
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of numbers (rows, width) alone, as a part."""
+
+    values: np.ndarray
+
+    @property
+    def stored(self) -> Stored:
+        """The matrix."""
+        return Stored(self.values)
 
 
-def is_row_major(part: np.ndarray) -> bool:
-    """Return whether each row of a part is contiguous."""
-    return part.shape[1] == 1 or part.strides[1] == part.itemsize
-
-
-def is_wide(dtype: np.dtype[Any]) -> bool:
-    """Return whether numbers of a dtype have more digits than a float32 holds."""
-    return dtype.itemsize >= 4 and dtype != np.float32 and categories_of(dtype) is None
+def is_row_major(matrix: np.ndarray) -> bool:
+    """Return whether each row of a matrix is contiguous."""
+    return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize

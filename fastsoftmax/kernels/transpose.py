@@ -14,7 +14,7 @@ from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, part_table
-from fastsoftmax.kernels.parts import is_row_major
+from fastsoftmax.kernels.parts import Matrix, is_row_major
 from fastsoftmax.kernels.vectors import I32, REGISTERS, element_address, word
 
 # Numbers on a side of a tile held in registers: of 16 registers, 16 a side take twice as long as 8.
@@ -130,7 +130,7 @@ def copy_matrix(out: np.ndarray, matrix: np.ndarray, order: np.ndarray | None = 
     """Copy a matrix (rows, width), or its rows in `order`, into `out`, contiguous, of its dtype."""
     if not is_row_major(matrix):  # which codes always are
         order = np.arange(len(matrix)) if order is None else order
-        copy_columns(out.view(f"u{out.itemsize}"), part_table((matrix,))[0], order)
+        copy_columns(out.view(f"u{out.itemsize}"), part_table((Matrix(matrix),))[0], order)
     elif order is None:
         np.copyto(out, matrix)
     else:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.parts import categories_of, is_wide, part_width
 from fastsoftmax.model.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _collect(
     matrix = _as_matrix(data)
     if matrix is not None:
         _check_matrix(matrix, model)
-        blocks = _logits(model, (matrix,), lambda row: f"row {row}")
+        blocks = _logits(model, (Dense(matrix),), lambda row: f"row {row}")
         return _stack((finish(z) for _, z in blocks), len(matrix))
     # Opening a Source costs the import of pyarrow, which a matrix does not need.
     from fastsoftmax.data.open import open_source
@@ -174,10 +174,10 @@ def _check_matrix(matrix: np.ndarray, model: Parameters) -> None:
 
 
 def _logits(
-    model: Parameters, parts: tuple[np.ndarray, ...], place: Callable[[int], str]
+    model: Parameters, parts: tuple[Part, ...], place: Callable[[int], str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield first row and logits z = W x + b of each block of the rows in `parts`."""
-    rows = len(parts[0])
+    rows = parts[0].rows
     K, d = model.weights.shape
     step = max(1, BLOCK_BYTES // ((d + K) * model.dtype.itemsize))
     block = np.empty((min(step, rows), d), model.dtype)
@@ -195,24 +195,21 @@ def _logits(
         yield start, z
 
 
-def _cast_rows(model: Parameters, parts: tuple[np.ndarray, ...], start: int, X: np.ndarray) -> None:
+def _cast_rows(model: Parameters, parts: tuple[Part, ...], start: int, X: np.ndarray) -> None:
     """Fill X with rows from `start`, part by part, in the dtype of X, as in training."""
     column, scaling = 0, model.scaling
     for part in parts:
-        width, some = part_width(part), part[start : start + len(X)]
-        here = slice(column, column + width)
-        column += width
-        is_code = categories_of(part.dtype) is not None
+        here, some = slice(column, column + part.width), part[start : start + len(X)]
+        column += part.width
         # What does not fit becomes infinite or NaN, and is found then.
         with np.errstate(over="ignore", invalid="ignore"):
-            if is_code:
-                X[:, here] = some == np.arange(width)
-            elif scaling is not None and is_wide(part.dtype):
-                wide = (some.astype(np.float64) - scaling.centre[here]) * scaling.scale[here]
+            if scaling is not None and part.is_wide:
+                wide = np.empty((len(X), part.width))
+                some.write_to(wide)
+                wide = (wide - scaling.centre[here]) * scaling.scale[here]
                 np.copyto(X[:, here], wide, casting="unsafe")
                 continue
-            else:
-                np.copyto(X[:, here], some, casting="unsafe")
+            some.write_to(X[:, here])
             if scaling is not None:
                 X[:, here] -= scaling.centre[here].astype(X.dtype)
                 X[:, here] *= scaling.scale[here].astype(X.dtype)
@@ -220,7 +217,7 @@ def _cast_rows(model: Parameters, parts: tuple[np.ndarray, ...], start: int, X: 
 
 def _describe_non_finite(
     model: Parameters,
-    parts: tuple[np.ndarray, ...],
+    parts: tuple[Part, ...],
     start: int,
     X: np.ndarray,
     place: Callable[[int], str],
@@ -239,12 +236,11 @@ def _describe_non_finite(
     return DataError(f"{where} is {value:g}, which does not fit {model.dtype}, the model's dtype.")
 
 
-def _value(parts: tuple[np.ndarray, ...], row: int, column: int) -> Any:
+def _value(parts: tuple[Part, ...], row: int, column: int) -> Any:
     for part in parts:
-        if column < part_width(part):
-            is_code = categories_of(part.dtype) is not None
-            return float(part[row, 0] == column) if is_code else part[row, column]
-        column -= part_width(part)
+        if column < part.width:
+            return part.row(row)[column]
+        column -= part.width
     raise IndexError(column)
 
 

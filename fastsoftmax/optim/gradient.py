@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.gradient import add_gradient, new_sums
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
@@ -55,7 +56,7 @@ class FullGradient:
 
     def add(
         self,
-        parts: tuple[np.ndarray, ...],
+        parts: tuple[Part, ...],
         order: np.ndarray,
         labels: np.ndarray,
         weight: np.ndarray,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import add_moments
-from fastsoftmax.kernels.parts import is_wide, part_width
 from fastsoftmax.kernels.workspace import aligned, padded
 from fastsoftmax.model.scaling import Moments, Scaling
 
@@ -33,7 +33,7 @@ class Gauge:
         self._guess: Scaling | None = None
         self._affine: Affine | None = None
 
-    def add(self, parts: tuple[np.ndarray, ...], order: np.ndarray, weight: np.ndarray) -> None:
+    def add(self, parts: tuple[Part, ...], order: np.ndarray, weight: np.ndarray) -> None:
         """Add rows; those of weight 0 do not count."""
         if self._affine is None:
             self._begin(parts, order[weight > 0][:FIRST_ROWS])
@@ -55,7 +55,7 @@ class Gauge:
         deviation[constant] = reach[constant] = 0.0
         return Moments(self._guess.centre + mean * unit, deviation * unit, reach * unit)
 
-    def _begin(self, parts: tuple[np.ndarray, ...], order: np.ndarray) -> None:
+    def _begin(self, parts: tuple[Part, ...], order: np.ndarray) -> None:
         """Guess a centre and a scale from some rows: the middle and half the range."""
         low, high = np.full(self.d, np.inf), np.full(self.d, -np.inf)
         sums = np.zeros(self.d)
@@ -71,6 +71,6 @@ class Gauge:
         self._affine = Affine(self._guess.centre, self._guess.scale, np.dtype(np.float64))
 
 
-def wide_columns(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+def wide_columns(parts: tuple[Part, ...]) -> np.ndarray:
     """Return which columns (d,) have numbers of more digits than a float32 holds."""
-    return np.concatenate([np.full(part_width(part), is_wide(part.dtype)) for part in parts])
+    return np.concatenate([np.full(part.width, part.is_wide) for part in parts])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.cholesky import factor, solve
 from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures, new_products
 from fastsoftmax.kernels.gather import part_table
@@ -34,7 +35,7 @@ UNSEEN = 0.05  # of the curvature a feature would have if it had nothing to do w
 class Batch(NamedTuple):
     """Rows to visit: arrays side by side, the rows' numbers, and for each its class and weight."""
 
-    parts: tuple[np.ndarray, ...]
+    parts: tuple[Part, ...]
     order: np.ndarray
     labels: np.ndarray
     weight: np.ndarray

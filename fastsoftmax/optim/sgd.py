@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows
@@ -73,7 +74,7 @@ class SGD:
 
     def step(
         self,
-        parts: tuple[np.ndarray, ...],
+        parts: tuple[Part, ...],
         order: np.ndarray,
         labels: np.ndarray,
         weight: np.ndarray,
@@ -96,7 +97,7 @@ class SGD:
 
     def measure(
         self,
-        parts: tuple[np.ndarray, ...],
+        parts: tuple[Part, ...],
         order: np.ndarray,
         labels: np.ndarray,
         weight: np.ndarray,
@@ -106,13 +107,13 @@ class SGD:
         rows = Rows(table, order, labels, weight, weight)
         return Tally(*measure(self.weights.measured(), self.rule.block, rows))
 
-    def squared_norms(self, parts: tuple[np.ndarray, ...], order: np.ndarray) -> np.ndarray:
+    def squared_norms(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows."""
         norms, table = np.zeros(len(order)), part_table(parts, affine=self._tables.affine)
         squared_norms(norms, self.rule.block.X[0], order, table)
         return norms
 
-    def warm_up(self, parts: tuple[np.ndarray, ...], *, measures: bool) -> None:
+    def warm_up(self, parts: tuple[Part, ...], *, measures: bool) -> None:
         """Have all that a run needs compiled, on no rows; `measures`: `measure` too."""
         nothing = np.zeros(0)
         order, labels = nothing.astype(np.int64), nothing.astype(np.int32)

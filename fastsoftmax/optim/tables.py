@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.model.scaling import Scaling
 
@@ -25,13 +26,13 @@ class PartTables:
         self.affine: Affine | None = None
         self._tables: list[np.ndarray] = []
         # Weak, since a window's memory is needed for the next one.
-        self._rows: Callable[[], np.ndarray | None] = lambda: None
+        self._rows: Callable[[], Part | None] = lambda: None
 
     def scale(self, affine: Affine | None) -> None:
         """Have the features of all rows to come scaled."""
         self.affine, self._tables = affine, []
 
-    def of(self, parts: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    def of(self, parts: tuple[Part, ...]) -> list[np.ndarray]:
         """Return the tables of these arrays."""
         if self._rows() is not parts[0] or not self._tables:
             self._rows = weakref.ref(parts[0])

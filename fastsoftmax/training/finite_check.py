@@ -8,7 +8,6 @@ import numpy as np
 
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
-from fastsoftmax.kernels.parts import categories_of, part_width
 
 LARGEST_RATIO = 1e8  # of what the dtype holds, to the largest square of a norm
 
@@ -19,20 +18,18 @@ def check_features(window: Window, order: np.ndarray, dtype: np.dtype) -> None:
     for row in order:
         column = 0
         for part in window.parts:
-            if categories_of(part.dtype) is not None:
-                column += part_width(part)
-                continue
+            features = part.row(row)
             with np.errstate(over="ignore"):
-                cast = part[row].astype(dtype)
+                cast = features.astype(dtype)
             odd = np.flatnonzero(~np.isfinite(cast))
             if len(odd):
                 j = column + int(odd[0])
                 name = f'column "{names[j]}"' if names else f"feature {j}"
                 raise DataError(
-                    f"{window.place(int(row))}: {name} is {part[row][odd[0]]}"
-                    + _remedy(float(part[row][odd[0]]), dtype)
+                    f"{window.place(int(row))}: {name} is {features[odd[0]]}"
+                    + _remedy(float(features[odd[0]]), dtype)
                 )
-            column += part.shape[1]
+            column += part.width
 
 
 def refuse_too_large(window: Window, order: np.ndarray, norms: np.ndarray, dtype: np.dtype) -> None:

@@ -354,9 +354,10 @@ def _checksum(source: Source, classes: Classes) -> int:
     """Return a checksum of rows that have no file to be known by."""
     found = 0
     for chunk in source.chunks(classes):
-        for part in (*chunk.parts, chunk.labels, chunk.weights):
-            if part is not None:
-                found = zlib.crc32(np.ascontiguousarray(part).view(np.uint8).data, found)
+        features = (array for part in chunk.parts for array in part.arrays)
+        for array in (*features, chunk.labels, chunk.weights):
+            if array is not None:
+                found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, found)
     return found
 
 

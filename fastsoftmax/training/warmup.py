@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastsoftmax.data.loading.shuffle import Plan, row_order
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
 from fastsoftmax.kernels.transpose import copy_matrix
@@ -24,7 +25,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
 
     What is kept from before is not compiled again, and takes no time.
     """
-    parts = (np.zeros((0, 1), np.float32),)
+    parts = (Dense(np.zeros((0, 1), np.float32)),)
     started = time.perf_counter()
     row_order(Plan("all", 2), 2, 0, 0, 0)
     checksum(np.zeros(1))
@@ -36,7 +37,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
     started = now
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
     one = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
-    row = Batch((np.ones((1, 1), np.float32),), *one)
+    row = Batch((Dense(np.ones((1, 1), np.float32)),), *one)
     Gauge(1).add(parts, nothing[0], nothing[2])
     now = time.perf_counter()
     yield "what measures columns", now - started

@@ -61,14 +61,14 @@ def test_a_matrix_of_any_dtype_and_layout_is_used_as_it_lies(dtype, shape):
     assert_reads(source, X)
     assert source.in_memory
     (part,) = next(source.chunks(None)).parts
-    assert source.resident == (part.strides[1] == part.itemsize)
+    assert source.resident == (part.values.strides[1] == part.values.itemsize)
     assert source.resident == (shape != "F") or shape == "reversed"
     assert (source.columns, source.n_features, source.pieces) == (None, WIDTH, (ROWS,))
     assert source.place(0, 17) == "row 17"
     assert source.fingerprint() == []
     (chunk,) = source.chunks(None)
     native = X.dtype.isnative and X.dtype.itemsize <= 8 and shape != "list"
-    assert np.shares_memory(chunk.parts[0], given) == native
+    assert np.shares_memory(chunk.parts[0].values, given) == native
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -91,7 +91,7 @@ def test_columns_of_many_dtypes_stand_side_by_side_in_their_own():
     source = open_source(pa.table({**columns, "d": y == 2, "y": y}), "y")
     (chunk,) = source.chunks(None)
     assert [part.dtype for part in chunk.parts] == ["uint8", "float64", "uint8"]
-    assert [part.shape[1] for part in chunk.parts] == [1, 1, 2]
+    assert [part.width for part in chunk.parts] == [1, 1, 2]
     assert source.feature_names == ("a", "b", "c", "d")
     assert source.row_bytes == 1 + 8 + 1 + 1
 
@@ -101,8 +101,8 @@ def test_many_scalar_columns_become_one_matrix():
     source = open_source(table(X).slice(3), "y")
     (chunk,) = source.chunks(None)
     (part,) = chunk.parts
-    assert part.flags.f_contiguous
-    assert_array_equal(part, X[3:])
+    assert part.values.flags.f_contiguous
+    assert_array_equal(part.values, X[3:])
 
 
 def test_decimals_and_dictionaries_of_numbers_are_features():
@@ -118,7 +118,7 @@ def test_lists_of_plain_numbers_are_not_copied():
     source = open_source(whole, "y")
     (chunk,) = source.chunks(None)
     memory = whole["v"].chunk(0).values.to_numpy()
-    assert np.shares_memory(chunk.parts[0], memory)
+    assert np.shares_memory(chunk.parts[0].values, memory)
     assert source.in_memory
     assert source.resident
     assert not open_source(table(matrix("float32")), "y").resident

@@ -74,7 +74,9 @@ def sources(draw):
 
 def read(source):
     chunks = list(source.chunks(CLASSES))
-    X = np.concatenate([np.concatenate(chunk.parts, axis=1) for chunk in chunks])
+    X = np.concatenate(
+        [np.concatenate([part.matrix() for part in chunk.parts], axis=1) for chunk in chunks]
+    )
     return X, np.concatenate([chunk.labels for chunk in chunks]), chunks
 
 

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastsoftmax.kernels.gather import KINDS, gather, part_table
+from fastsoftmax.kernels.parts import Matrix
 from fastsoftmax.kernels.workspace import aligned, padded
 
 RNG = np.random.default_rng(0)
@@ -20,7 +21,7 @@ def numbers(kind, shape):
 def gathered(parts, order, dtype):
     width = sum(part.shape[1] for part in parts)
     X = aligned((len(order), padded(width, dtype)), dtype)
-    finite = gather(X, 0, len(order), order, 0, part_table(parts))
+    finite = gather(X, 0, len(order), order, 0, part_table(map(Matrix, parts)))
     assert_array_equal(X[:, width:], 0)
     return X[:, :width], finite
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numba import config, version_info
 
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.vectors import FEATURES, VECTOR_BYTES
 from fastsoftmax.optim.rules.choice import choose_rule
@@ -30,7 +31,7 @@ def machine_code(monkeypatch, name, K, d, dtype):
     fresh = kernel(EXACT)(getattr(home, name).py_func)
     monkeypatch.setattr(home, name, fresh)
     with SGD(K, d, options) as own:
-        own.warm_up((np.zeros((0, d), dtype),), measures=False)
+        own.warm_up((Dense(np.zeros((0, d), dtype)),), measures=False)
     (assembly,) = fresh.outer.inspect_asm().values()
     pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
     named = zip(pieces[1::2], pieces[2::2], strict=True)

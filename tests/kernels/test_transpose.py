@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.parts import Matrix
 from fastsoftmax.kernels.transpose import SIDE, TALL, copy_columns, copy_matrix
 
 DTYPES = ["float16", "float32", "float64", "uint8", "int8", "int16", "uint32", "int64"]
@@ -46,7 +47,7 @@ def test_a_matrix_with_gaps_both_ways_is_copied_number_by_number():
 def test_nothing_beyond_the_rows_asked_for_is_written():
     matrix = np.asfortranarray(numbers(64, 48, "float32"))
     out = np.zeros((80, 48), np.uint32)
-    copy_columns(out[8:72], part_table((matrix,))[0], np.arange(64))
+    copy_columns(out[8:72], part_table((Matrix(matrix),))[0], np.arange(64))
     assert_array_equal(out[8:72], matrix.view(np.uint32))
     assert not out[:8].any()
     assert not out[72:].any()

@@ -179,7 +179,7 @@ def test_a_source_is_scored_in_order_in_bounded_blocks(model, X, monkeypatch, si
     tol = tolerance(model)
     np.testing.assert_allclose(got, exact_logits(model, X), rtol=tol, atol=tol)
     # float64 parts are views of X, so a block's span finds its own rows.
-    rows = np.concatenate([block.chunk.parts[0][block.span] for block in blocks])
+    rows = np.concatenate([block.chunk.parts[0].values[block.span] for block in blocks])
     np.testing.assert_array_equal(rows, X[:, :3])
 
 

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 
 import fastsoftmax
 from fastsoftmax.cli import main as cli
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.rules import choice
 from fastsoftmax.optim.rules.rule import Rule
 from fastsoftmax.optim.sgd import SGD
@@ -40,7 +41,7 @@ def test_each_rule_goes_on_from_copies_of_its_views(rule, average):
 
     def step(sgd, first, stop):
         here = np.arange(first, stop)
-        sgd.step((X,), here, y[here], w[here], eta[here] / 10, ends=stop == len(y))
+        sgd.step((Dense(X),), here, y[here], w[here], eta[here] / 10, ends=stop == len(y))
 
     with SGD(K, d, told) as whole, SGD(K, d, told) as other:
         for sgd in (whole, other):

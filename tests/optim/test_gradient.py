@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.sizes import RANGE_SUMS, range_count
 from fastsoftmax.optim.gradient import FullGradient
 from tests import oracle
@@ -32,7 +33,7 @@ def summed(K, d, given, dtype="float64", threads=1, calls=1, kind=None):
         for _ in range(2):  # the second time must start from nothing
             full.begin(W, b)
             tallies = [
-                full.add((X,), order, y[order], w[order])
+                full.add((Dense(X),), order, y[order], w[order])
                 for order in np.array_split(np.arange(len(y)), calls)
             ]
         return *full.gradient(), sum(t.loss for t in tallies), sum(t.hits for t in tallies)
@@ -84,7 +85,7 @@ def test_float64_sums_keep_what_float32_would_lose():
     X, y = np.ones((200_000, 1), np.float32), np.zeros(200_000, np.int32)
     with FullGradient(2, 1, "float32", 2) as full:
         full.begin(np.zeros((2, 1)), np.array([0.0, 1e-3]))
-        full.add((X,), np.arange(len(y)), y, np.ones(len(y)))
+        full.add((Dense(X),), np.arange(len(y)), y, np.ones(len(y)))
         got, _ = full.gradient()
     p = 1 / (1 + np.exp(-np.float64(np.float32(1e-3))))
     assert_allclose(got[:, 0], [-200_000 * p, 200_000 * p], rtol=3e-6)
@@ -95,8 +96,8 @@ def test_features_that_are_not_finite_are_told():
     X[77, 2] = np.inf
     with FullGradient(3, 5, "float64", 1) as full:
         full.begin(W, b)
-        assert not full.add((X,), np.arange(100), y, w).finite
-        assert full.add((X,), np.arange(70), y[:70], w[:70]).finite
+        assert not full.add((Dense(X),), np.arange(100), y, w).finite
+        assert full.add((Dense(X),), np.arange(70), y[:70], w[:70]).finite
 
 
 def test_large_sums_have_few_ranges():

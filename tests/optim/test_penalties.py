@@ -10,6 +10,7 @@ from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
 import fastsoftmax
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.objective import Objective, Penalty
 from fastsoftmax.optim.preconditioner import Batch
 from tests import oracle
@@ -98,7 +99,7 @@ def test_the_gradient_of_the_objective_is_that_of_the_oracle():
     X, y, w, _ = oracle.problem(5, 9, 70, seed=2)
     rng = np.random.default_rng(3)
     theta = rng.normal(size=(5, 10))
-    rows = Batch((X,), np.flatnonzero(w), y[w > 0].astype(np.int32), w[w > 0])
+    rows = Batch((Dense(X),), np.flatnonzero(w), y[w > 0].astype(np.int32), w[w > 0])
     penalty = Penalty(np.full(9, 0.3), np.zeros(9))
     with Objective(5, 9, lambda: [rows], penalty, n=70, dtype="float64", threads=2) as ours:
         value, gradient = ours.evaluate(theta)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.binary import descend_binary
 from fastsoftmax.kernels.blocks import descend_blocks
 from fastsoftmax.kernels.compile import in_python
@@ -50,7 +51,7 @@ class Trained:
         block = new_block(self.K, self.d, np.dtype(dtype), B, threads)
         X = np.ascontiguousarray(X, dtype) if given is None else given
         step = eta if rule == "batches" else eta * w
-        rows = Rows(part_table((X,)), np.arange(len(y)), y, w, step)
+        rows = Rows(part_table((Dense(X),)), np.arange(len(y)), y, w, step)
         with Team(threads) as team:
             if rule == "blocked":
                 facts = team.run(
@@ -88,7 +89,7 @@ class Trained:
         dtype = self.weights.W.dtype
         panels = new_panels(self.K, self.d, dtype, size)
         columns = [panel_columns(self.d, i, size) for i in range(size)]
-        shares = [rows._replace(table=part_table((X,), *part)) for part in columns]
+        shares = [rows._replace(table=part_table((Dense(X),), *part)) for part in columns]
         averages = [None] * size
         if self.average is not None:
             averages = [new_average(self.K, self.d, dtype, 8) for _ in columns]
@@ -268,7 +269,7 @@ def test_a_batch_goes_on_across_calls_with_the_same_bits():
     X = X.astype(np.float32)
     with Team(1) as team:
         for part, ends in ((slice(0, 13), False), (slice(13, 50), True)):
-            rows = Rows(part_table((X,)), np.arange(50)[part], y[part], w[part], eta[part])
+            rows = Rows(part_table((Dense(X),)), np.arange(50)[part], y[part], w[part], eta[part])
             descend_minibatch(
                 weights, gradient, None, block, rows, 20, ends, 0.0, 1.0, team.barrier, 0, 1
             )
@@ -328,7 +329,7 @@ def test_one_step_is_the_gradient_by_five_point_differences():
     weights = new_coefficients(4, 6, np.dtype("f8"))
     weights.W[:, :6], weights.b[0, :4] = W, b
     gradient, block = new_gradient(4, 6, np.dtype("f8")), new_block(4, 6, np.dtype("f8"), 8)
-    rows = Rows(part_table((X,)), np.arange(12), y, w / w.mean(), np.full(12, 1.0))
+    rows = Rows(part_table((Dense(X),)), np.arange(12), y, w / w.mean(), np.full(12, 1.0))
     with Team(1) as team:
         descend_minibatch(
             weights, gradient, None, block, rows, 12, True, l2, 1.0, team.barrier, 0, 1
@@ -344,7 +345,7 @@ def test_measuring_takes_no_step():
     got = Trained("blocked", (X, y, w, eta), np.float64)
     before = got.W.copy()
     block = new_block(5, 12, np.dtype("f8"), 8)
-    loss, _, _ = measure(got.weights, block, Rows(part_table((X,)), np.arange(43), y, w, w))
+    loss, _, _ = measure(got.weights, block, Rows(part_table((Dense(X),)), np.arange(43), y, w, w))
     assert_allclose(loss, w @ oracle.losses(got.W, got.b, X, y), rtol=1e-12)
     assert_array_equal(got.W, before)
 
@@ -353,7 +354,7 @@ def test_squared_norms_are_summed_in_float64():
     X = np.full((3, 50), 1e4, np.float32) + np.arange(3, dtype=np.float32)[:, None]
     norms = np.zeros(3)
     block = new_block(2, 50, np.dtype("f4"), 8)
-    squared_norms(norms, block.X[0], np.arange(3), part_table((X,)))
+    squared_norms(norms, block.X[0], np.arange(3), part_table((Dense(X),)))
     assert_allclose(norms, (X.astype(np.float64) ** 2).sum(axis=1), rtol=1e-14)
 
 

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastsoftmax
 from fastsoftmax import DataError, DivergedError, OptionError
 from fastsoftmax.data.loading.shuffle import held_out
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import RunningLoss, Tally
@@ -154,7 +155,7 @@ def test_an_interrupt_in_a_call_leaves_the_mean_of_the_steps_before_it():
 
         def step(rows):
             order, ones = np.arange(*rows), np.ones(100)
-            solver.step((X,), order, y[order], ones, 0.1 * ones)
+            solver.step((Dense(X),), order, y[order], ones, 0.1 * ones)
 
         step((0, 100))
         solver.weights.settle()

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fastsoftmax.data.parts import Part, part_of
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.checksum import checksum
-from fastsoftmax.kernels.parts import categories_of, codes_dtype, is_row_major
-from fastsoftmax.kernels.transpose import copy_matrix
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -53,15 +52,6 @@ class Cache(ABC):
         """Give back what the cache holds."""
 
 
-def by_row(part: np.ndarray) -> np.ndarray:
-    """Return a matrix whose rows are contiguous: this one, or a copy."""
-    if is_row_major(part):
-        return part
-    rows = np.empty(part.shape, part.dtype)
-    copy_matrix(rows, part)
-    return rows
-
-
 class MemoryCache(Cache):
     """Rows kept in memory."""
 
@@ -70,9 +60,7 @@ class MemoryCache(Cache):
 
     def add(self, chunk: Chunk) -> None:
         """Keep a copy of a chunk."""
-        parts = tuple(np.empty(part.shape, part.dtype) for part in chunk.parts)
-        for mine, part in zip(parts, chunk.parts, strict=True):
-            copy_matrix(mine, part)
+        parts = tuple(part.take() for part in chunk.parts)
         labels, weights = (None if a is None else a.copy() for a in (chunk.labels, chunk.weights))
         kept = Chunk(parts, labels, weights, chunk.piece, chunk.start, held=chunk.held)
         self._chunks.setdefault(chunk.piece, []).append(kept)
@@ -125,14 +113,14 @@ class DiskCache(Cache):
     def add(self, chunk: Chunk) -> None:
         """Write a chunk to the file."""
         names = [f"part{i}" for i in range(len(chunk.parts))]
-        rows = [by_row(part) for part in chunk.parts]
-        columns = [_as_bytes(part) for part in rows]
+        rows = [_bytes_of(part) for part in chunk.parts]
+        columns = [_as_arrow(array) for array in rows]
         for name, values in _beside(chunk):
             names.append(name)
             columns.append(pa.array(values))
         batch = pa.RecordBatch.from_arrays(columns, names)
         if self._writer is None:
-            dtypes = json.dumps([_described(part.dtype) for part in chunk.parts])
+            dtypes = json.dumps([part.described for part in chunk.parts])
             schema = batch.schema.with_metadata({"dtypes": dtypes, "version": str(VERSION)})
             # By descriptor: the file may have no name.
             self._sink = pa.OSFile(f"/dev/fd/{self._descriptor}", "wb")
@@ -196,18 +184,15 @@ def _beside(chunk: Chunk) -> list[tuple[str, np.ndarray]]:
     return [(name, values) for name, values in named if values is not None]
 
 
-def _described(dtype: np.dtype) -> tuple[str, int | None]:
-    return dtype.name, categories_of(dtype)
+def _bytes_of(part: Part) -> np.ndarray:
+    """Return the bytes (rows, bytes of a row) of a part, uncopied where they lie so."""
+    (values,) = part.by_row().arrays
+    return np.ascontiguousarray(values).view(np.uint8)
 
 
-def _dtype_of(name: str, categories: int | None) -> np.dtype:
-    return np.dtype(name) if categories is None else codes_dtype(categories)
-
-
-def _as_bytes(part: np.ndarray) -> pa.Array:
-    """Return rows as values of one Arrow array, uncopied."""
-    kind = pa.binary(part.shape[1] * part.itemsize)
-    return pa.Array.from_buffers(kind, len(part), [None, pa.py_buffer(np.ascontiguousarray(part))])
+def _as_arrow(rows: np.ndarray) -> pa.Array:
+    """Return rows of bytes as values of one Arrow array, uncopied."""
+    return pa.Array.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows)])
 
 
 class _Mapped:
@@ -220,7 +205,7 @@ class _Mapped:
         metadata = self._reader.schema.metadata or {}
         if metadata.get(b"version") != str(VERSION).encode():
             raise ValueError("it is of another version")
-        self._dtypes = [_dtype_of(*told) for told in json.loads(metadata[b"dtypes"])]
+        self._described = [(name, n) for name, n in json.loads(metadata[b"dtypes"])]
 
     def batches(self) -> dict[int, list[int]]:
         """Return the numbers of the batches of each piece."""
@@ -233,17 +218,18 @@ class _Mapped:
     def chunk(self, number: int) -> Chunk:
         """Return batch `number`, checked against its checksums."""
         batch, facts = self._get(number)
-        count = len(self._dtypes)
-        parts = tuple(map(_rows_of, batch.columns[:count], self._dtypes))
+        count = len(self._described)
+        rows = [_rows_of(column) for column in batch.columns[:count]]
         named = zip(batch.schema.names[count:], batch.columns[count:], strict=True)
         beside = {name: values.to_numpy() for name, values in named}
-        if [checksum(values) for values in (*parts, *beside.values())] != facts["checksums"]:
+        if [checksum(values) for values in (*rows, *beside.values())] != facts["checksums"]:
             raise DataError(
                 f"{self._origin}: batch {number} is not what was written. Check the disk, or train"
                 " with cache=off."
             )
         held = beside[HELD].view(np.bool_) if HELD in beside else None
         labels, weights = beside.get(LABELS), beside.get(WEIGHTS)
+        parts = tuple(map(part_of, self._described, rows))
         return Chunk(parts, labels, weights, facts["piece"], facts["start"], held=held)
 
     def let_go(self) -> None:
@@ -256,9 +242,8 @@ class _Mapped:
         return batch, json.loads(metadata[b"facts"])
 
 
-def _rows_of(column: pa.Array, dtype: np.dtype) -> np.ndarray:
-    """Return an array of bytes as rows of numbers, uncopied."""
-    flat = np.frombuffer(column.buffers()[1], dtype)
-    width = column.type.byte_width // dtype.itemsize
+def _rows_of(column: pa.Array) -> np.ndarray:
+    """Return an Arrow array of bytes as rows of them, uncopied."""
+    flat, width = np.frombuffer(column.buffers()[1], np.uint8), column.type.byte_width
     first = column.offset * width
     return flat[first : first + len(column) * width].reshape(len(column), width)

@@ -18,7 +18,6 @@ from fastsoftmax.data.loading.cache import (
     Cache,
     DiskCache,
     MemoryCache,
-    by_row,
     digest_of,
 )
 from fastsoftmax.data.loading.prefetch import Ahead, Crew
@@ -35,7 +34,6 @@ from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.files import cache_folder
-from fastsoftmax.kernels.parts import is_row_major
 from fastsoftmax.labels import Classes
 from fastsoftmax.options import TrainOptions
 
@@ -212,7 +210,7 @@ class Loader:
             first = next(chunks, None)
             if first is None:
                 raise DataError("the data have no rows.")
-            if first.rows == self._source.rows and all(map(is_row_major, first.parts)):
+            if first.rows == self._source.rows and all(p.is_row_major for p in first.parts):
                 rest = sum(chunk.rows for chunk in chunks)  # the source checks its end
                 assert rest == 0
                 return as_window(first, self._source, lambda row: row, 0, last=True)
@@ -384,7 +382,7 @@ class _Dealer:
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
-        chunk = replace(chunk, parts=tuple(map(by_row, chunk.parts)))
+        chunk = replace(chunk, parts=tuple(part.by_row() for part in chunk.parts))
         drawn = buckets_of(seed, self._buckets, number, chunk.rows)
         order = np.argsort(drawn, kind="stable")
         bounds = np.searchsorted(drawn, np.arange(self._buckets + 1), sorter=order).tolist()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
 from fastsoftmax.data.source import Chunk, Source
-from fastsoftmax.kernels.transpose import copy_matrix
 
 Rows = slice | np.ndarray  # which rows of a chunk
 PAGED_BYTES = 2**20  # of an array above which it gets pages of its own
@@ -22,13 +22,13 @@ PAGED_BYTES = 2**20  # of an array above which it gets pages of its own
 class Window:
     """Rows that are shuffled together, in the order in which they were read.
 
-    parts: arrays (rows, width) side by side, row-major, each in its own dtype. labels: (rows,)
-        int32. weights: (rows,) float64, or None. held: (rows,) bool, those not trained on, or None.
+    parts: the features side by side, each row of a part together. labels: (rows,) int32. weights:
+        (rows,) float64, or None. held: (rows,) bool, those not trained on, or None.
     number: gives the number in the source of a row. index: the window's number in the epoch, from
         0. last: whether the epoch ends with it.
     """
 
-    parts: tuple[np.ndarray, ...]
+    parts: tuple[Part, ...]
     labels: np.ndarray
     weights: np.ndarray | None
     held: np.ndarray | None
@@ -113,7 +113,7 @@ class Filling:
     def __init__(self, like: Chunk, size: int, pages: Pages) -> None:
         """Make room for `size` rows of the kind of a chunk's."""
         self.rows = 0
-        self._parts = tuple(pages.array((size, p.shape[1]), p.dtype) for p in like.parts)
+        self._parts = tuple(part.room(size, pages.array) for part in like.parts)
         self._labels = np.empty(size, np.int32)
         self._weights = None if like.weights is None else np.empty(size)
         self._held = None if like.held is None else np.empty(size, np.bool_)
@@ -129,9 +129,9 @@ class Filling:
         there: Rows = slice(start, stop) if order is None else order[start:stop]
         for mine, part in zip(self._parts, chunk.parts, strict=True):
             if order is None:
-                copy_matrix(mine[here], part[there])
+                mine.fill(self.rows, part[start:stop])
             else:
-                copy_matrix(mine[here], part, order[start:stop])
+                mine.fill(self.rows, part, order[start:stop])
         assert chunk.labels is not None  # asked for by giving the classes
         self._labels[here] = chunk.labels[there]
         if self._weights is not None and chunk.weights is not None:

@@ -140,7 +140,7 @@ def test_a_large_row_group_is_decoded_in_parts(tmp_path):
     chunks = list(source.chunks(THREE))
     assert max(chunk.rows for chunk in chunks) == 2 * 10**6 // WAITING_SHARE // 400
     assert [chunk.start for chunk in chunks] == [104 * i for i in range(len(chunks))]
-    assert_array_equal(np.concatenate([chunk.parts[0] for chunk in chunks]), X)
+    assert_array_equal(np.concatenate([chunk.parts[0].values for chunk in chunks]), X)
 
 
 def test_a_large_record_batch_is_read_in_slices(tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_large_record_batch_is_read_in_slices(tmp_path, monkeypatch):
         monkeypatch.setattr(ipc, "LARGE_BATCH", large)
         source = open_source(tmp_path / "x.arrow", "y", memory=10**6)
         chunks = list(source.chunks(THREE))
-        assert_array_equal(np.concatenate([chunk.parts[0] for chunk in chunks]), X)
+        assert_array_equal(np.concatenate([chunk.parts[0].values for chunk in chunks]), X)
         assert (max(chunk.rows for chunk in chunks) < 1600) == (large == 1000)
     assert [(chunk.piece, chunk.start) for chunk in chunks][-1][0] == 1
 

@@ -34,7 +34,9 @@ def rows_of(path, memory):
     scan = source.scan_labels()
     chunks = list(source.chunks(scan.classes))
     parts = zip(*(chunk.parts for chunk in chunks), strict=True)
-    features = np.concatenate([np.concatenate(part) for part in parts], axis=1)
+    features = np.concatenate(
+        [np.concatenate([part.matrix() for part in column]) for column in parts], axis=1
+    )
     kept = pa.Table.from_batches([chunk.kept for chunk in chunks]).to_pydict()
     return features, np.concatenate([chunk.labels for chunk in chunks]), kept
 

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastsoftmax.data.loading.cache import DiskCache, MemoryCache
+from fastsoftmax.data.parts import Codes, Dense
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.errors import DataError
 from fastsoftmax.files import cache_folder
@@ -20,9 +21,10 @@ RNG = np.random.default_rng(3)
 
 def chunk(piece, start, rows=7, *, order="C", weighted=True, held=True):
     parts = (
-        np.asarray(RNG.normal(size=(rows, 5)).astype(np.float32), order=order),
-        RNG.integers(0, 255, (rows, 20)).astype(np.uint8),
-        RNG.normal(size=(rows, 1)),
+        Dense(np.asarray(RNG.normal(size=(rows, 5)).astype(np.float32), order=order)),
+        Dense(RNG.integers(0, 255, (rows, 20)).astype(np.uint8)),
+        Codes(RNG.integers(-1, 4, (rows, 1)).astype(np.int32), 4),
+        Dense(RNG.normal(size=(rows, 1))),
     )
     labels = RNG.integers(0, 9, rows).astype(np.int32)
     weights = RNG.random(rows) if weighted else None
@@ -34,8 +36,8 @@ def chunk(piece, start, rows=7, *, order="C", weighted=True, held=True):
 def assert_same(got, want):
     assert (got.piece, got.start, got.rows) == (want.piece, want.start, want.rows)
     for mine, part in zip(got.parts, want.parts, strict=True):
-        assert mine.dtype == part.dtype
-        assert_array_equal(mine, part)
+        assert mine.described == part.described
+        assert_array_equal(mine.values, part.values)
     for name in ("labels", "weights", "held"):
         mine, theirs = getattr(got, name), getattr(want, name)
         assert (mine is None) == (theirs is None)
@@ -112,7 +114,7 @@ def test_a_changed_byte_is_found(tmp_path, part):
     cache.close()
     path = tmp_path / "rows.arrow"
     content = bytearray(path.read_bytes())
-    wanted = kept.parts[0].tobytes() if part == "features" else kept.labels.tobytes()
+    wanted = kept.parts[0].values.tobytes() if part == "features" else kept.labels.tobytes()
     content[content.index(wanted) + 3] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match="not what was written"):

@@ -218,7 +218,7 @@ def test_every_row_is_dealt_to_one_bucket(path, rows):
         numbers = []
         for window in with_readers.epoch(seed, epoch):
             here = np.array([window.number(row) for row in range(window.rows)])
-            assert_array_equal(window.parts[0], X[here])
+            assert_array_equal(window.parts[0].values, X[here])
             assert_array_equal(window.labels, y[here])
             assert_array_equal(window.weights, w[here])
             assert_array_equal(window.held, held_out(*held, 0, N)[here])

@@ -56,7 +56,7 @@ KINDS = ["parquet", "small chunks", "table", "stream", "reader", "matrix"]
 
 def assert_holds(windows, X, order):
     """Check that the windows, joined, are the rows of X in this order."""
-    joined = [np.concatenate(w.parts, axis=1) for w in windows]
+    joined = [np.concatenate([part.values for part in w.parts], axis=1) for w in windows]
     assert_array_equal(np.concatenate(joined), X[order])
     assert_array_equal(np.concatenate([w.labels for w in windows]), order % 3)
     assert_array_equal(np.concatenate([w.weights for w in windows]), order / 2.0)
@@ -102,7 +102,7 @@ def test_parts_keep_their_dtype_and_are_row_major(tmp_path, layout, dtype):
         windows = list(feed.epoch(0, 0))
         assert_holds(windows, mixed_order(X) if layout == "mixed" else X, np.arange(ROWS))
         for part in windows[0].parts:
-            assert part.flags.c_contiguous
+            assert part.is_row_major
             assert part.dtype == (np.uint8 if dtype == "bool" else dtype)
 
 
@@ -122,7 +122,7 @@ def test_places_and_held_out_rows_follow_the_rows(tmp_path):
 def test_a_matrix_is_used_where_it_lies():
     X, y = rows_of(), np.arange(ROWS) % 3
     (window,) = Loader(open_source(X, y), THREE, Plan("all", ROWS)).epoch(0, 0)
-    assert np.shares_memory(window.parts[0], X)
+    assert np.shares_memory(window.parts[0].values, X)
     assert window.weights is None
 
 
@@ -130,8 +130,8 @@ def test_a_column_major_matrix_is_copied_row_by_row():
     X, y = np.asfortranarray(rows_of(200)), np.arange(ROWS) % 3
     for size in (ROWS, 30):
         windows = list(Loader(open_source(X, y), THREE, Plan("off", size)).epoch(0, 0))
-        assert all(window.parts[0].flags.c_contiguous for window in windows)
-        assert_array_equal(np.concatenate([window.parts[0] for window in windows]), X)
+        assert all(window.parts[0].values.flags.c_contiguous for window in windows)
+        assert_array_equal(np.concatenate([window.parts[0].values for window in windows]), X)
 
 
 def test_a_window_of_all_rows_is_kept_for_every_epoch(tmp_path):

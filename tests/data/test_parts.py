@@ -1,0 +1,104 @@
+"""Every kind of part moves, keeps and counts its rows in the same words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from fastsoftmax.data.parts import Codes, Dense, part_of
+from fastsoftmax.kernels.parts import is_row_major
+
+RNG = np.random.default_rng(8)
+NUMBERS = RNG.integers(0, 100, (11, 5)).astype(np.int16)
+CODES = RNG.integers(-1, 4, (11, 1)).astype(np.int32)
+ONE_HOT = (np.arange(4) == CODES).astype(np.uint8)
+# Each part, and the features that it holds.
+PARTS = {
+    "rows": (Dense(NUMBERS), NUMBERS),
+    "columns": (Dense(np.asfortranarray(NUMBERS)), NUMBERS),
+    "every other": (Dense(np.repeat(NUMBERS, 2, axis=0)[::2]), NUMBERS),
+    "one column of many": (Dense(NUMBERS[:, 2:3]), NUMBERS[:, 2:3]),
+    "codes": (Codes(CODES, 4), ONE_HOT),
+}
+every_kind = pytest.mark.parametrize(("part", "X"), PARTS.values(), ids=list(PARTS))
+
+
+@every_kind
+def test_a_part_knows_its_size(part, X):
+    assert (part.rows, part.width) == X.shape
+    assert part.nbytes == part.rows * part.arrays[0].shape[1] * part.arrays[0].itemsize
+    assert part[2:7].nbytes * part.rows == part.nbytes * 5
+    assert part.dtype == X.dtype
+
+
+@every_kind
+def test_its_features_are_read_as_a_matrix_by_row_and_in_any_dtype(part, X):
+    assert_array_equal(part.matrix(), X)
+    assert is_row_major(part.matrix())
+    assert_array_equal([part.row(t) for t in range(part.rows)], X)
+    out = np.full((part.rows, part.width + 2), 7.0, np.float32)
+    part.write_to(out[:, 1:-1])
+    assert_array_equal(out, np.pad(X.astype(np.float32), ((0, 0), (1, 1)), constant_values=7.0))
+
+
+@every_kind
+def test_rows_are_taken_where_they_lie_or_as_a_copy(part, X):
+    assert_array_equal(part[3:8].matrix(), X[3:8])
+    assert np.shares_memory(part[3:8].arrays[0], part.arrays[0])
+    order = RNG.permutation(11)[:6]
+    for taken, want in ((part.take(), X), (part.take(order), X[order])):
+        assert_array_equal(taken.matrix(), want)
+        assert taken.is_row_major
+        assert not np.shares_memory(taken.arrays[0], part.arrays[0])
+        assert taken.described == part.described
+
+
+@every_kind
+def test_only_what_does_not_lie_by_row_is_copied_for_it(part, X):
+    assert part.by_row().is_row_major
+    assert (part.by_row() is part) == part.is_row_major
+    assert_array_equal(part.by_row().matrix(), X)
+
+
+@every_kind
+def test_room_is_filled_piece_by_piece(part, X):
+    sizes = []
+
+    def allocate(shape, dtype):
+        sizes.append(np.prod(shape) * dtype.itemsize)
+        return np.empty(shape, dtype)
+
+    room = part.room(8, allocate)
+    assert sizes == [room.nbytes]
+    room.fill(0, part[2:5])
+    room.fill(3, part, np.array([9, 0, 9, 1, 7]))
+    assert_array_equal(room.matrix(), X[[2, 3, 4, 9, 0, 9, 1, 7]])
+
+
+@every_kind
+def test_a_part_is_made_again_of_its_description_and_bytes(part, X):
+    (values,) = part.by_row().arrays
+    rows = np.ascontiguousarray(values).view(np.uint8)
+    again = part_of(part.described, rows)
+    assert type(again) is type(part)
+    assert_array_equal(again.matrix(), X)
+    assert np.shares_memory(again.arrays[0], rows)
+
+
+def test_numbers_of_more_digits_than_a_float32_holds_are_wide():
+    names = ("f2", "f4", "f8", "u1", "i2", "i4", "u8")
+    found = {name: Dense(np.zeros((1, 1), name)).is_wide for name in names}
+    assert [name for name, is_wide in found.items() if is_wide] == ["f8", "i4", "u8"]
+    assert not Codes(CODES, 4).is_wide
+
+
+def test_what_does_not_fit_becomes_infinite():
+    out = np.empty((1, 2), np.float32)
+    Dense(np.array([[1e300, -1e300]])).write_to(out)
+    assert_array_equal(out, [[np.inf, -np.inf]])
+
+
+def test_a_part_says_what_it_is():
+    assert repr(PARTS["rows"][0]) == "Dense(11 x 5 int16)"
+    assert repr(PARTS["codes"][0]) == "Codes(11 of 4)"
