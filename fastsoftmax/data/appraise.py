@@ -77,10 +77,9 @@ def appraise(data: Any, names: list[str]) -> Appraisal:
     wide = [is_vector(kinds[name]) for name in names if name in kinds]
     layout = "packed" if not wide else "lists" if all(wide) else "mixed" if any(wide) else "columns"
     with closing(open_appraised(data, names)) as source:
-        rows, size = source.rows or 0, files.size
-        speed = _rows_per_second(source)
+        size, speed = files.size, _rows_per_second(source)
         return Appraisal(
-            layout, source.n_features, source.row_bytes, size, rows * source.row_bytes, speed,
+            layout, source.n_features, source.row_bytes, size, source.decoded_bytes or 0, speed,
             None if layout == "packed" else _packed_speed(source),
         )  # fmt: skip
 

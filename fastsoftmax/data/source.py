@@ -126,7 +126,7 @@ class Source(ABC):
     columns: tuple[Column, ...] | None  # None: nameless, matched by position
     n_features: int
     pieces: tuple[int, ...] | None  # rows of each piece
-    row_bytes: int  # bytes of one row's features as decoded
+    row_bytes: int  # bytes of one row's features as decoded, in the mean
     drops: bool = False  # whether rows with nulls are left out
     reading_bytes: int = 0  # held by each thread that reads at once, beside its chunks
     index_bytes: int = 0  # held by what lists the pieces of the files that are open
@@ -139,6 +139,11 @@ class Source(ABC):
     def rows(self) -> int | None:
         """How many rows there are; None for a one-pass reader."""
         return None if self.pieces is None else sum(self.pieces)
+
+    @property
+    def decoded_bytes(self) -> int | None:
+        """The bytes of all rows' features as decoded; None for a one-pass reader."""
+        return None if self.rows is None else self.rows * self.row_bytes
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:

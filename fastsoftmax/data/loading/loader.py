@@ -91,8 +91,7 @@ def _fits(plan: Plan, memory: int) -> bool:
     """Return whether all rows fit the memory: in one window, or beside the two that are alive."""
     if plan.holds_all:
         return True
-    held = (plan.rows or 0) + 2 * plan.window
-    return plan.fits and held * plan.row_bytes <= KEPT_SHARE * memory
+    return plan.fits and plan.size + 2 * plan.window_bytes <= KEPT_SHARE * memory
 
 
 def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Path) -> str:
@@ -111,7 +110,7 @@ def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Pa
         return "off"
     if _fits(plan, source.room(options.reading.memory_bytes)):
         return "memory"
-    if has_room(folder, source.rows * plan.row_bytes):
+    if has_room(folder, plan.size):
         return "disk"
     logger.info("too little space in %s for decoded rows: each epoch decodes them anew", folder)
     return "off"
@@ -133,7 +132,7 @@ def settle_plan(source: Source, options: TrainOptions, segments: Segments | None
             if options.reading.cache_folder is None
             else Path(options.reading.cache_folder)
         )
-        if not has_room(folder, (plan.rows or 0) * plan.row_bytes):
+        if not has_room(folder, plan.size):
             warnings.warn(
                 f"the rows are sorted, but {folder} has no room to deal them anew: they are"
                 " shuffled within windows, which learns worse. Name a folder with cache_folder=.",

@@ -69,8 +69,9 @@ class Plan:
     kind: "all" (one permutation of all rows), "window" (pieces, then rows within windows), "full"
         (rows dealt into buckets, these and the rows within permuted) or "off" (source order).
     window: rows of a window, at most. buckets: how many there are. rows: of the source, None where
-        nobody knows. row_bytes: what a row takes in a window. fits: whether all of them fit the
-        memory at once. held: the seed and the fraction of rows that are held out, or None.
+        nobody knows. row_bytes: what a row takes in a window, in the mean. size: the bytes of all
+        rows. fits: whether they fit the memory at once. held: the seed and the fraction of rows
+        that are held out, or None.
     """
 
     kind: str
@@ -78,8 +79,14 @@ class Plan:
     buckets: int = 0
     rows: int | None = None
     row_bytes: int = 0
+    size: int = 0
     fits: bool = False
     held: tuple[int, float] | None = None
+
+    @property
+    def window_bytes(self) -> int:
+        """What a window takes."""
+        return self.window * self.row_bytes
 
     @property
     def holds_all(self) -> bool:
@@ -117,10 +124,11 @@ def make_plan(source: Source, options: TrainOptions, segments: Segments | None =
         if options.shuffling.holdout is None
         else (options.shuffling.seed, options.shuffling.holdout)
     )
-    if rows is None:
+    if rows is None or source.decoded_bytes is None:
         kind = "off" if options.shuffling.shuffle == "off" else "window"
         return Plan(kind, window, row_bytes=row_bytes, held=held)
-    fits = rows * row_bytes <= ALL_SHARE * memory
+    size = source.decoded_bytes + rows * ROW_OVERHEAD
+    fits = size <= ALL_SHARE * memory
     free = source.resident and source.pieces is not None and len(source.pieces) == 1
     if (
         (fits or free)
@@ -128,7 +136,7 @@ def make_plan(source: Source, options: TrainOptions, segments: Segments | None =
         and options.shuffling.shuffle_window is None
     ):
         window = rows
-    plan = Plan("window", min(window, rows), 0, rows, row_bytes, fits, held)
+    plan = Plan("window", min(window, rows), 0, rows, row_bytes, size, fits, held)
     if options.shuffling.shuffle == "off":
         return replace(plan, kind="off")
     if plan.holds_all:

@@ -188,7 +188,7 @@ def test_sorted_rows_are_not_dealt_where_there_is_no_room(path, tmp_path, monkey
 
 def test_nothing_is_kept_where_space_is_short(path, monkeypatch):
     source = open_source(path, "y", features=["v"])
-    plan = Plan("window", 100, rows=N, row_bytes=40)
+    plan = Plan("window", 100, rows=N, size=40 * N)
     usage = namedtuple("usage", "free")
     options = fastsoftmax.options.TrainOptions.of()
     for free, keep in ((40 * N * 2, "disk"), (40 * N, "off")):

@@ -39,6 +39,7 @@ class Elsewhere:
     def __init__(self, pieces, row_bytes):
         self.pieces, self.row_bytes = pieces, row_bytes
         self.rows = None if pieces is None else sum(pieces)
+        self.decoded_bytes = None if pieces is None else self.rows * row_bytes
 
     def room(self, memory):
         return memory
