@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.record import RunFacts, record_of
 from fastsoftmax.optim.state import State
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import Shuffling, TrainOptions
 from fastsoftmax.training import warm_start
 from fastsoftmax.training.checkpoint import MODIFIED, Checkpoints
 from fastsoftmax.training.learner import Learner, Weights
@@ -47,14 +47,13 @@ def _opened_validation(rows: Inputs, source: Source, options: TrainOptions) -> S
 
 def _feed_of(validation: Source, classes: Classes, options: TrainOptions) -> Loader:
     """Return what brings validation rows to the kernels, in their own order."""
-    options = options.changed(
-        shuffle="off",
-        shuffle_window=None,
-        holdout=None,
-        memory=max(options.reading.memory_bytes // 4, 10**7),
+    memory = max(options.reading.memory_bytes // 4, 10**7)
+    plan = make_plan(validation, Shuffling(shuffle="off"), memory)
+    reading = replace(options.reading, memory=memory)
+    rereads = options.steps.epochs != 1
+    return Loader(
+        validation, classes, plan, choose_reading(validation, plan, reading, rereads=rereads)
     )
-    plan = make_plan(validation, options)
-    return Loader(validation, classes, plan, choose_reading(validation, plan, options))
 
 
 def _record(run: Trainer, learner: Learner, rows: Inputs) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Trainer:
         self.report, self.halves, self.keeper = report, halves, keeper
         self.told_to_stop = False
         segments = None if scan is None else scan.segments
-        self.plan = settle_plan(source, options, segments)
+        self.plan = settle_plan(source, options.shuffling, options.reading, segments)
         if plan is not None:
             kind, window, buckets = plan
             self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)
@@ -107,7 +107,9 @@ class Trainer:
         self.dropped: dict[int, str] = {}  # learners that were given up, and why
         for learner in self.learners:
             self._closing.callback(learner.close)
-        self.feed = Loader(source, classes, self.plan, choose_reading(source, self.plan, options))
+        rereads = options.steps.epochs != 1 or options.shuffling.holdout is not None
+        read = choose_reading(source, self.plan, options.reading, rereads=rereads)
+        self.feed = Loader(source, classes, self.plan, read)
         self._closing.callback(self.feed.close)
         self._crew: ThreadPoolExecutor | None = None
         if len(settings) > 1:

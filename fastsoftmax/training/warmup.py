@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastsoftmax.data.loading.shuffle import Plan, row_order
+from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
@@ -27,7 +27,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
     """
     parts = (Dense(np.zeros((0, 1), np.float32)),)
     started = time.perf_counter()
-    row_order(Plan("all", 2), 2, 0, 0, 0)
+    row_order(ShufflePlan("all", 2), 2, 0, 0, 0)
     checksum(np.zeros(1))
     for size in (1, 2, 4, 8):  # bytes of a number
         columns = np.zeros((2, 2), f"u{size}", order="F")

@@ -22,7 +22,7 @@ from fastsoftmax.data.loading.cache import (
 )
 from fastsoftmax.data.loading.prefetch import Ahead, Crew
 from fastsoftmax.data.loading.shuffle import (
-    Plan,
+    ShufflePlan,
     bucket_sizes,
     buckets_of,
     held_out,
@@ -35,7 +35,7 @@ from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.files import cache_folder
 from fastsoftmax.labels import Classes
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import Reading, Shuffling
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -48,7 +48,7 @@ SPARE = 1.1  # free space asked for, over what will be written
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadPlan:
     """How rows are read; the windows are the same whatever it says.
 
     readers: threads that decode. keep: where decoded rows stay for later epochs, "off", "memory" or
@@ -61,55 +61,53 @@ class Reading:
     named: bool = False
 
 
-def choose_reading(source: Source, plan: Plan, options: TrainOptions) -> Reading:
-    """Return how to read `source`.
+def choose_reading(
+    source: Source, plan: ShufflePlan, reading: Reading, *, rereads: bool
+) -> ReadPlan:
+    """Return how to read `source`; rereads: some rows are read more than once.
 
     Raises OptionError where rows are to be kept in memory and do not fit.
     """
-    named = options.reading.cache_folder is not None
-    folder = (
-        Path(options.reading.cache_folder)
-        if options.reading.cache_folder is not None
-        else cache_folder()
-    )
-    keep, memory = options.reading.cache, source.room(options.reading.memory_bytes)
+    keep, memory = reading.cache, source.room(reading.memory_bytes)
     if keep == "memory" and not (source.in_memory or _fits(plan, memory)):
         raise OptionError(
-            f"cache=memory keeps all rows decoded, more than memory={options.reading.memory}"
+            f"cache=memory keeps all rows decoded, more than memory={reading.memory}"
             " allows: raise memory=, or choose cache=disk"
         )
     if keep == "auto":
-        keep = _where_to_keep(source, plan, options, folder)
+        keep = _where_to_keep(source, plan, reading, rereads)
     # Readers are fewer rather than that columns are joined through a file, which takes longer.
     affordable = int(PAGES_SHARE * memory) // max(source.reading_bytes, 1)
-    readers = max(min(options.reading.reader_count, affordable), 1)
+    readers = max(min(reading.reader_count, affordable), 1)
     source.allot(memory // readers)
-    return Reading(readers, keep, folder, named)
+    return ReadPlan(readers, keep, _folder(reading), reading.cache_folder is not None)
 
 
-def _fits(plan: Plan, memory: int) -> bool:
+def _folder(reading: Reading) -> Path:
+    """Return where rows are kept on disk."""
+    return cache_folder() if reading.cache_folder is None else Path(reading.cache_folder)
+
+
+def _fits(plan: ShufflePlan, memory: int) -> bool:
     """Return whether all rows fit the memory: in one window, or beside the two that are alive."""
     if plan.holds_all:
         return True
     return plan.fits and plan.size + 2 * plan.window_bytes <= KEPT_SHARE * memory
 
 
-def _where_to_keep(source: Source, plan: Plan, options: TrainOptions, folder: Path) -> str:
+def _where_to_keep(source: Source, plan: ShufflePlan, reading: Reading, rereads: bool) -> str:
     """Return where rows are kept if nobody says: where they fit, if they are read again."""
-    if options.reading.cache_folder is not None and not source.in_memory:
+    if reading.cache_folder is not None and not source.in_memory:
         return "disk"
     if plan.holds_all:
         return "memory"
     # Even what needs no decoding reads faster from a cache: a Parquet page's checksum takes longer
     # than ours, and an IPC file is not ours to map.
-    if (
-        source.in_memory
-        or source.rows is None
-        or (options.steps.epochs == 1 and not options.shuffling.holdout)
-    ):
+    if source.in_memory or source.rows is None or not rereads:
         return "off"
-    if _fits(plan, source.room(options.reading.memory_bytes)):
+    if _fits(plan, source.room(reading.memory_bytes)):
         return "memory"
+    folder = _folder(reading)
     if has_room(folder, plan.size):
         return "disk"
     logger.info("too little space in %s for decoded rows: each epoch decodes them anew", folder)
@@ -123,15 +121,13 @@ def has_room(folder: Path, size: int) -> bool:
     return shutil.disk_usage(folder).free >= SPARE * size
 
 
-def settle_plan(source: Source, options: TrainOptions, segments: Segments | None) -> Plan:
+def settle_plan(
+    source: Source, shuffling: Shuffling, reading: Reading, segments: Segments | None
+) -> ShufflePlan:
     """Return the plan; unless asked for, sorted rows are dealt only where there is room."""
-    plan = make_plan(source, options, segments)
-    if plan.kind == "full" and options.shuffling.shuffle == "auto":
-        folder = (
-            cache_folder()
-            if options.reading.cache_folder is None
-            else Path(options.reading.cache_folder)
-        )
+    plan = make_plan(source, shuffling, reading.memory_bytes, segments)
+    if plan.kind == "full" and shuffling.shuffle == "auto":
+        folder = _folder(reading)
         if not has_room(folder, plan.size):
             warnings.warn(
                 f"the rows are sorted, but {folder} has no room to deal them anew: they are"
@@ -139,7 +135,8 @@ def settle_plan(source: Source, options: TrainOptions, segments: Segments | None
                 UserWarning,
                 stacklevel=2,
             )
-            return make_plan(source, options.changed(shuffle="window"), segments)
+            shuffling = replace(shuffling, shuffle="window")
+            return make_plan(source, shuffling, reading.memory_bytes, segments)
     return plan
 
 
@@ -154,10 +151,10 @@ class Loader:
         self,
         source: Source,
         classes: Classes,
-        plan: Plan,
-        reading: Reading = Reading(),
+        plan: ShufflePlan,
+        reading: ReadPlan = ReadPlan(),
     ) -> None:
-        """Loader the rows of `source`, which stays the caller's to close."""
+        """Load the rows of `source`, which stays the caller's to close."""
         self._source, self._classes, self._plan, self._reading = source, classes, plan, reading
         self._kept: Window | None = None
         self._cache: Cache | None = None
@@ -373,7 +370,7 @@ def _telling_of_room() -> Iterator[None]:
 class _Dealer:
     """Rows on their way to buckets, collected into chunks worth writing."""
 
-    def __init__(self, cache: Cache, plan: Plan) -> None:
+    def __init__(self, cache: Cache, plan: ShufflePlan) -> None:
         self._cache, self._buckets = cache, plan.buckets
         self._room = max(plan.window // plan.buckets, 1)  # all together take as much as a window
         self._filling: dict[int, Filling] = {}

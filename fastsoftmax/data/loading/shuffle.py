@@ -16,7 +16,7 @@ import numpy as np
 from fastsoftmax.data.mixing import Segments, expected_mixing
 from fastsoftmax.data.source import Source
 from fastsoftmax.kernels.permute import fisher_yates
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import Shuffling
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -63,7 +63,7 @@ def bucket_sizes(seed: int, buckets: int, rows: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShufflePlan:
     """Which rows are shuffled together.
 
     kind: "all" (one permutation of all rows), "window" (pieces, then rows within windows), "full"
@@ -110,50 +110,42 @@ def _window_rows(row_bytes: int, memory: int, rows: int | None) -> int:
     return max(fitting - fitting % step, step)
 
 
-def make_plan(source: Source, options: TrainOptions, segments: Segments | None = None) -> Plan:
-    """Return the plan for the rows of `source` under the options' memory, shuffle and window.
+def make_plan(
+    source: Source, shuffling: Shuffling, memory: int, segments: Segments | None = None
+) -> ShufflePlan:
+    """Return the plan for the rows of `source` within so many bytes.
 
     segments: where the rows of each class stand, as far as it is known; shuffle=auto deals rows
     into buckets where windows of neighbours would be too unlike the whole.
     """
-    memory, rows = source.room(options.reading.memory_bytes), source.rows
+    memory, rows = source.room(memory), source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
-    window = options.shuffling.shuffle_window or _window_rows(row_bytes, memory, rows)
-    held = (
-        None
-        if options.shuffling.holdout is None
-        else (options.shuffling.seed, options.shuffling.holdout)
-    )
+    window = shuffling.shuffle_window or _window_rows(row_bytes, memory, rows)
+    held = None if shuffling.holdout is None else (shuffling.seed, shuffling.holdout)
     if rows is None or source.decoded_bytes is None:
-        kind = "off" if options.shuffling.shuffle == "off" else "window"
-        return Plan(kind, window, row_bytes=row_bytes, held=held)
+        kind = "off" if shuffling.shuffle == "off" else "window"
+        return ShufflePlan(kind, window, row_bytes=row_bytes, held=held)
     size = source.decoded_bytes + rows * ROW_OVERHEAD
     fits = size <= ALL_SHARE * memory
     free = source.resident and source.pieces is not None and len(source.pieces) == 1
-    if (
-        (fits or free)
-        and options.shuffling.shuffle != "window"
-        and options.shuffling.shuffle_window is None
-    ):
+    if (fits or free) and shuffling.shuffle != "window" and shuffling.shuffle_window is None:
         window = rows
-    plan = Plan("window", min(window, rows), 0, rows, row_bytes, size, fits, held)
-    if options.shuffling.shuffle == "off":
+    plan = ShufflePlan("window", min(window, rows), 0, rows, row_bytes, size, fits, held)
+    if shuffling.shuffle == "off":
         return replace(plan, kind="off")
     if plan.holds_all:
         return replace(plan, kind="all")
-    wanted = options.shuffling.shuffle == "auto" and _is_sorted(plan, source, options, segments)
-    if options.shuffling.shuffle == "full" or wanted:
+    wanted = shuffling.shuffle == "auto" and _is_sorted(plan, source, shuffling.seed, segments)
+    if shuffling.shuffle == "full" or wanted:
         return replace(plan, kind="full", buckets=math.ceil(rows / (FILLED * window)))
     return plan
 
 
-def _is_sorted(
-    plan: Plan, source: Source, options: TrainOptions, segments: Segments | None
-) -> bool:
+def _is_sorted(plan: ShufflePlan, source: Source, seed: int, segments: Segments | None) -> bool:
     """Return whether windows of neighbouring rows would be too unlike the whole; say so."""
     if segments is None or source.pieces is None:
         return False
-    order = piece_order(plan, source.pieces, options.shuffling.seed, 0)
+    order = piece_order(plan, source.pieces, seed, 0)
     mixing = expected_mixing(segments, np.array(order), plan.window)
     if mixing < MIXED:
         logger.info("rows are sorted (mixing of windows %.2f): they are dealt anew", mixing)
@@ -167,7 +159,7 @@ def _permuted(count: int, seed: int, purpose: int, epoch: int, part: int) -> np.
 
 
 def piece_order(
-    plan: Plan, pieces: Sequence[int] | None, seed: int, epoch: int
+    plan: ShufflePlan, pieces: Sequence[int] | None, seed: int, epoch: int
 ) -> list[int] | None:
     """Return the order in which the pieces, or the buckets, are read in this epoch."""
     if plan.kind == "full":
@@ -179,7 +171,7 @@ def piece_order(
     return _permuted(len(pieces), seed, PIECES, epoch, 0).tolist()
 
 
-def row_order(plan: Plan, rows: int, seed: int, epoch: int, index: int) -> np.ndarray:
+def row_order(plan: ShufflePlan, rows: int, seed: int, epoch: int, index: int) -> np.ndarray:
     """Return the order (rows,) int64 of the rows of window number `index` in this epoch."""
     if plan.kind == "off":
         return np.arange(rows, dtype=np.int64)

@@ -19,10 +19,11 @@ import fastsoftmax
 from fastsoftmax import OptionError, SaveError
 from fastsoftmax.data import table
 from fastsoftmax.data.loading import cache, loader
-from fastsoftmax.data.loading.loader import Loader, Reading
-from fastsoftmax.data.loading.shuffle import Plan, bucket_sizes, buckets_of, held_out
+from fastsoftmax.data.loading.loader import Loader, ReadPlan
+from fastsoftmax.data.loading.shuffle import ShufflePlan, bucket_sizes, buckets_of, held_out
 from fastsoftmax.data.open import open_source
 from fastsoftmax.labels import Classes
+from fastsoftmax.options import Reading
 from tests.tables import feature_columns
 
 N, D, K = 5000, 12, 4
@@ -104,9 +105,9 @@ def test_later_epochs_do_not_read_the_source(path, monkeypatch, tmp_path):
     ("full", "disk"), ("full", "named"),
 ])  # fmt: skip
 def test_an_epoch_given_up_leaves_no_rows_to_the_next(path, tmp_path, kind, keep):
-    plan = Plan(kind, 1000, buckets=9 if kind == "full" else 0, rows=N)
+    plan = ShufflePlan(kind, 1000, buckets=9 if kind == "full" else 0, rows=N)
     named = keep == "named"
-    reading = Reading(keep="disk" if named else keep, folder=tmp_path, named=named)
+    reading = ReadPlan(keep="disk" if named else keep, folder=tmp_path, named=named)
     source = open_source(path, "y")
     source.scan_labels()
     with closing(Loader(source, FOUR, plan, reading)) as fed:
@@ -188,12 +189,11 @@ def test_sorted_rows_are_not_dealt_where_there_is_no_room(path, tmp_path, monkey
 
 def test_nothing_is_kept_where_space_is_short(path, monkeypatch):
     source = open_source(path, "y", features=["v"])
-    plan = Plan("window", 100, rows=N, size=40 * N)
+    plan = ShufflePlan("window", 100, rows=N, size=40 * N)
     usage = namedtuple("usage", "free")
-    options = fastsoftmax.options.TrainOptions.of()
     for free, keep in ((40 * N * 2, "disk"), (40 * N, "off")):
         monkeypatch.setattr(loader.shutil, "disk_usage", lambda _, free=free: usage(free))
-        assert loader.choose_reading(source, plan, options).keep == keep
+        assert loader.choose_reading(source, plan, Reading(), rereads=True).keep == keep
 
 
 def test_rows_that_do_not_fit_are_not_kept_in_memory(tmp_path):
@@ -208,10 +208,10 @@ def test_rows_that_do_not_fit_are_not_kept_in_memory(tmp_path):
 def test_every_row_is_dealt_to_one_bucket(path, rows):
     X, y, w = rows
     seed, held = 7, (7, 0.2)
-    plan = Plan("full", 700, buckets=9, rows=N, held=held)
+    plan = ShufflePlan("full", 700, buckets=9, rows=N, held=held)
     source = open_source(path, "y", weight="w")
     source.scan_labels()
-    with_readers = Loader(source, FOUR, plan, Reading(readers=3))
+    with_readers = Loader(source, FOUR, plan, ReadPlan(readers=3))
     sizes = bucket_sizes(seed, 9, N)
     assert sizes.max() <= 700
     for epoch in range(2):

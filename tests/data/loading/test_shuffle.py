@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from fastsoftmax.data.loading import shuffle
 from fastsoftmax.data.loading.shuffle import (
-    Plan,
+    ShufflePlan,
     held_out,
     make_plan,
     piece_order,
@@ -16,7 +16,7 @@ from fastsoftmax.data.loading.shuffle import (
     words,
 )
 from fastsoftmax.data.open import open_source
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import Shuffling
 
 # Written down once; a change here changes every model ever trained.
 GOLDEN_WORDS = [213000021201967259, 4455796210202625458]
@@ -24,7 +24,7 @@ GOLDEN_ALL = [7, 9, 5, 1, 3, 6, 4, 0, 2, 8]
 GOLDEN_WINDOW = [0, 8, 6, 7, 9, 2, 1, 3, 5, 4]
 GOLDEN_PIECES = [0, 2, 1, 4, 5, 3]
 
-ALL, WINDOW, OFF = Plan("all", 100), Plan("window", 10), Plan("off", 10)
+ALL, WINDOW, OFF = ShufflePlan("all", 100), ShufflePlan("window", 10), ShufflePlan("off", 10)
 
 
 def source(rows=10_000, width=25):
@@ -50,7 +50,7 @@ def summary(plan):
 
 
 def plan_of(source, memory=10**7, **options):
-    return make_plan(source, TrainOptions.of(memory=memory, **options))
+    return make_plan(source, Shuffling(**options), memory)
 
 
 def test_words_are_the_same_whatever_range_is_asked_for():
@@ -127,9 +127,8 @@ def test_rows_that_fit_are_shuffled_together():
 
 
 def test_a_window_of_wide_rows_is_no_larger_than_memory_allows():
-    options = TrainOptions.of(memory="1GB")
     windows = [
-        make_plan(Elsewhere((10**6,), row_bytes), options).window
+        make_plan(Elsewhere((10**6,), row_bytes), Shuffling(), 10**9).window
         for row_bytes in (5 * 10**4, 10**5, 10**6, 10**9)
     ]
     assert windows == [4096, 2944, 256, 64]

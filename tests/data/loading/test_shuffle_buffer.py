@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastsoftmax.data.loading.loader import Loader, Reading
-from fastsoftmax.data.loading.shuffle import Plan, held_out, piece_order
+from fastsoftmax.data.loading.loader import Loader, ReadPlan
+from fastsoftmax.data.loading.shuffle import ShufflePlan, held_out, piece_order
 from fastsoftmax.data.loading.shuffle_buffer import Pages
 from fastsoftmax.data.open import open_source
 from fastsoftmax.errors import DataError
@@ -71,7 +71,7 @@ def test_windows_hold_all_rows_whatever_the_cuts(tmp_path, kind, size):
     source = sources(tmp_path / "x")[kind]
     if not source.one_pass:
         source.scan_labels()
-    with closing(Loader(source, THREE, Plan("off", size))) as feed:
+    with closing(Loader(source, THREE, ShufflePlan("off", size))) as feed:
         windows = list(feed.epoch(0, 0))
     assert_holds(windows, rows_of(), np.arange(ROWS))
     assert {w.rows for w in windows[:-1]} <= {size}
@@ -82,7 +82,7 @@ def test_windows_hold_all_rows_whatever_the_cuts(tmp_path, kind, size):
 def test_pieces_are_read_in_the_order_of_the_epoch(tmp_path, kind, size):
     source = sources(tmp_path / "x")[kind]
     source.scan_labels()
-    plan = Plan("window" if size < ROWS else "all", size)
+    plan = ShufflePlan("window" if size < ROWS else "all", size)
     starts = np.cumsum([0, *source.pieces])
     feed = Loader(source, THREE, plan)
     for epoch in range(3):
@@ -98,7 +98,7 @@ def test_parts_keep_their_dtype_and_are_row_major(tmp_path, layout, dtype):
     X = rows_of(dtype=dtype)
     pq.write_table(weighted(X, layout), tmp_path / "x", row_group_size=30)
     for size in (20, ROWS):
-        feed = Loader(open_source(tmp_path / "x", "y", weight="w"), THREE, Plan("off", size))
+        feed = Loader(open_source(tmp_path / "x", "y", weight="w"), THREE, ShufflePlan("off", size))
         windows = list(feed.epoch(0, 0))
         assert_holds(windows, mixed_order(X) if layout == "mixed" else X, np.arange(ROWS))
         for part in windows[0].parts:
@@ -109,7 +109,7 @@ def test_parts_keep_their_dtype_and_are_row_major(tmp_path, layout, dtype):
 def test_places_and_held_out_rows_follow_the_rows(tmp_path):
     source = sources(tmp_path / "x")["parquet"]
     mask = held_out(9, 0.3, 0, ROWS)
-    for window in Loader(source, THREE, Plan("window", 20, held=(9, 0.3))).epoch(1, 1):
+    for window in Loader(source, THREE, ShufflePlan("window", 20, held=(9, 0.3))).epoch(1, 1):
         numbers = [window.number(row) for row in range(window.rows)]
         assert_array_equal(window.held, mask[numbers])
         for row in range(window.rows):
@@ -121,7 +121,7 @@ def test_places_and_held_out_rows_follow_the_rows(tmp_path):
 
 def test_a_matrix_is_used_where_it_lies():
     X, y = rows_of(), np.arange(ROWS) % 3
-    (window,) = Loader(open_source(X, y), THREE, Plan("all", ROWS)).epoch(0, 0)
+    (window,) = Loader(open_source(X, y), THREE, ShufflePlan("all", ROWS)).epoch(0, 0)
     assert np.shares_memory(window.parts[0].values, X)
     assert window.weights is None
 
@@ -129,14 +129,14 @@ def test_a_matrix_is_used_where_it_lies():
 def test_a_column_major_matrix_is_copied_row_by_row():
     X, y = np.asfortranarray(rows_of(200)), np.arange(ROWS) % 3
     for size in (ROWS, 30):
-        windows = list(Loader(open_source(X, y), THREE, Plan("off", size)).epoch(0, 0))
+        windows = list(Loader(open_source(X, y), THREE, ShufflePlan("off", size)).epoch(0, 0))
         assert all(window.parts[0].values.flags.c_contiguous for window in windows)
         assert_array_equal(np.concatenate([window.parts[0].values for window in windows]), X)
 
 
 def test_a_window_of_all_rows_is_kept_for_every_epoch(tmp_path):
     source = sources(tmp_path / "x")["parquet"]
-    feed = Loader(source, THREE, Plan("all", ROWS), Reading(keep="memory"))
+    feed = Loader(source, THREE, ShufflePlan("all", ROWS), ReadPlan(keep="memory"))
     (first,) = feed.epoch(0, 0)
     (second,) = feed.epoch(0, 1)
     assert first is second
@@ -167,7 +167,9 @@ def endless(decoded):
 
 def test_two_windows_are_alive_and_no_more():
     decoded: list[int] = []
-    with closing(Loader(open_source(endless(decoded), "y"), THREE, Plan("window", ROWS))) as feed:
+    with closing(
+        Loader(open_source(endless(decoded), "y"), THREE, ShufflePlan("window", ROWS))
+    ) as feed:
         windows = feed.epoch(0, 0)
         for seen in range(1, 5):
             next(windows)
@@ -178,7 +180,7 @@ def test_two_windows_are_alive_and_no_more():
 
 
 def test_a_window_is_let_go_when_the_next_one_is_asked_for():
-    with closing(Loader(open_source(endless([]), "y"), THREE, Plan("window", ROWS))) as feed:
+    with closing(Loader(open_source(endless([]), "y"), THREE, ShufflePlan("window", ROWS))) as feed:
         windows = feed.epoch(0, 0)
         window = next(windows)
         seen = weakref.ref(window)
@@ -191,7 +193,7 @@ def test_a_window_is_let_go_when_the_next_one_is_asked_for():
 @pytest.mark.parametrize("end", ["close", "abandon", "feed", "next epoch"])
 def test_the_thread_stops_when_nobody_wants_more(end):
     before = threads()
-    feed = Loader(open_source(endless([]), "y"), THREE, Plan("window", 4 * ROWS))
+    feed = Loader(open_source(endless([]), "y"), THREE, ShufflePlan("window", 4 * ROWS))
     windows = feed.epoch(0, 0)
     next(windows)
     assert len(threads()) == len(before) + 1
@@ -209,7 +211,7 @@ def test_the_thread_stops_when_nobody_wants_more(end):
 
 def test_the_thread_stops_in_the_midst_of_a_window():
     before = threads()
-    feed = Loader(open_source(endless([]), "y"), THREE, Plan("window", 2000))
+    feed = Loader(open_source(endless([]), "y"), THREE, ShufflePlan("window", 2000))
     windows = feed.epoch(0, 0)
     next(windows)
     started = time.monotonic()
@@ -221,7 +223,7 @@ def test_the_thread_stops_in_the_midst_of_a_window():
 def test_what_goes_wrong_in_the_thread_is_raised_as_it_is(tmp_path):
     whole = table(rows_of()).set_column(5, "y", pa.array([0, 1] * 40 + [None] * 21))
     pq.write_table(whole, tmp_path / "x", row_group_size=13)
-    windows = Loader(open_source(tmp_path / "x", "y"), THREE, Plan("off", 20)).epoch(0, 0)
+    windows = Loader(open_source(tmp_path / "x", "y"), THREE, ShufflePlan("off", 20)).epoch(0, 0)
     assert len(list(islice(windows, 3))) == 3
     with pytest.raises(DataError, match='row group 6, row 2: column "y" is null'):
         next(windows)
@@ -235,7 +237,7 @@ def test_a_stream_of_another_length_in_a_later_epoch_is_an_error(size, later):
     source = open_source(lambda: whole.slice(0, rows[0]).to_reader(9), "y")
     source.scan_labels()
     rows[0] = later
-    feed = Loader(source, THREE, Plan("off", size))
+    feed = Loader(source, THREE, ShufflePlan("off", size))
     with pytest.raises(DataError, match=f"101 rows at the first pass and {later} at a later one"):
         list(feed.epoch(0, 0))
     feed.close()
@@ -244,7 +246,7 @@ def test_a_stream_of_another_length_in_a_later_epoch_is_an_error(size, later):
 def test_a_reader_without_rows_is_an_error():
     reader = table(rows_of())[:0].to_reader()
     with pytest.raises(DataError, match="there are no rows"):
-        list(Loader(open_source(reader, "y"), THREE, Plan("window", 10)).epoch(0, 0))
+        list(Loader(open_source(reader, "y"), THREE, ShufflePlan("window", 10)).epoch(0, 0))
 
 
 def test_memory_of_windows_is_used_again_once_nobody_uses_them():
