@@ -35,7 +35,7 @@ Peek = Callable[[str], int | None]  # the length of the first list in a column; 
 
 
 @dataclass(frozen=True)
-class Wish:
+class ColumnRequest:
     """What the caller asked of the columns.
 
     target, weight: names of columns, or None. features: names in order; None means all others.
@@ -181,11 +181,11 @@ def _index_columns(schema: pa.Schema) -> set[str]:
     return named | {name for name in schema.names if name.startswith("__index_level_")}
 
 
-def _default_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+def _default_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return all columns but label, weight, index and those only handed on."""
-    left_out = {wish.target, wish.weight, *wish.keep, *_index_columns(schema)}
+    left_out = {request.target, request.weight, *request.keep, *_index_columns(schema)}
     names = [f.name for f in schema if f.name not in left_out and not is_partition(f)]
-    if wish.like_width is not None:  # a nameless model: its features are the numeric columns
+    if request.like_width is not None:  # a nameless model: its features are the numeric columns
         names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -193,14 +193,14 @@ def _default_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...
     return tuple(names)
 
 
-def _listed_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+def _listed_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return the columns that features= names, fits with a pattern, or leaves when others go."""
-    assert wish.features is not None
-    others = [name for name in wish.features if name in schema.names or not name.startswith("!")]
-    excluded = [name[1:] for name in wish.features if name not in others]
+    assert request.features is not None
+    others = [name for name in request.features if name in schema.names or not name.startswith("!")]
+    excluded = [name[1:] for name in request.features if name not in others]
     names = [name for name in others if name in schema.names or not has_magic(name)]
-    _check_listed(schema, wish, names, origin)
-    candidates = _default_names(schema, wish, origin)
+    _check_listed(schema, request, names, origin)
+    candidates = _default_names(schema, request, origin)
     wanted: dict[str, None] = dict.fromkeys(candidates if excluded and not others else ())
     for name in others:
         found = (name,) if name in names else _matching(name, candidates, origin)
@@ -227,25 +227,25 @@ def _matching(pattern: str, names: tuple[str, ...], origin: str, sign: str = "")
     return found
 
 
-def _check_listed(schema: pa.Schema, wish: Wish, names: list[str], origin: str) -> None:
+def _check_listed(schema: pa.Schema, request: ColumnRequest, names: list[str], origin: str) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise DataError(f'features= lists "{name}" {count} times; list it once.')
-        if name in (wish.target, wish.weight):
-            part = "target" if name == wish.target else "weight"
+        if name in (request.target, request.weight):
+            part = "target" if name == request.target else "weight"
             raise DataError(f'features= lists "{name}", which is the {part}; leave it out.')
         require(schema, name, origin)
 
 
-def _wanted_names(schema: pa.Schema, wish: Wish, origin: str) -> tuple[str, ...]:
+def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return the feature columns that the model, the caller or else the schema names."""
-    if wish.like is not None:
-        names = tuple(column.name for column in wish.like)
+    if request.like is not None:
+        names = tuple(column.name for column in request.like)
         refuse_missing(schema, names, origin)
         return names
-    if wish.features is not None:
-        return _listed_names(schema, wish, origin)
-    return _default_names(schema, wish, origin)
+    if request.features is not None:
+        return _listed_names(schema, request, origin)
+    return _default_names(schema, request, origin)
 
 
 def refuse_missing(schema: pa.Schema, names: Sequence[str], origin: str) -> None:
@@ -260,10 +260,12 @@ def refuse_missing(schema: pa.Schema, names: Sequence[str], origin: str) -> None
         raise DataError(f"{origin}: there are no columns {shown}{more}{hint}")
 
 
-def _feature(schema: pa.Schema, name: str, wish: Wish, peek: Peek, origin: str) -> Feature:
+def _feature(
+    schema: pa.Schema, name: str, request: ColumnRequest, peek: Peek, origin: str
+) -> Feature:
     kind = require(schema, name, origin)
-    fills = wish.nulls != "error"
-    if name in wish.categorical:
+    fills = request.nulls != "error"
+    if name in request.categorical:
         if is_vector(kind):
             raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
         return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind)
@@ -275,16 +277,16 @@ def _feature(schema: pa.Schema, name: str, wish: Wish, peek: Peek, origin: str) 
         )
     if not is_vector(kind):
         return Feature(Column(name, fill=(0.0,) if fills else None), kind)
-    width = _width(name, kind, wish, peek, origin)
+    width = _width(name, kind, request, peek, origin)
     return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
 
 
-def _width(name: str, kind: pa.DataType, wish: Wish, peek: Peek, origin: str) -> int:
+def _width(name: str, kind: pa.DataType, request: ColumnRequest, peek: Peek, origin: str) -> int:
     """Return how many numbers a row of a column of lists holds."""
     width = fixed_width(kind)
     width = peek(name) if width is None else width
     if width is None:  # the model will fill them, if it has learnt how
-        width = next((column.width for column in wish.like or () if column.name == name), None)
+        width = next((column.width for column in request.like or () if column.name == name), None)
     if not width:
         what = "is null in all rows" if width is None else "holds lists of no numbers"
         raise DataError(
@@ -325,20 +327,20 @@ def _refuse_packed(features: Sequence[Feature], origin: str) -> None:
             )
 
 
-def check_width(n_features: int, wish: Wish, origin: str) -> None:
+def check_width(n_features: int, request: ColumnRequest, origin: str) -> None:
     """Raise DataError when there are no features, or not as many as the model takes."""
     if n_features == 0:
         raise DataError(
             f"{origin}: there are no features; at least one column of numbers is needed."
         )
-    wanted = wish.like_width
-    if wish.like is not None:
-        wanted = sum(column.n_features for column in wish.like)
+    wanted = request.like_width
+    if request.like is not None:
+        wanted = sum(column.n_features for column in request.like)
     if wanted is not None and n_features != wanted:
         raise DataError(f"{origin}: there are {n_features} features, the model takes {wanted}.")
 
 
-def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> Layout:
+def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin: str) -> Layout:
     """Return the layout of the columns in use, or raise DataError with the one that will not do.
 
     origin: the data's name for messages. `peek` is asked only for lists of no fixed size.
@@ -346,26 +348,28 @@ def choose_columns(schema: pa.Schema, wish: Wish, peek: Peek, origin: str) -> La
     packing = packing_of(schema, origin)
     if packing is not None:
         schema = packing.unpacked(schema)
-        wish = replace(wish, nulls="error")  # there are none
-    for name in (wish.target, wish.weight, *wish.keep):
+        request = replace(request, nulls="error")  # there are none
+    for name in (request.target, request.weight, *request.keep):
         if name is not None:
             require(schema, name, origin)
-    names = _wanted_names(schema, wish, origin)
-    if wish.like is not None:
-        known = tuple(column.name for column in wish.like if column.categories is not None)
-        wish = replace(wish, categorical=known)
-    _refuse_no_features(wish.categorical, names, origin)
-    features = tuple(_feature(schema, name, wish, peek, origin) for name in names)
-    if wish.like is not None:
-        _check_like(features, wish.like, origin)
+    names = _wanted_names(schema, request, origin)
+    if request.like is not None:
+        known = tuple(column.name for column in request.like if column.categories is not None)
+        request = replace(request, categorical=known)
+    _refuse_no_features(request.categorical, names, origin)
+    features = tuple(_feature(schema, name, request, peek, origin) for name in names)
+    if request.like is not None:
+        _check_like(features, request.like, origin)
         features = tuple(
             Feature(column, feature.kind)
-            for feature, column in zip(features, wish.like, strict=True)
+            for feature, column in zip(features, request.like, strict=True)
         )
     if packing is not None:
         _refuse_packed(features, origin)
-    layout = Layout(features, wish.target, wish.weight, wish.keep, wish.nulls == "drop", packing)
-    check_width(layout.n_features, wish, origin)
+    layout = Layout(
+        features, request.target, request.weight, request.keep, request.nulls == "drop", packing
+    )
+    check_width(layout.n_features, request, origin)
     return layout
 
 

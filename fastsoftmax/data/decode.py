@@ -18,7 +18,7 @@ from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
 Runs = list[list[Feature]]
-Notes = Counter[str]  # what was done to values that were not there, and how often
+TreatedCounts = Counter[str]  # what was done to values that were not there, and how often
 
 
 def nulls_of(array: pa.Array, width: int = 1) -> np.ndarray:
@@ -105,7 +105,7 @@ def _vectors(batch: pa.RecordBatch, feature: Feature, where: Where) -> np.ndarra
     return rows
 
 
-def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) -> Codes:
+def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, treated: TreatedCounts) -> Codes:
     """Return a column of categories as codes, -1 for what was not there in training."""
     name, known = feature.column.name, feature.column.categories
     assert known is not None
@@ -117,7 +117,7 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, notes: Notes) 
     find = Finder(known)
     found = find(array.drop_null(), f'column "{name}"', lambda row: where(int(there[row])))
     codes[there, 0] = found
-    notes[f'unknown in "{name}"'] += int(np.count_nonzero(found < 0))
+    treated[f'unknown in "{name}"'] += int(np.count_nonzero(found < 0))
     return Codes(codes, len(known))
 
 
@@ -147,17 +147,19 @@ def _tensor(batch: pa.RecordBatch, run: list[Feature]) -> np.ndarray | None:
         return None
 
 
-def features_of(batch: pa.RecordBatch, runs: Runs, where: Where, notes: Notes) -> tuple[Part, ...]:
+def features_of(
+    batch: pa.RecordBatch, runs: Runs, where: Where, treated: TreatedCounts
+) -> tuple[Part, ...]:
     """Return the batch's features, in their runs, as parts, side by side.
 
     Neighbouring scalar columns of one type are one F-ordered array. A null for which there is no
-    fill raises DataError. What was filled or not known is counted in `notes`.
+    fill raises DataError. What was filled or not known is counted in `treated`.
     """
     parts: list[Part] = []
     for run in runs:
         first = run[0].column
         if first.categories is not None:
-            parts.append(_codes(batch, run[0], where, notes))
+            parts.append(_codes(batch, run[0], where, treated))
         elif first.width is not None:
             parts.append(Dense(_vectors(batch, run[0], where)))
         else:
@@ -165,20 +167,20 @@ def features_of(batch: pa.RecordBatch, runs: Runs, where: Where, notes: Notes) -
             parts.append(Dense(_scalars(batch, run, where) if tensor is None else tensor))
         for feature in run:
             if feature.column.fill is not None:
-                _note_nulls(batch, feature, notes)
+                _count_nulls(batch, feature, treated)
         if first.indicator:
             array = batch.column(first.name)
             parts.append(Dense(nulls_of(array, run[0].width).view(np.uint8)[:, None]))
     return tuple(parts)
 
 
-def _note_nulls(batch: pa.RecordBatch, feature: Feature, notes: Notes) -> None:
+def _count_nulls(batch: pa.RecordBatch, feature: Feature, treated: TreatedCounts) -> None:
     array = batch.column(feature.column.name)
     count = array.null_count
     if feature.column.width is not None and count < len(array):
         count += items_of(array).null_count
     if count:
-        notes[f'nulls in "{feature.column.name}"'] += count
+        treated[f'nulls in "{feature.column.name}"'] += count
 
 
 def rows_with_nulls(

@@ -162,3 +162,43 @@ def weights_of(weights: pa.Array, subject: str, where: Where) -> np.ndarray:
             f"{where(int(odd[0]))}: {subject} is {values[odd[0]]}; weights are finite numbers >= 0."
         )
     return values
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """The labels and the weights of rows, as far as there are any."""
+
+    target: Given | None
+    weight: Given | None
+
+    def require_target(self, origin: str) -> None:
+        """Raise DataError where there are no labels."""
+        if self.target is None:
+            raise DataError(f"{origin}: no target was given, so there are no labels.")
+
+    def check_rows(self, rows: int) -> None:
+        """Raise DataError where one is beside the data and has another length than they."""
+        for given in (self.target, self.weight):
+            if given is not None:
+                given.check_rows(rows)
+
+    def of(self, batch: pa.RecordBatch, start: int) -> tuple[pa.Array, pa.Array | None]:
+        """Return those of the rows of `batch`, of which the first is number `start`."""
+        assert self.target is not None  # whoever asks for labels has looked
+        weights = None if self.weight is None else self.weight.of(batch, start)
+        return self.target.of(batch, start), weights
+
+    def all(self) -> tuple[pa.Array, pa.Array | None]:
+        """Return those of all rows, where they are arrays beside the data."""
+        assert self.target is not None
+        return self.target.array, None if self.weight is None else self.weight.array
+
+    def encoded(
+        self, encoder: Encoder, values: tuple[pa.Array, pa.Array | None], where: Where
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the class indices and weights that `values`, as `of` returns them, are."""
+        assert self.target is not None
+        labels = encoder(values[0], self.target.subject, where)
+        if self.weight is None:
+            return labels, None
+        return labels, weights_of(values[1], self.weight.subject, where)

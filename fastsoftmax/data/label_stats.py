@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.encode import Encoder, Given, kind_of, plain_labels, weights_of
+from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, plain_labels, weights_of
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
 from fastsoftmax.data.source import LabelStats
 from fastsoftmax.data.values import Where
@@ -130,8 +130,7 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def scan_rows(
     rows: Iterable[Labelled],
-    target: Given,
-    weight: Given | None,
+    given: GivenLabels,
     classes: Classes | None,
     held_out: HeldOut | None,
 ) -> LabelStats:
@@ -140,10 +139,11 @@ def scan_rows(
     encode = discovery if classes is None else Encoder(classes)
     tally = _Tally()
     for part in rows:
-        at = encode(part.labels, target.subject, part.where)
+        assert given.target is not None
+        at = encode(part.labels, given.target.subject, part.where)
         weights = None
         if part.weights is not None:
-            subject = "the weight" if weight is None else weight.subject
+            subject = "the weight" if given.weight is None else given.weight.subject
             weights = weights_of(part.weights, subject, part.where)
         held = None if held_out is None else held_out(part.number, at.size)
         tally.add(part.piece, part.number, at, weights, held)

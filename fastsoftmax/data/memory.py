@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.data.encode import Encoder, Given, weights_of
+from fastsoftmax.data.encode import Encoder, Given, GivenLabels
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, LabelStats, Source
@@ -22,38 +22,36 @@ class MatrixSource(Source):
     columns = None
     in_memory = True
 
-    def __init__(self, matrix: np.ndarray, target: Given | None, weight: Given | None) -> None:
-        """Use `matrix`, as `feature_matrix` returned it."""
-        self._part, self._target, self._weight = Dense(matrix), target, weight
+    def __init__(self, matrix: np.ndarray, labels: GivenLabels) -> None:
+        """Use `matrix`, as `feature_matrix` returned it; labels and weights are arrays beside."""
+        self._part, self._labels = Dense(matrix), labels
         self.resident = self._part.is_row_major
         self.n_features = matrix.shape[1]
         self.pieces = (len(matrix),)
         self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
         if not len(matrix):
             raise DataError("the matrix has no rows.")
-        for given in (target, weight):
-            if given is not None:
-                given.check_rows(len(matrix))
+        labels.check_rows(len(matrix))
 
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
     ) -> LabelStats:
         """Read the labels and weights once; see Source."""
-        if self._target is None:
-            raise DataError("the matrix: no target was given, so there are no labels.")
-        weights = None if self._weight is None else self._weight.array
-        rows = [Labelled(0, 0, self._target.array, weights, self._where)]
-        return scan_rows(rows, self._target, self._weight, classes, held_out)
+        self._labels.require_target("the matrix")
+        labels, weights = self._labels.all()
+        return scan_rows(
+            [Labelled(0, 0, labels, weights, self._where)], self._labels, classes, held_out
+        )
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
         """Yield the whole matrix; see Source."""
         labels = weights = None
-        if classes is not None and self._target is not None:
-            labels = Encoder(classes)(self._target.array, self._target.subject, self._where)
-            if self._weight is not None:
-                weights = weights_of(self._weight.array, self._weight.subject, self._where)
+        if classes is not None and self._labels.target is not None:
+            labels, weights = self._labels.encoded(
+                Encoder(classes), self._labels.all(), self._where
+            )
         yield Chunk((self._part,), labels, weights, 0, 0)
 
     def place(self, piece: int, row: int) -> str:

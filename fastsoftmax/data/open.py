@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.columns import Wish, check_width, choose_columns
-from fastsoftmax.data.encode import Given
+from fastsoftmax.data.columns import ColumnRequest, check_width, choose_columns
+from fastsoftmax.data.encode import Given, GivenLabels
 from fastsoftmax.data.formats.batches import Batches
 from fastsoftmax.data.formats.discover import find_files, is_path
 from fastsoftmax.data.formats.remote import Remote
@@ -52,7 +52,7 @@ def open_source(
     the categories, are not known from a model. memory: bytes; each reading thread takes a part.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
-    wish = Wish(
+    request = ColumnRequest(
         _column(target),
         _column(weight),
         _names(features, "features"),
@@ -64,10 +64,10 @@ def open_source(
     )
     batches = _batches(data)
     if batches is None:
-        return _open_matrix(data, target, weight, wish)
+        return _open_matrix(data, target, weight, request)
     if is_path(data):
         _refuse_array_beside_files(target, weight)
-    return _open_table(batches, target, weight, wish, memory, null_policy)
+    return _open_table(batches, target, weight, request, memory, null_policy)
 
 
 def _given(value: Any, name: str) -> Given | None:
@@ -174,17 +174,17 @@ def _open_table(
     batches: Batches,
     target: Given | None,
     weight: Given | None,
-    wish: Wish,
+    request: ColumnRequest,
     memory: int,
     null_policy: NullPolicy,
 ) -> Source:
     if not any(batches.pieces or (1,)):
         raise DataError(f"{batches.origin}: there are no rows.")
     layout = choose_columns(
-        batches.schema, wish, lambda name: _first_length(batches, name, memory), batches.origin
+        batches.schema, request, lambda name: _first_length(batches, name, memory), batches.origin
     )
     batches.check_schemas(layout)
-    return TableSource(batches, layout, target, weight, memory, null_policy)
+    return TableSource(batches, layout, GivenLabels(target, weight), memory, null_policy)
 
 
 def _first_length(batches: Batches, name: str, memory: int) -> int | None:
@@ -217,17 +217,25 @@ def _refuse_array_beside_files(target: Given | None, weight: Given | None) -> No
             raise DataError(f"the {given.name} of files is the name of a column, not an array.")
 
 
-def _open_matrix(data: Any, target: Given | None, weight: Given | None, wish: Wish) -> Source:
+def _open_matrix(
+    data: Any, target: Given | None, weight: Given | None, request: ColumnRequest
+) -> Source:
     _refuse_sparse(data)
     matrix = feature_matrix(data)
-    for name in (wish.target, wish.weight, *(wish.features or ()), *wish.keep, *wish.categorical):
+    for name in (
+        request.target,
+        request.weight,
+        *(request.features or ()),
+        *request.keep,
+        *request.categorical,
+    ):
         if name is not None:
             raise DataError(
                 f'a matrix has no column "{name}": its columns have no names. Give the target and '
                 "the weight as arrays, or use a table."
             )
-    check_width(matrix.shape[1], wish, "the matrix")
-    return MatrixSource(matrix, target, weight)
+    check_width(matrix.shape[1], request, "the matrix")
+    return MatrixSource(matrix, GivenLabels(target, weight))
 
 
 def _refuse_sparse(data: Any) -> None:

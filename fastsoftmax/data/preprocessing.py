@@ -39,7 +39,7 @@ NOTHING = NullPolicy()
 
 
 @dataclass(frozen=True)
-class Rows:
+class SurveyedBatch:
     """Rows to learn from: a record batch, which of its rows count, and where they stand."""
 
     batch: pa.RecordBatch
@@ -48,7 +48,7 @@ class Rows:
 
 
 def survey(
-    rows: Iterable[Rows], features: tuple[Feature, ...], null_policy: NullPolicy
+    rows: Iterable[SurveyedBatch], features: tuple[Feature, ...], null_policy: NullPolicy
 ) -> tuple[Feature, ...]:
     """Read all rows once; return the features with what was learnt in their columns."""
     learners = [
@@ -70,7 +70,7 @@ class _Learner:
         self.feature, self.null_policy = feature, null_policy
         self.nulls = 0
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: SurveyedBatch) -> None:
         """Take in rows."""
         refuse_other_lengths(rows.batch, self.feature, rows.where)
         array = rows.batch.column(self.feature.column.name)
@@ -78,7 +78,7 @@ class _Learner:
             self.nulls += int(nulls_of(array, self.feature.width)[rows.trained].sum())
         self.look(array, rows)
 
-    def look(self, array: pa.Array, rows: Rows) -> None:
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
         """Take in a column's values."""
         raise NotImplementedError
 
@@ -95,7 +95,7 @@ class _Categories(_Learner):
         super().__init__(feature, null_policy)
         self._discovery = Discovery()
 
-    def look(self, array: pa.Array, rows: Rows) -> None:
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
         name = self.feature.column.name
         whole = array.is_valid().to_numpy(zero_copy_only=False) & rows.trained
         there = np.flatnonzero(whole)
@@ -125,7 +125,7 @@ class _Numbers(_Learner):
         self._sums = np.zeros(feature.width)
         self._counts = np.zeros(feature.width, np.int64)
 
-    def look(self, array: pa.Array, rows: Rows) -> None:
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
         if self.null_policy.nulls != "mean":
             return
         width = self.feature.width

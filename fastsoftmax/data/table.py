@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastsoftmax.data.columns import Layout
-from fastsoftmax.data.decode import Notes, features_of, rows_with_nulls, runs_of
-from fastsoftmax.data.encode import Encoder, Given, weights_of
-from fastsoftmax.data.formats.batches import Batch, Batches
+from fastsoftmax.data.decode import TreatedCounts, features_of, rows_with_nulls, runs_of
+from fastsoftmax.data.encode import Encoder, GivenLabels
+from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
-from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, Rows, survey
+from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where
 from fastsoftmax.errors import DataError
@@ -30,6 +30,53 @@ MOST_ROWS, LEAST_ROWS = 65536, 64  # of a chunk
 SCANNED_ROWS = 131072  # of labels at a time
 
 
+class _Decoder:
+    """How record batches become features, as a layout says and a part of the memory at a time."""
+
+    def __init__(self, layout: Layout, memory: int) -> None:
+        self.layout, self._runs = layout, runs_of(layout.features)
+        self.allot(memory)
+        # Of each chunk, by its place: it may be decoded more than once.
+        self._treated: dict[tuple[int, int], TreatedCounts] = {}
+
+    def allot(self, memory: int) -> None:
+        """Decode so many rows at a time that they take a part of so many bytes."""
+        self.memory = memory
+        decoding = memory // DECODED_SHARE // self.layout.decoding_bytes
+        waiting = memory // WAITING_SHARE // self.layout.row_bytes
+        self.chunk_rows = min(max(min(decoding, waiting), LEAST_ROWS), MOST_ROWS)
+
+    def cut(self, batch: PlacedBatch) -> Iterator[PlacedBatch]:
+        """Yield the batch in parts small enough to decode: whole, where decoding copies nothing."""
+        step = batch.rows.num_rows if self.layout.copies_nothing else self.chunk_rows
+        for first in range(0, batch.rows.num_rows, step):
+            yield PlacedBatch(batch.rows.slice(first, step), batch.piece, batch.start + first)
+
+    def features(
+        self, batch: PlacedBatch, where: Where
+    ) -> tuple[tuple[Part, ...], np.ndarray | None]:
+        """Return the features of a batch, and which rows are dropped, (rows,) bool or None."""
+        rows, layout, dropped = batch.rows, self.layout, None
+        treated: TreatedCounts = Counter()
+        if layout.packing is not None:
+            parts: tuple[Part, ...] = (Dense(layout.packing.rows(rows, layout.chosen, where)),)
+        else:
+            parts = features_of(rows, self._runs, where, treated)
+        if layout.drops:
+            dropped = rows_with_nulls(rows, layout.features, where)
+            treated = Counter({"rows dropped for nulls": int(dropped.sum())})
+        if treated:
+            self._treated[batch.piece, batch.start] = treated
+        return parts, dropped
+
+    def treated(self) -> dict[str, int]:
+        """Return what was done to values that were not there; see Source."""
+        total: TreatedCounts = Counter()
+        for treated in self._treated.values():
+            total.update(treated)
+        return {what: count for what, count in sorted(total.items()) if count}
+
+
 class TableSource(Source):
     """Rows of named columns, read batch by batch and decoded chunk by chunk."""
 
@@ -37,28 +84,25 @@ class TableSource(Source):
         self,
         batches: Batches,
         layout: Layout,
-        target: Given | None,
-        weight: Given | None,
+        labels: GivenLabels,
         memory: int,
         null_policy: NullPolicy = NOTHING,
     ) -> None:
         """Decode `batches` as `layout` says, a small part of `memory` bytes at a time."""
-        self._batches, self._null_policy = batches, null_policy
-        self._target, self._weight = target, weight
-        self._take(layout)
-        self.allot(memory)
+        self._batches, self._labels, self._null_policy = batches, labels, null_policy
+        batches.allot(memory)
+        self._decode_as(layout, memory)
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
         self.index_bytes = batches.index_bytes
         self.labelling = layout.labelling
         self.in_memory = batches.in_memory
         self.one_pass = batches.one_pass
-        self._notes: dict[tuple[int, int], Notes] = {}  # of a chunk, however often it is decoded
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
 
-    def _take(self, layout: Layout) -> None:
+    def _decode_as(self, layout: Layout, memory: int) -> None:
         """Decode as `layout` says from now on."""
-        self._layout, self._runs = layout, runs_of(layout.features)
+        self._decoder = _Decoder(layout, memory)
         self.columns = tuple(feature.column for feature in layout.features)
         self.drops = layout.drops
         self.n_features = layout.n_features
@@ -67,11 +111,8 @@ class TableSource(Source):
 
     def allot(self, memory: int) -> None:
         """Cut chunks that take a part of so many bytes; see Source."""
-        self._memory = memory
         self._batches.allot(memory)
-        decoding = memory // DECODED_SHARE // self._layout.decoding_bytes
-        waiting = memory // WAITING_SHARE // self._layout.row_bytes
-        self._chunk_rows = min(max(min(decoding, waiting), LEAST_ROWS), MOST_ROWS)
+        self._decoder.allot(memory)
 
     def leave_out(self, entries: Entries) -> int:
         """Read no pieces that a ledger has from now on; see Source."""
@@ -79,34 +120,32 @@ class TableSource(Source):
 
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
-        if not self._null_policy.must_learn(self._layout.features):
+        layout = self._decoder.layout
+        if not self._null_policy.must_learn(layout.features):
             return
         if self.one_pass:
             raise DataError(
                 f"{self._batches.origin} can be read once: categories, means and indicators of"
                 " nulls cannot be learnt beforehand. Give data that can be read again."
             )
-        features = survey(self._surveyed(held_out), self._layout.features, self._null_policy)
-        self._take(replace(self._layout, features=features))
-        self.allot(self._memory)
+        features = survey(self._surveyed(held_out), layout.features, self._null_policy)
+        self._decode_as(replace(layout, features=features), self._decoder.memory)
 
-    def _surveyed(self, held_out: HeldOut | None) -> Iterator[Rows]:
-        for batch in self._read(self._layout.names(labelled=False), None, self._chunk_rows):
-            for part in self._cut(batch):
+    def _surveyed(self, held_out: HeldOut | None) -> Iterator[SurveyedBatch]:
+        layout = self._decoder.layout
+        for batch in self._read(layout.names(labelled=False), None, self._decoder.chunk_rows):
+            for part in self._decoder.cut(batch):
                 rows, where = part.rows, self._where(part)
                 trained = np.ones(rows.num_rows, np.bool_)
                 if held_out is not None:
                     trained = ~held_out(self._number(part), rows.num_rows)
-                if self._layout.drops:
-                    trained &= ~rows_with_nulls(rows, self._layout.features, where)
-                yield Rows(rows, trained, where)
+                if layout.drops:
+                    trained &= ~rows_with_nulls(rows, layout.features, where)
+                yield SurveyedBatch(rows, trained, where)
 
     def treated(self) -> dict[str, int]:
         """Return what was done to values that were not there; see Source."""
-        total: Notes = Counter()
-        for notes in self._notes.values():
-            total.update(notes)
-        return {what: count for what, count in sorted(total.items()) if count}
+        return self._decoder.treated()
 
     @property
     def pieces(self) -> tuple[int, ...] | None:  # type: ignore[override]
@@ -117,23 +156,22 @@ class TableSource(Source):
         self, classes: Classes | None = None, held_out: HeldOut | None = None
     ) -> LabelStats:
         """Read the label and weight columns once; see Source."""
-        if self._target is None:
-            raise DataError(f"{self._batches.origin}: no target was given, so there are no labels.")
+        self._labels.require_target(self._batches.origin)
         if self.one_pass:
             raise DataError(
                 f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
                 "give classes=, or data that can be read again."
             )
-        return scan_rows(self._labelled(), self._target, self._weight, classes, held_out)
+        return scan_rows(self._labelled(), self._labels, classes, held_out)
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
         """Yield the pieces in `order` as Chunks; see Source."""
-        encoder = None if classes is None or self._target is None else Encoder(classes)
-        names = self._layout.names(labelled=encoder is not None)
-        for batch in self._read(names, order, self._chunk_rows):
-            for part in self._cut(batch):
+        encoder = None if classes is None or self._labels.target is None else Encoder(classes)
+        names = self._decoder.layout.names(labelled=encoder is not None)
+        for batch in self._read(names, order, self._decoder.chunk_rows):
+            for part in self._decoder.cut(batch):
                 yield self._chunk(part, encoder)
 
     def place(self, piece: int, row: int) -> str:
@@ -150,7 +188,7 @@ class TableSource(Source):
 
     def _read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[PlacedBatch]:
         """Yield the batches that hold rows; after a whole pass, check how many there were."""
         rows = 0
         for batch in self._batches.read(names, order, batch_rows):
@@ -163,61 +201,39 @@ class TableSource(Source):
     def _check_rows(self, rows: int) -> None:
         if rows == 0:
             raise DataError(f"{self._batches.origin}: there are no rows.")
-        for given in (self._target, self._weight):
-            if given is not None:
-                given.check_rows(rows)
+        self._labels.check_rows(rows)
 
-    def _number(self, batch: Batch) -> int:
+    def _number(self, batch: PlacedBatch) -> int:
         """Return the number in the source of the batch's first row."""
         return self.number(batch.piece, batch.start)
 
-    def _where(self, batch: Batch) -> Where:
+    def _where(self, batch: PlacedBatch) -> Where:
         return lambda row: self.place(batch.piece, batch.start + row)
 
     def _labelled(self) -> Iterator[Labelled]:
-        assert self._target is not None
-        names, rows = self._layout.labelling, SCANNED_ROWS
-        if self._layout.drops:
-            names, rows = self._layout.names(labelled=True), self._chunk_rows
+        layout = self._decoder.layout
+        names, rows = layout.labelling, SCANNED_ROWS
+        if layout.drops:
+            names, rows = layout.names(labelled=True), self._decoder.chunk_rows
         for batch in self._read(names, None, rows):
             number = self._number(batch)
-            labels = self._target.of(batch.rows, number)
-            weights = None if self._weight is None else self._weight.of(batch.rows, number)
-            if self._layout.drops:
-                dropped = rows_with_nulls(batch.rows, self._layout.features, self._where(batch))
+            labels, weights = self._labels.of(batch.rows, number)
+            if layout.drops:
+                dropped = rows_with_nulls(batch.rows, layout.features, self._where(batch))
                 weights = _without(weights, dropped)
             yield Labelled(batch.piece, number, labels, weights, self._where(batch))
 
-    def _cut(self, batch: Batch) -> Iterator[Batch]:
-        """Yield the batch in parts small enough to decode: whole, where decoding copies nothing."""
-        step = batch.rows.num_rows if self._layout.copies_nothing else self._chunk_rows
-        for first in range(0, batch.rows.num_rows, step):
-            yield Batch(batch.rows.slice(first, step), batch.piece, batch.start + first)
-
-    def _chunk(self, batch: Batch, encoder: Encoder | None) -> Chunk:
+    def _chunk(self, batch: PlacedBatch, encoder: Encoder | None) -> Chunk:
         rows, where = batch.rows, self._where(batch)
         labels = weights = None
-        if encoder is not None and self._target is not None:
-            number = self._number(batch)
-            labels = encoder(self._target.of(rows, number), self._target.subject, where)
-            if self._weight is not None:
-                given = self._weight.of(rows, number)
-                weights = weights_of(given, self._weight.subject, where)
-        notes: Notes = Counter()
-        packing = self._layout.packing
-        if packing is not None:
-            parts: tuple[Part, ...] = (Dense(packing.rows(rows, self._layout.chosen, where)),)
-        else:
-            parts = features_of(rows, self._runs, where, notes)
-        dropped = None
-        if self._layout.drops:
-            dropped = rows_with_nulls(rows, self._layout.features, where)
+        if encoder is not None:
+            values = self._labels.of(rows, self._number(batch))
+            labels, weights = self._labels.encoded(encoder, values, where)
+        parts, dropped = self._decoder.features(batch, where)
+        if dropped is not None:
             weights = np.ones(rows.num_rows) if weights is None else weights.copy()
             weights[dropped] = 0.0
-            notes = Counter({"rows dropped for nulls": int(dropped.sum())})
-        if notes:
-            self._notes[batch.piece, batch.start] = notes
-        kept = _kept(rows, self._layout.keep)
+        kept = _kept(rows, self._decoder.layout.keep)
         return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
 
 

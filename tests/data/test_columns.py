@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from fastsoftmax.data.columns import Wish, check_same, choose_columns
+from fastsoftmax.data.columns import ColumnRequest, check_same, choose_columns
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
 
@@ -20,9 +20,9 @@ SCHEMA = pa.schema(
 )
 
 
-def choose(schema=SCHEMA, peek=lambda name: 3, **wish):
+def choose(schema=SCHEMA, peek=lambda name: 3, **asked):
     return choose_columns(
-        schema, Wish(**{"target": "label", "weight": "w"} | wish), peek, "a table"
+        schema, ColumnRequest(**{"target": "label", "weight": "w"} | asked), peek, "a table"
     )
 
 
@@ -90,7 +90,7 @@ def test_a_nameless_model_takes_the_numeric_columns_if_they_are_as_many():
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("asked", "message"),
     [
         ({"target": "lable"}, 'a table: there is no column "lable"; did you mean "label"?'),
         ({"weight": "zzz"}, 'a table: there is no column "zzz".'),
@@ -109,9 +109,9 @@ def test_a_nameless_model_takes_the_numeric_columns_if_they_are_as_many():
         ({"like": (Column("age", 2),)}, "holds one number a row, the model takes a list of 2"),
     ],
 )
-def test_columns_that_will_not_do_are_named(wish, message):
+def test_columns_that_will_not_do_are_named(asked, message):
     with pytest.raises(DataError) as caught:
-        choose(**wish)
+        choose(**asked)
     assert message in str(caught.value)
 
 

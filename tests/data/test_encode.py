@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastsoftmax.data.encode import Encoder, kind_of, weights_of
+from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, weights_of
 from fastsoftmax.data.label_stats import Labelled, scan_rows
 from fastsoftmax.data.memory import beside
 from fastsoftmax.errors import DataError
@@ -37,7 +37,7 @@ def scan(labels, weights=None, classes=None, held_out=None, cut=2):
         )
         for start in range(0, n, cut)
     ]
-    return scan_rows(rows, target, weight, classes, held_out)
+    return scan_rows(rows, GivenLabels(target, weight), classes, held_out)
 
 
 @pytest.mark.parametrize("kind", [*INTEGERS, "float16", "float32", "float64"])

@@ -14,7 +14,7 @@ from fastsoftmax.data.manifest import Entries
 
 
 @dataclass(frozen=True)
-class Batch:
+class PlacedBatch:
     """A record batch, and where its first row stands: row `start` of piece `piece`."""
 
     rows: pa.RecordBatch
@@ -36,7 +36,7 @@ class Batches(ABC):
     @abstractmethod
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[PlacedBatch]:
         """Yield the columns `names` of the pieces in `order` (default: all).
 
         Batches may hold more columns, and, where they cost no memory, more than `batch_rows` rows.

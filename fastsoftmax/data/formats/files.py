@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from fastsoftmax.data.columns import Layout, check_same
-from fastsoftmax.data.formats.batches import Batch, Batches
+from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.data.formats.partitions import Partitions
 from fastsoftmax.data.formats.remote import Remote
 from fastsoftmax.data.manifest import Entries, names_of, new_pieces
@@ -131,7 +131,7 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-class _Pool:
+class _OpenFiles:
     """The files of one pass that are open, the latest used last."""
 
     def __init__(self, files: Sequence[DataFile]) -> None:
@@ -208,16 +208,16 @@ class FileBatches(Batches):
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Generator[Batch, None, None]:
+    ) -> Generator[PlacedBatch, None, None]:
         """Yield the pieces in `order`, at most `batch_rows` rows at a time."""
         for file in self._files:
             file.refuse_changed()
-        with closing(_Pool(self._files)) as pool:
+        with closing(_OpenFiles(self._files)) as held:
             for piece in range(len(self.pieces)) if order is None else order:
                 number, _ = self._file_of(piece)
                 start = 0
-                for rows in self._decoded(pool.get(number), int(piece), names, batch_rows):
-                    yield Batch(rows, int(piece), start)
+                for rows in self._decoded(held.get(number), int(piece), names, batch_rows):
+                    yield PlacedBatch(rows, int(piece), start)
                     start += rows.num_rows
                 # Arrow's allocator keeps what it once had; a row group's pages are much.
                 pa.default_memory_pool().release_unused()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastsoftmax.data.formats.batches import Batch, Batches
+from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.errors import DataError
 
 
@@ -28,10 +28,10 @@ class TableBatches(Batches):
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[PlacedBatch]:
         """Yield the batches in `order`, as they are."""
         for piece in range(len(self._parts)) if order is None else order:
-            yield Batch(self._parts[piece], int(piece), 0)
+            yield PlacedBatch(self._parts[piece], int(piece), 0)
 
     def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:
         """Yield the batches."""
@@ -60,14 +60,14 @@ class StreamBatches(Batches):
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[PlacedBatch]:
         """Yield the whole stream, from its beginning."""
         reader = self._open()
         if not reader.schema.equals(self.schema):
             raise DataError(f"{self.origin}: the columns are others than at the first pass.")
         start = 0
         for rows in _batches_of(reader, self.origin):
-            yield Batch(rows, 0, start)
+            yield PlacedBatch(rows, 0, start)
             start += rows.num_rows
         self._check_rows(start)
         self.pieces = (start,)
@@ -115,7 +115,7 @@ class ReaderBatches(Batches):
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[PlacedBatch]:
         """Yield the reader's batches; a second time raises DataError."""
         reader, self._reader = self._reader, None
         if reader is None:
@@ -125,7 +125,7 @@ class ReaderBatches(Batches):
             )
         start = 0
         for rows in self._all(reader):
-            yield Batch(rows, 0, start)
+            yield PlacedBatch(rows, 0, start)
             start += rows.num_rows
 
     def peek(self, name: str) -> Generator[pa.RecordBatch, None, None]:

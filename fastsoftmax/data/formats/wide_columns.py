@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fastsoftmax.files import cache_folder
 
-Batches = Iterator[pa.RecordBatch]
+RecordBatches = Iterator[pa.RecordBatch]
 Span = tuple[int, int]  # where something starts in a file, and its bytes
 
 
@@ -17,7 +17,7 @@ class NoRoom(Exception):
     """Nothing can be written where temporary files go."""
 
 
-def joined(groups: Sequence[Batches], batch_rows: int) -> Iterator[pa.RecordBatch]:
+def joined(groups: Sequence[RecordBatches], batch_rows: int) -> Iterator[pa.RecordBatch]:
     """Yield rows whose columns come in groups, each from the first row to the last.
 
     One group after the other is written to a file of no name; then all are read together. Raises
@@ -37,7 +37,7 @@ def _nameless_file() -> tempfile._TemporaryFileWrapper[bytes]:
         raise NoRoom(str(error)) from error
 
 
-def _written(groups: Sequence[Batches], path: str, batch_rows: int) -> list[Span]:
+def _written(groups: Sequence[RecordBatches], path: str, batch_rows: int) -> list[Span]:
     """Write each group as a stream of its own; return where they stand in the file."""
     spans = []
     with pa.OSFile(path, "wb") as sink:
@@ -49,7 +49,7 @@ def _written(groups: Sequence[Batches], path: str, batch_rows: int) -> list[Span
     return spans
 
 
-def _write(group: Batches, sink: pa.NativeFile, batch_rows: int) -> None:
+def _write(group: RecordBatches, sink: pa.NativeFile, batch_rows: int) -> None:
     writer = None
     for batch in group:
         try:

@@ -20,7 +20,7 @@ from fastsoftmax.data.loading.cache import (
     MemoryCache,
     digest_of,
 )
-from fastsoftmax.data.loading.prefetch import Ahead, Crew
+from fastsoftmax.data.loading.prefetch import OrderedPool, Prefetcher
 from fastsoftmax.data.loading.shuffle import (
     ShufflePlan,
     bucket_sizes,
@@ -29,7 +29,7 @@ from fastsoftmax.data.loading.shuffle import (
     make_plan,
     piece_order,
 )
-from fastsoftmax.data.loading.shuffle_buffer import Filling, Pages, Window, as_window, fill
+from fastsoftmax.data.loading.shuffle_buffer import PagePool, Window, WindowBuffer, as_window, fill
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, OptionError, SaveError
@@ -160,7 +160,7 @@ class Loader:
         self._cache: Cache | None = None
         self._is_sealed = False
         self._keeps = reading.keep != "off" and not (source.in_memory or source.one_pass)
-        self._reader: Ahead[Window] | None = None
+        self._reader: Prefetcher[Window] | None = None
 
     def epoch(self, seed: int, epoch: int, first: int = 0) -> Iterator[Window]:
         """Yield the windows of this epoch from number `first`, each plan.window rows but the last.
@@ -178,7 +178,7 @@ class Loader:
             yield window
             return
         stopped = threading.Event()
-        reader = self._reader = Ahead(self._windows(seed, epoch, first, stopped), stopped)
+        reader = self._reader = Prefetcher(self._windows(seed, epoch, first, stopped), stopped)
         try:
             yield from reader.items()
         finally:
@@ -304,7 +304,7 @@ class Loader:
         if source.in_memory or pieces is None or len(pieces) < 2:
             chunks = source.chunks(self._classes, order)
         else:
-            chunks = Crew(
+            chunks = OrderedPool(
                 lambda jobs: source.chunks(self._classes, jobs),
                 range(len(pieces)) if order is None else order,
                 self._reading.readers,
@@ -329,15 +329,15 @@ class Loader:
         assert self._cache is not None
         rows, source = self._source.rows or 0, self._source
         sizes = bucket_sizes(seed, self._plan.buckets, rows)
-        pages = Pages()
+        pages = PagePool()
         for index, bucket in list(enumerate(order))[first:]:
-            filling = None
+            buffer = None
             for chunk in self._cache.read(bucket):
-                filling = filling or Filling(chunk, int(sizes[bucket]), pages)
-                filling.take(chunk, 0, chunk.rows)
-            if filling is not None and not stopped.is_set():
-                number = _Dealt(seed, self._plan.buckets, rows, bucket)
-                yield filling.window(source, number, index, last=index == len(order) - 1)
+                buffer = buffer or WindowBuffer(chunk, int(sizes[bucket]), pages)
+                buffer.take(chunk, 0, chunk.rows)
+            if buffer is not None and not stopped.is_set():
+                number = _BucketRows(seed, self._plan.buckets, rows, bucket)
+                yield buffer.window(source, number, index, last=index == len(order) - 1)
 
     def _deal(self, seed: int, stopped: threading.Event) -> None:
         """Write all rows, each to the bucket that is drawn for it, in source order within."""
@@ -347,14 +347,14 @@ class Loader:
         if self._is_sealed:
             return
         logger.info("dealing the rows into %d buckets", self._plan.buckets)
-        dealer = _Dealer(self._cache, self._plan)
+        writer = _BucketWriter(self._cache, self._plan)
         with closing(self._decoded(None)) as chunks, _telling_of_room():
             for chunk in chunks:
                 if stopped.is_set():
                     self._drop_cache()
                     return
-                dealer.deal(chunk, seed, self._source.number(chunk.piece, chunk.start))
-            dealer.finish()
+                writer.deal(chunk, seed, self._source.number(chunk.piece, chunk.start))
+            writer.finish()
             self._cache.seal()
         self._is_sealed = True
 
@@ -367,14 +367,14 @@ def _telling_of_room() -> Iterator[None]:
         raise SaveError(f"{NO_ROOM} ({error.strerror or error})") from error
 
 
-class _Dealer:
+class _BucketWriter:
     """Rows on their way to buckets, collected into chunks worth writing."""
 
     def __init__(self, cache: Cache, plan: ShufflePlan) -> None:
         self._cache, self._buckets = cache, plan.buckets
         self._room = max(plan.window // plan.buckets, 1)  # all together take as much as a window
-        self._filling: dict[int, Filling] = {}
-        self._pages = Pages()
+        self._buffers: dict[int, WindowBuffer] = {}
+        self._pages = PagePool()
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
@@ -385,26 +385,26 @@ class _Dealer:
         for bucket in range(self._buckets):
             start, stop = bounds[bucket : bucket + 2]
             while start < stop:
-                filling = self._filling.get(bucket)
-                if filling is None:
-                    filling = self._filling[bucket] = Filling(chunk, self._room, self._pages)
-                some = min(stop, start + filling.room)
-                filling.take(chunk, start, some, order)
+                buffer = self._buffers.get(bucket)
+                if buffer is None:
+                    buffer = self._buffers[bucket] = WindowBuffer(chunk, self._room, self._pages)
+                some = min(stop, start + buffer.room)
+                buffer.take(chunk, start, some, order)
                 start = some
-                if not filling.room:
+                if not buffer.room:
                     self._hand_in(bucket)
 
     def finish(self) -> None:
         """Hand in what is left."""
-        for bucket in list(self._filling):
+        for bucket in list(self._buffers):
             self._hand_in(bucket)
 
     def _hand_in(self, bucket: int) -> None:
-        self._cache.add(self._filling.pop(bucket).chunk(bucket, 0))
+        self._cache.add(self._buffers.pop(bucket).chunk(bucket, 0))
 
 
 @dataclass(frozen=True)
-class _Dealt:
+class _BucketRows:
     """Where the rows of a bucket stand in the source; looked for only when a message needs it."""
 
     seed: int

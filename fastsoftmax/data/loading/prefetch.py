@@ -12,7 +12,7 @@ ALIVE = 2  # items at once of one maker: one in use, one being made
 WAITING = 2  # items of one job that wait for their turn
 
 
-class Ahead(Generic[Item]):
+class Prefetcher(Generic[Item]):
     """Items made ahead by a thread, two alive at once: one in use, one being made."""
 
     def __init__(self, items: Generator[Item, None, None], stopped: threading.Event) -> None:
@@ -77,7 +77,7 @@ class Ahead(Generic[Item]):
             del item
 
 
-class Crew(Generic[Item]):
+class OrderedPool(Generic[Item]):
     """Threads that work on numbered jobs side by side; what they make comes out in order of jobs.
 
     work: makes the items of the jobs that it takes from the iterator it is given, one job after

@@ -14,7 +14,6 @@ import numpy as np
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.source import Chunk, Source
 
-Rows = slice | np.ndarray  # which rows of a chunk
 PAGED_BYTES = 2**20  # of an array above which it gets pages of its own
 
 
@@ -47,10 +46,10 @@ class Window:
         return self.source.place_of(self.number(row))
 
 
-class Pages:
+class PagePool:
     """Memory of the windows of an epoch: it is used again once nobody uses the window before.
 
-    Fresh memory costs as much as filling it. The C library would keep what a window took, in
+    Fresh memory costs as much as buffer it. The C library would keep what a window took, in
     pieces: 50 MB more for two windows of 32 MB.
     """
 
@@ -81,14 +80,14 @@ class Pages:
         return pages
 
 
-def _give_back(owner: Callable[[], Pages | None], pages: mmap.mmap) -> None:
+def _give_back(owner: Callable[[], PagePool | None], pages: mmap.mmap) -> None:
     """Keep memory for the next window, unless the epoch is over."""
     home = owner()
     if home is not None:
         home._free.append(pages)
 
 
-class Numbers:
+class RowNumbers:
     """Where rows stand in the source that came as spans of consecutive rows."""
 
     def __init__(self) -> None:
@@ -107,10 +106,10 @@ class Numbers:
         raise IndexError(row)
 
 
-class Filling:
+class WindowBuffer:
     """A window, or what is dealt to one, that is being filled."""
 
-    def __init__(self, like: Chunk, size: int, pages: Pages) -> None:
+    def __init__(self, like: Chunk, size: int, pages: PagePool) -> None:
         """Make room for `size` rows of the kind of a chunk's."""
         self.rows = 0
         self._parts = tuple(part.room(size, pages.array) for part in like.parts)
@@ -126,7 +125,7 @@ class Filling:
     def take(self, chunk: Chunk, start: int, stop: int, order: np.ndarray | None = None) -> None:
         """Copy the chunk's rows from `start` to `stop`, or those that stand there in `order`."""
         here = slice(self.rows, self.rows + stop - start)
-        there: Rows = slice(start, stop) if order is None else order[start:stop]
+        there: slice | np.ndarray = slice(start, stop) if order is None else order[start:stop]
         for mine, part in zip(self._parts, chunk.parts, strict=True):
             if order is None:
                 mine.fill(self.rows, part[start:stop])
@@ -173,19 +172,19 @@ def fill(
 
     The first one has the number `first`; before it, so many rows are skipped.
     """
-    index, filling, numbers, pages = first, None, Numbers(), Pages()
+    index, buffer, numbers, pages = first, None, RowNumbers(), PagePool()
     for chunk in chunks:
         done = min(skipped, chunk.rows)
         skipped -= done
         while done < chunk.rows:
-            if filling is not None and not filling.room:
-                yield filling.window(source, numbers, index, last=False)
-                index, filling, numbers = index + 1, None, Numbers()
-            if filling is None:
-                filling = Filling(chunk, sizes(index), pages)
-            stop = min(done + filling.room, chunk.rows)
-            filling.take(chunk, done, stop)
+            if buffer is not None and not buffer.room:
+                yield buffer.window(source, numbers, index, last=False)
+                index, buffer, numbers = index + 1, None, RowNumbers()
+            if buffer is None:
+                buffer = WindowBuffer(chunk, sizes(index), pages)
+            stop = min(done + buffer.room, chunk.rows)
+            buffer.take(chunk, done, stop)
             numbers.add(source.number(chunk.piece, chunk.start + done), stop - done)
             done = stop
-    if filling is not None:
-        yield filling.window(source, numbers, index, last=True)
+    if buffer is not None:
+        yield buffer.window(source, numbers, index, last=True)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastsoftmax.data.loading.prefetch import WAITING, Crew
+from fastsoftmax.data.loading.prefetch import WAITING, OrderedPool
 
 
 def pairs(jobs):
@@ -28,7 +28,7 @@ def wait_for(condition):
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("jobs", [[], [4], list(range(20)), [7, 3, 9, 1, 0]])
 def test_items_come_in_the_order_of_their_jobs(jobs, threads):
-    made = list(Crew(pairs, jobs, threads).items())
+    made = list(OrderedPool(pairs, jobs, threads).items())
     assert made == [(job, part) for job in jobs for part in range(2)]
 
 
@@ -38,7 +38,7 @@ def test_a_job_may_have_no_items():
             if job % 2:
                 yield job
 
-    assert list(Crew(odd_ones, range(9), 2).items()) == [1, 3, 5, 7]
+    assert list(OrderedPool(odd_ones, range(9), 2).items()) == [1, 3, 5, 7]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -50,7 +50,7 @@ def test_an_error_is_raised_after_what_comes_before_it(threads):
             time.sleep(0.005 if job < 5 else 0)
             yield job
 
-    items = Crew(failing, range(20), threads).items()
+    items = OrderedPool(failing, range(20), threads).items()
     assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
         next(items)
@@ -63,7 +63,7 @@ def test_an_error_before_the_first_job_is_raised(threads):
         yield next(jobs)
 
     with pytest.raises(OSError, match="no file"):
-        list(Crew(failing, range(3), threads).items())
+        list(OrderedPool(failing, range(3), threads).items())
 
 
 def test_little_is_made_ahead():
@@ -76,7 +76,7 @@ def test_little_is_made_ahead():
                 yield job
 
     threads = 2
-    items = Crew(counting, range(50), threads).items()
+    items = OrderedPool(counting, range(50), threads).items()
     next(items)
     time.sleep(0.1)
     assert len(made) <= (threads + 1) * (WAITING + 1) + 1
@@ -85,7 +85,7 @@ def test_little_is_made_ahead():
 
 def test_threads_end_when_nobody_wants_more():
     before = threading.active_count()
-    items = Crew(pairs, range(10_000), 3).items()
+    items = OrderedPool(pairs, range(10_000), 3).items()
     next(items)
     items.close()
     wait_for(lambda: threading.active_count() == before)

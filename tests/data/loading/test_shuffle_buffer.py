@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 
 from fastsoftmax.data.loading.loader import Loader, ReadPlan
 from fastsoftmax.data.loading.shuffle import ShufflePlan, held_out, piece_order
-from fastsoftmax.data.loading.shuffle_buffer import Pages
+from fastsoftmax.data.loading.shuffle_buffer import PagePool
 from fastsoftmax.data.open import open_source
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
@@ -250,7 +250,7 @@ def test_a_reader_without_rows_is_an_error():
 
 
 def test_memory_of_windows_is_used_again_once_nobody_uses_them():
-    pages, float32 = Pages(), np.dtype(np.float32)
+    pages, float32 = PagePool(), np.dtype(np.float32)
     first = pages.array((2**20, 2), float32)
     where, view = first.ctypes.data, first[7:, 1]
     view[:] = 3
@@ -265,5 +265,5 @@ def test_memory_of_windows_is_used_again_once_nobody_uses_them():
 
 
 def test_small_windows_are_arrays_like_others():
-    got = Pages().array((3, 2), np.dtype(np.uint8))
+    got = PagePool().array((3, 2), np.dtype(np.uint8))
     assert (got.shape, got.dtype, got.base) == ((3, 2), np.uint8, None)
