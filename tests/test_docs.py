@@ -17,7 +17,10 @@ import fastsoftmax
 from fastsoftmax.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 LANGUAGES = {"console", "python", "text"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
