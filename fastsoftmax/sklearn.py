@@ -102,9 +102,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             shuffle=self.shuffle,
             seed=self._seed(),
         )  # fmt: skip
-        self.loss_curve_ = [epoch["log_loss"] for epoch in self.model_.history]
-        self.n_iter_ = len(self.loss_curve_)
-        return self
+        return self._with_losses([epoch["log_loss"] for epoch in self.model_.history])
 
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
@@ -119,16 +117,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("classes must be given at the first call of partial_fit")
         X, y = self._checked(X, y, reset=begins)
         known = self.classes_ if classes is None else np.unique(classes)
-        if not begins and not np.array_equal(known, self.classes_):
-            raise ValueError(f"classes {known} are not those of the first call, {self.classes_}")
-        strangers = np.setdiff1d(y, known)
-        if len(strangers):
-            raise ValueError(f"y has labels that are not in classes: {strangers[:5]}")
+        _check_known(y, known, None if begins else self.classes_)
         self.classes_ = known
         if not hasattr(self, "_rate"):
-            norms = np.einsum("ij,ij->i", X, X, dtype=np.float64)
             given = None if isinstance(self.learning_rate, str) else self.learning_rate
-            self._rate = given or 1.0 / (1.0 + float(norms.mean()))
+            self._rate = given or _constant_rate(X)
         self._train(
             X, np.searchsorted(known, y), self._weights(X, y, sample_weight),
             getattr(self, "model_", None),
@@ -140,9 +133,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             shuffle="off",
             solver="sgd",
         )  # fmt: skip
-        self.loss_curve_ = [*getattr(self, "loss_curve_", []), self.model_.history[-1]["log_loss"]]
-        self.n_iter_ = len(self.loss_curve_)
-        return self
+        loss = self.model_.history[-1]["log_loss"]
+        return self._with_losses([*getattr(self, "loss_curve_", []), loss])
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits (n, K) in float64, or for two classes (n,) the second's lead."""
@@ -177,6 +169,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
         check_classification_targets(y)
         return X, y
+
+    def _with_losses(self, losses: list[float]) -> SoftmaxClassifier:
+        self.loss_curve_, self.n_iter_ = losses, len(losses)
+        return self
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "model_")
@@ -243,6 +239,21 @@ class _Patience:
             return False
         gain, self.last = self.last - progress.log_loss, progress.log_loss
         return gain < self.tol
+
+
+def _check_known(y: np.ndarray, known: np.ndarray, before: np.ndarray | None) -> None:
+    """Raise ValueError where the classes are not those of the first call, or y has others."""
+    if before is not None and not np.array_equal(known, before):
+        raise ValueError(f"classes {known} are not those of the first call, {before}")
+    strangers = np.setdiff1d(y, known)
+    if len(strangers):
+        raise ValueError(f"y has labels that are not in classes: {strangers[:5]}")
+
+
+def _constant_rate(X: np.ndarray) -> float:
+    """Return 1 / (1 + mean ||x||^2), the step for rows like these."""
+    norms = np.einsum("ij,ij->i", X, X, dtype=np.float64)
+    return 1.0 / (1.0 + float(norms.mean()))
 
 
 def _folded(values: np.ndarray) -> np.ndarray:
