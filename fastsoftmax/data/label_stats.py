@@ -51,6 +51,23 @@ class Discovery:
             at = pc.index_in(plain, value_set=self._known)
         return at.to_numpy()
 
+    def __add__(self, other: Discovery) -> Discovery:
+        """Return what both found: the own values in their order, then the other's further ones."""
+        merged = Discovery()
+        first, second = (self, other) if self._known is not None else (other, self)
+        merged._known, merged._kind = first._known, first._kind
+        if first._known is not None and second._known is not None:
+            at = pc.index_in(second._known, value_set=first._known)
+            new = second._known.filter(pc.is_null(at))
+            merged._known = pa.concat_arrays([first._known, new])
+        return merged
+
+    def places_of(self, other: Discovery) -> np.ndarray:
+        """Return the numbers here of what another found, all of which was found here too."""
+        if other._known is None:
+            return np.zeros(0, np.int64)
+        return pc.index_in(other._known, value_set=self._known).to_numpy().astype(np.int64)
+
     def __len__(self) -> int:
         return 0 if self._known is None else len(self._known)
 
@@ -66,30 +83,89 @@ class Discovery:
         return classes, np.array([found[value] for value in classes.values])
 
 
-class _Tally:
-    """Rows and weights of each class so far, in a segment and in all."""
+class LabelSums:
+    """Rows and weights of each class so far, in each segment and in all.
 
-    def __init__(self) -> None:
+    Classes are numbered as they turn up, or as they are given. Sums over parts of the rows merge
+    by `+`: counts are then those of all rows, and so are the sums of weights but for rounding.
+    """
+
+    def __init__(self, classes: Classes | None = None) -> None:
+        """Count the labels that turn up, or those of `classes` alone."""
+        self.classes, self._discovery = classes, Discovery()
+        self._encode = self._discovery if classes is None else Encoder(classes)
         self._segments: dict[tuple[int, int], np.ndarray] = {}
         self._counts = np.zeros(0, np.int64)
         self._mass = np.zeros(0)
         self._positives = np.zeros(0, np.int64)
 
-    def add(
-        self,
-        piece: int,
-        number: int,
-        at: np.ndarray,
-        weights: np.ndarray | None,
-        held: np.ndarray | None,
-    ) -> None:
-        """Count rows of class indices `at`, of `piece`, from `number` on, but those `held` out."""
-        for first in range(-(number % SEGMENT), at.size, SEGMENT):
-            rows = slice(max(first, 0), first + SEGMENT)
-            here = at[rows] if held is None else at[rows][~held[rows]]
-            self._count((piece, (number + first) // SEGMENT), here)
+    def add(self, rows: Labelled, given: GivenLabels, held_out: HeldOut | None = None) -> None:
+        """Count rows, but for those that are held out, which are only checked."""
+        assert given.target is not None
+        at = self._encode(rows.labels, given.target.subject, rows.where)
+        weights = None
+        if rows.weights is not None:
+            subject = "the weight" if given.weight is None else given.weight.subject
+            weights = weights_of(rows.weights, subject, rows.where)
+        held = None if held_out is None else held_out(rows.number, at.size)
+        self._add_segments(rows, at, held)
         if held is not None:
             at, weights = at[~held], None if weights is None else weights[~held]
+        self._add_classes(at, weights)
+
+    def __add__(self, other: LabelSums) -> LabelSums:
+        """Return the sums over the rows of both.
+
+        Where classes are more than BINS, some share one, by their numbers: these must then be the
+        same in both. So many classes are found first (Discovery has `+`), and given when counted.
+        """
+        if self.classes != other.classes:
+            raise ValueError("the sums are over other classes")
+        merged = LabelSums(self.classes)
+        merged._discovery = self._discovery + other._discovery
+        if self.classes is None:
+            merged._encode = merged._discovery
+        mine, theirs = (self._placed(merged), other._placed(merged))
+        merged._counts = _sum(_moved(self._counts, mine), _moved(other._counts, theirs))
+        merged._mass = _sum(_moved(self._mass, mine), _moved(other._mass, theirs))
+        merged._positives = _sum(_moved(self._positives, mine), _moved(other._positives, theirs))
+        for sums, places in ((self, mine), (other, theirs)):
+            for segment, found in sums._segments.items():
+                counts = _moved_bins(found, places)
+                merged._segments[segment] = _sum(merged._segments.get(segment, counts[:0]), counts)
+        return merged
+
+    def stats(self) -> LabelStats:
+        """Return what was found, classes in their own order, or raise DataError."""
+        if self.classes is not None:
+            classes, order = self.classes, np.arange(len(self.classes))
+        else:
+            classes, order = self._discovery.classes()
+        if not self._positives.sum():
+            raise DataError("no row has a positive weight that is not held out: nothing to learn.")
+        counts = np.zeros((len(self._segments), min(len(classes), BINS)), np.int32)
+        numbered = sorted(self._segments.items(), key=lambda item: item[0])
+        for s, (_, found) in enumerate(numbered):
+            counts[s, : found.size] = found
+        segments = Segments(np.array([piece for (piece, _), _ in numbered], np.int64), counts)
+        mass = _sum(np.zeros(len(classes)), self._mass)[order]
+        total = _sum(np.zeros(len(classes), np.int64), self._counts)[order]
+        positives = _sum(np.zeros(len(classes), np.int64), self._positives)[order]
+        return LabelStats(classes, total, segments, mass, positives)
+
+    def _placed(self, merged: LabelSums) -> np.ndarray:
+        """Return the number in the merged sums of each class."""
+        if self.classes is not None:
+            return np.arange(len(self.classes))
+        return merged._discovery.places_of(self._discovery)
+
+    def _add_segments(self, rows: Labelled, at: np.ndarray, held: np.ndarray | None) -> None:
+        for first in range(-(rows.number % SEGMENT), at.size, SEGMENT):
+            span = slice(max(first, 0), first + SEGMENT)
+            here = at[span] if held is None else at[span][~held[span]]
+            self._count((rows.piece, (rows.number + first) // SEGMENT), here)
+
+    def _add_classes(self, at: np.ndarray, weights: np.ndarray | None) -> None:
         counts = np.bincount(at)
         self._counts = _sum(self._counts, counts)
         if weights is None:
@@ -105,20 +181,6 @@ class _Tally:
         found = np.bincount(bins_of(at)).astype(np.int32)
         self._segments[segment] = _sum(self._segments.get(segment, found[:0]), found)
 
-    def scan(self, classes: Classes, order: np.ndarray) -> LabelStats:
-        """Return what was found, classes in their own order."""
-        if not self._positives.sum():
-            raise DataError("no row has a positive weight that is not held out: nothing to learn.")
-        counts = np.zeros((len(self._segments), min(len(classes), BINS)), np.int32)
-        for s, found in enumerate(self._segments.values()):
-            counts[s, : found.size] = found
-        pieces = np.array([piece for piece, _ in self._segments], np.int64)
-        segments = Segments(pieces, counts)
-        mass = _sum(np.zeros(len(classes)), self._mass)[order]
-        total = _sum(np.zeros(len(classes), np.int64), self._counts)[order]
-        positives = _sum(np.zeros(len(classes), np.int64), self._positives)[order]
-        return LabelStats(classes, total, segments, mass, positives)
-
 
 def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the sum of two arrays, the shorter one continued with zeros."""
@@ -128,6 +190,23 @@ def _sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total
 
 
+def _moved(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return values (n,) at the places that the first n of `places` are, zeros elsewhere."""
+    places = places[: values.size]
+    moved = np.zeros(places.max(initial=-1) + 1, values.dtype)
+    moved[places] = values
+    return moved
+
+
+def _moved_bins(found: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the counts of a segment's bins where the classes have these numbers."""
+    if (places == np.arange(places.size)).all():
+        return found
+    if places.max(initial=-1) >= BINS:
+        raise ValueError(f"more than {BINS} classes are numbered otherwise: give them beforehand")
+    return _moved(found, places)
+
+
 def scan_rows(
     rows: Iterable[Labelled],
     given: GivenLabels,
@@ -135,19 +214,7 @@ def scan_rows(
     held_out: HeldOut | None,
 ) -> LabelStats:
     """Read all `rows`, piece after piece, and return what was found."""
-    discovery = Discovery()
-    encode = discovery if classes is None else Encoder(classes)
-    tally = _Tally()
+    sums = LabelSums(classes)
     for part in rows:
-        assert given.target is not None
-        at = encode(part.labels, given.target.subject, part.where)
-        weights = None
-        if part.weights is not None:
-            subject = "the weight" if given.weight is None else given.weight.subject
-            weights = weights_of(part.weights, subject, part.where)
-        held = None if held_out is None else held_out(part.number, at.size)
-        tally.add(part.piece, part.number, at, weights, held)
-    if classes is not None:
-        return tally.scan(classes, np.arange(len(classes)))
-    found, order = discovery.classes()
-    return tally.scan(found, order)
+        sums.add(part, given, held_out)
+    return sums.stats()

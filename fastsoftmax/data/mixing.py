@@ -63,6 +63,14 @@ class Mixing:
         self._rows += rows
         self._sum += rows * distance(counts, self._whole)
 
+    def __add__(self, other: Mixing) -> Mixing:
+        """Return the mixing of the windows of both, which are of the same whole."""
+        if not np.array_equal(self._whole, other._whole):
+            raise ValueError("the windows are compared with other rows")
+        merged = Mixing(self._whole)
+        merged._rows, merged._sum = self._rows + other._rows, self._sum + other._sum
+        return merged
+
     def state(self) -> list[float]:
         """Return what was taken in so far."""
         return [self._rows, self._sum]

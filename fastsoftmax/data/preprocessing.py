@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Self, final
 
 import numpy as np
 import pyarrow as pa
@@ -47,23 +49,49 @@ class SurveyedBatch:
     where: Where
 
 
+class Survey:
+    """What is learnt of each feature column; over parts of the rows, surveys merge by `+`.
+
+    What is found and counted is then that of all rows, and so are means but for rounding.
+    """
+
+    def __init__(self, features: tuple[Feature, ...], null_policy: NullPolicy) -> None:
+        """Learn of these columns what the policy asks for."""
+        self._columns: list[_ColumnSurvey] = [
+            _Categories(feature, null_policy)
+            if feature.column.categories is not None
+            else _Numbers(feature, null_policy)
+            for feature in features
+        ]
+
+    def add(self, rows: SurveyedBatch) -> None:
+        """Take in rows."""
+        for column in self._columns:
+            column.add(rows)
+
+    def __add__(self, other: Survey) -> Survey:
+        """Return the survey of the rows of both."""
+        merged = Survey((), NOTHING)
+        pairs = zip(self._columns, other._columns, strict=True)
+        merged._columns = [mine + theirs for mine, theirs in pairs]
+        return merged
+
+    def learnt(self) -> tuple[Feature, ...]:
+        """Return the features with what was learnt in their columns, or raise DataError."""
+        return tuple(column.learnt() for column in self._columns)
+
+
 def survey(
     rows: Iterable[SurveyedBatch], features: tuple[Feature, ...], null_policy: NullPolicy
 ) -> tuple[Feature, ...]:
     """Read all rows once; return the features with what was learnt in their columns."""
-    learners = [
-        _Categories(feature, null_policy)
-        if feature.column.categories is not None
-        else _Numbers(feature, null_policy)
-        for feature in features
-    ]
+    found = Survey(features, null_policy)
     for some in rows:
-        for learner in learners:
-            learner.add(some)
-    return tuple(learner.learnt() for learner in learners)
+        found.add(some)
+    return found.learnt()
 
 
-class _Learner:
+class _ColumnSurvey(ABC):
     """What is learnt of a column."""
 
     def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
@@ -78,9 +106,15 @@ class _Learner:
             self.nulls += int(nulls_of(array, self.feature.width)[rows.trained].sum())
         self.look(array, rows)
 
+    def __add__(self, other: Self) -> Self:
+        """Return what is learnt of the rows of both."""
+        merged = type(self)(self.feature, self.null_policy)
+        merged.nulls = self.nulls + other.nulls
+        return merged
+
+    @abstractmethod
     def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
         """Take in a column's values."""
-        raise NotImplementedError
 
     def learnt(self) -> Feature:
         """Return the feature as it will be."""
@@ -88,7 +122,8 @@ class _Learner:
         return replace(self.feature, column=replace(self.feature.column, indicator=indicator))
 
 
-class _Categories(_Learner):
+@final
+class _Categories(_ColumnSurvey):
     """The values that a column has in rows that are trained on."""
 
     def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
@@ -102,7 +137,17 @@ class _Categories(_Learner):
         if there.size:
             values = plain_values(array.filter(pa.array(whole)))
             self._discovery(values, f'column "{name}"', lambda row: rows.where(int(there[row])))
+        self._refuse_too_many()
+
+    def __add__(self, other: _Categories) -> _Categories:
+        merged = super().__add__(other)
+        merged._discovery = self._discovery + other._discovery
+        merged._refuse_too_many()
+        return merged
+
+    def _refuse_too_many(self) -> None:
         if len(self._discovery) > self.null_policy.most:
+            name = self.feature.column.name
             raise DataError(
                 f'column "{name}" has more than {self.null_policy.most:,} categories: leave it out,'
                 " or raise max_categories="
@@ -117,7 +162,8 @@ class _Categories(_Learner):
         return replace(feature, column=replace(feature.column, categories=categories))
 
 
-class _Numbers(_Learner):
+@final
+class _Numbers(_ColumnSurvey):
     """The mean of each of a column's numbers that is not null."""
 
     def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
@@ -139,6 +185,12 @@ class _Numbers(_Learner):
         values = np.where(there, values, 0.0)
         self._sums = np.add.accumulate(np.vstack([self._sums, values]), axis=0)[-1]
         self._counts += there.sum(axis=0)
+
+    def __add__(self, other: _Numbers) -> _Numbers:
+        merged = super().__add__(other)
+        merged._sums = self._sums + other._sums
+        merged._counts = self._counts + other._counts
+        return merged
 
     def learnt(self) -> Feature:
         feature = super().learnt()

@@ -16,11 +16,12 @@ FIRST_ROWS = 256  # on which the first guess of centre and scale is made
 BLOCK = 16
 
 
-class Gauge:
+class MomentSums:
     """Sums over rows of d features, from which their Moments follow.
 
     Numbers are brought near 1 by a first guess from a few rows, so that no finite one overflows
-    and none loses its digits to a mean that is far away.
+    and none loses its digits to a mean that is far away. Sums over parts of the rows, each with a
+    guess of its own, merge by `+`.
     """
 
     def __init__(self, d: int) -> None:
@@ -41,6 +42,29 @@ class Gauge:
         state = (self._sums, self._squares, self._low, self._high)
         self.finite &= bool(add_moments(*state, self._X, order, weight, table))
         self.total += float(weight.sum())
+
+    def __add__(self, other: MomentSums) -> MomentSums:
+        """Return the sums over the rows of both, in the units of the first that has any.
+
+        A number u in the other's units is a + b u in the own.
+        """
+        first, second = (self, other) if self.total > 0 else (other, self)
+        merged = MomentSums(self.d)
+        merged.finite = self.finite and other.finite
+        merged.total = first.total + second.total
+        merged._guess, merged._affine = first._guess, first._affine
+        mine = (first._sums, first._squares, first._low, first._high)
+        if first._guess is None or second._guess is None or not second.total:
+            merged._sums, merged._squares, merged._low, merged._high = (s.copy() for s in mine)
+            return merged
+        b = first._guess.scale / second._guess.scale
+        a = (second._guess.centre - first._guess.centre) * first._guess.scale
+        n, sums, squares = second.total, second._sums, second._squares
+        merged._sums = first._sums + (a * n + b * sums)
+        merged._squares = first._squares + (a * a * n + 2 * a * b * sums + b * b * squares)
+        merged._low = np.minimum(first._low, a + b * second._low)
+        merged._high = np.maximum(first._high, a + b * second._high)
+        return merged
 
     def moments(self) -> Moments:
         """Return the moments of the rows added so far, in the units of the features."""

@@ -15,7 +15,7 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import STEP, sample_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.model.scaling import Moments, Scaling
-from fastsoftmax.optim.moments import Gauge, wide_columns
+from fastsoftmax.optim.moments import MomentSums, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.state import array_of, check_alike
@@ -116,10 +116,10 @@ class Beginning:
         return Batch(self.window.parts, order, self.window.labels[order], weight[counted])
 
 
-def measure_columns(beginning: Beginning) -> Gauge:
+def measure_columns(beginning: Beginning) -> MomentSums:
     """Return the sums behind the moments of all rows of the window that count."""
     order = np.arange(beginning.rows_seen)
-    gauge = Gauge(beginning.d)
+    gauge = MomentSums(beginning.d)
     gauge.add(beginning.window.parts, order, beginning.weight_of(order))
     return gauge
 

@@ -13,7 +13,7 @@ from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.optim.gradient import FullGradient
-from fastsoftmax.optim.moments import Gauge
+from fastsoftmax.optim.moments import MomentSums
 from fastsoftmax.optim.preconditioner import Batch, Curvature
 from fastsoftmax.optim.rules.choice import RULES
 from fastsoftmax.optim.sgd import SGD
@@ -38,7 +38,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
     one = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
     row = Batch((Dense(np.ones((1, 1), np.float32)),), *one)
-    Gauge(1).add(parts, nothing[0], nothing[2])
+    MomentSums(1).add(parts, nothing[0], nothing[2])
     now = time.perf_counter()
     yield "what measures columns", now - started
     started = now
