@@ -19,6 +19,7 @@ from fastsoftmax.data.packed import DTYPES, NAME, Packing
 from fastsoftmax.data.source import Chunk, Column, Source
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.files import replacement, reporting
+from fastsoftmax.kernels.transpose import copy_matrix
 
 GROUP_BYTES = 2**25  # of a row group's features
 LEAST_ROWS, MOST_ROWS = 1024, 2**17  # of a row group
@@ -101,7 +102,7 @@ def _feature_name(packing: Packing, j: int) -> str:
 def _blocks(source: Source) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Yield chunks, and their features (rows, d) in one dtype."""
     for chunk in source.chunks(None):
-        rows = [part.matrix() for part in chunk.parts]
+        rows = [part.by_row(copy_matrix).matrix() for part in chunk.parts]
         yield chunk, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 

@@ -16,6 +16,9 @@ from fastsoftmax.kernels.parts import Stored, is_row_major
 
 Described = tuple[str, int | None]  # what a part is, in words that JSON holds
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
+# Copies a matrix, or its rows in some order, into one of its dtype whose rows lie together, as
+# kernels.transpose.copy_matrix does. It is given, not imported: who scores rows compiles nothing.
+CopyRows = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
 
 
 class Part(ABC):
@@ -70,7 +73,9 @@ class Part(ABC):
         """Return a part of this kind with room for so many rows, its content anything yet."""
 
     @abstractmethod
-    def fill(self, first: int, other: Self, order: np.ndarray | None = None) -> None:
+    def fill(
+        self, copy: CopyRows, first: int, other: Self, order: np.ndarray | None = None
+    ) -> None:
         """Copy all rows of a part of this kind, or those in `order`, to the rows from `first` on.
 
         Rows are filled from the first to the last: of some kinds the bytes of a row are its own.
@@ -89,18 +94,18 @@ class Part(ABC):
         """The bytes of all rows."""
         return sum(array.nbytes for array in self.arrays)
 
-    def take(self, order: np.ndarray | None = None) -> Self:
+    def take(self, copy: CopyRows, order: np.ndarray | None = None) -> Self:
         """Return a copy of all rows, or of those in `order`, each row together in memory."""
-        copy = self.room(self.rows if order is None else len(order))
-        copy.fill(0, self, order)
-        return copy
+        taken = self.room(self.rows if order is None else len(order))
+        taken.fill(copy, 0, self, order)
+        return taken
 
-    def by_row(self) -> Self:
+    def by_row(self, copy: CopyRows) -> Self:
         """Return the part where each row lies together in memory: itself, or a copy."""
-        return self if self.is_row_major else self.take()
+        return self if self.is_row_major else self.take(copy)
 
     def matrix(self) -> np.ndarray:
-        """Return the features (rows, width) by row, uncopied where they lie so."""
+        """Return the features (rows, width), uncopied where they lie so in memory."""
         out = np.empty((self.rows, self.width), self.dtype)
         self.write_to(out)
         return out
@@ -163,9 +168,12 @@ class Dense(Part):
         """Return room for so many rows."""
         return Dense(allocate((rows, self.width), self.dtype))
 
-    def fill(self, first: int, other: Dense, order: np.ndarray | None = None) -> None:
+    def fill(
+        self, copy: CopyRows, first: int, other: Dense, order: np.ndarray | None = None
+    ) -> None:
         """Copy rows of another part to the rows from `first` on."""
-        _copy(self.values, first, other.values, order)
+        stop = first + (other.rows if order is None else len(order))
+        copy(self.values[first:stop], other.values, order)
 
     def write_to(self, out: np.ndarray) -> None:
         """Write the numbers to `out`, cast."""
@@ -177,8 +185,8 @@ class Dense(Part):
         return np.asarray(self.values[row])
 
     def matrix(self) -> np.ndarray:
-        """Return the numbers by row."""
-        return self.by_row().values
+        """Return the numbers."""
+        return self.values
 
 
 @final
@@ -242,9 +250,12 @@ class Codes(Part):
         """Return room for so many rows."""
         return Codes(allocate((rows, 1), self.values.dtype), self.categories)
 
-    def fill(self, first: int, other: Codes, order: np.ndarray | None = None) -> None:
+    def fill(
+        self, copy: CopyRows, first: int, other: Codes, order: np.ndarray | None = None
+    ) -> None:
         """Copy rows of another part to the rows from `first` on."""
-        _copy(self.values, first, other.values, order)
+        stop = first + (other.rows if order is None else len(order))
+        copy(self.values[first:stop], other.values, order)
 
     def write_to(self, out: np.ndarray) -> None:
         """Write a one where each code's feature is, zeros elsewhere."""
@@ -260,11 +271,3 @@ def part_of(described: Described, rows: np.ndarray) -> Part:
     name, categories = described
     values = rows.view(np.dtype(name))
     return Dense(values) if categories is None else Codes(values, categories)
-
-
-def _copy(mine: np.ndarray, first: int, others: np.ndarray, order: np.ndarray | None) -> None:
-    # Here, since it loads the compiler, which one who only scores rows can do without.
-    from fastsoftmax.kernels.transpose import copy_matrix
-
-    count = len(others) if order is None else len(order)
-    copy_matrix(mine[first : first + count], others, order)

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastsoftmax.data.parts import Codes, Dense, part_of
-from fastsoftmax.kernels.parts import is_row_major
+from fastsoftmax.kernels.transpose import copy_matrix
 
 RNG = np.random.default_rng(8)
 NUMBERS = RNG.integers(0, 100, (11, 5)).astype(np.int16)
@@ -33,9 +33,8 @@ def test_a_part_knows_its_size(part, X):
 
 
 @every_kind
-def test_its_features_are_read_as_a_matrix_by_row_and_in_any_dtype(part, X):
+def test_its_features_are_read_as_a_matrix_and_in_any_dtype(part, X):
     assert_array_equal(part.matrix(), X)
-    assert is_row_major(part.matrix())
     assert_array_equal([part.row(t) for t in range(part.rows)], X)
     out = np.full((part.rows, part.width + 2), 7.0, np.float32)
     part.write_to(out[:, 1:-1])
@@ -47,7 +46,7 @@ def test_rows_are_taken_where_they_lie_or_as_a_copy(part, X):
     assert_array_equal(part[3:8].matrix(), X[3:8])
     assert np.shares_memory(part[3:8].arrays[0], part.arrays[0])
     order = RNG.permutation(11)[:6]
-    for taken, want in ((part.take(), X), (part.take(order), X[order])):
+    for taken, want in ((part.take(copy_matrix), X), (part.take(copy_matrix, order), X[order])):
         assert_array_equal(taken.matrix(), want)
         assert taken.is_row_major
         assert not np.shares_memory(taken.arrays[0], part.arrays[0])
@@ -56,9 +55,9 @@ def test_rows_are_taken_where_they_lie_or_as_a_copy(part, X):
 
 @every_kind
 def test_only_what_does_not_lie_by_row_is_copied_for_it(part, X):
-    assert part.by_row().is_row_major
-    assert (part.by_row() is part) == part.is_row_major
-    assert_array_equal(part.by_row().matrix(), X)
+    assert part.by_row(copy_matrix).is_row_major
+    assert (part.by_row(copy_matrix) is part) == part.is_row_major
+    assert_array_equal(part.by_row(copy_matrix).matrix(), X)
 
 
 @every_kind
@@ -71,14 +70,14 @@ def test_room_is_filled_piece_by_piece(part, X):
 
     room = part.room(8, allocate)
     assert sizes == [room.nbytes]
-    room.fill(0, part[2:5])
-    room.fill(3, part, np.array([9, 0, 9, 1, 7]))
+    room.fill(copy_matrix, 0, part[2:5])
+    room.fill(copy_matrix, 3, part, np.array([9, 0, 9, 1, 7]))
     assert_array_equal(room.matrix(), X[[2, 3, 4, 9, 0, 9, 1, 7]])
 
 
 @every_kind
 def test_a_part_is_made_again_of_its_description_and_bytes(part, X):
-    (values,) = part.by_row().arrays
+    (values,) = part.by_row(copy_matrix).arrays
     rows = np.ascontiguousarray(values).view(np.uint8)
     again = part_of(part.described, rows)
     assert type(again) is type(part)

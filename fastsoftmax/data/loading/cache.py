@@ -25,6 +25,7 @@ from fastsoftmax.data.parts import Part, part_of
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.checksum import checksum
+from fastsoftmax.kernels.transpose import copy_matrix
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -60,7 +61,7 @@ class MemoryCache(Cache):
 
     def add(self, chunk: Chunk) -> None:
         """Keep a copy of a chunk."""
-        parts = tuple(part.take() for part in chunk.parts)
+        parts = tuple(part.take(copy_matrix) for part in chunk.parts)
         labels, weights = (None if a is None else a.copy() for a in (chunk.labels, chunk.weights))
         kept = Chunk(parts, labels, weights, chunk.piece, chunk.start, held=chunk.held)
         self._chunks.setdefault(chunk.piece, []).append(kept)
@@ -186,7 +187,7 @@ def _beside(chunk: Chunk) -> list[tuple[str, np.ndarray]]:
 
 def _bytes_of(part: Part) -> np.ndarray:
     """Return the bytes (rows, bytes of a row) of a part, uncopied where they lie so."""
-    (values,) = part.by_row().arrays
+    (values,) = part.by_row(copy_matrix).arrays
     return np.ascontiguousarray(values).view(np.uint8)
 
 

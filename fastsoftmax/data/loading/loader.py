@@ -34,6 +34,7 @@ from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.files import cache_folder
+from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.labels import Classes
 from fastsoftmax.options import Reading, Shuffling
 
@@ -378,7 +379,7 @@ class _BucketWriter:
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
-        chunk = replace(chunk, parts=tuple(part.by_row() for part in chunk.parts))
+        chunk = replace(chunk, parts=tuple(part.by_row(copy_matrix) for part in chunk.parts))
         drawn = buckets_of(seed, self._buckets, number, chunk.rows)
         order = np.argsort(drawn, kind="stable")
         bounds = np.searchsorted(drawn, np.arange(self._buckets + 1), sorter=order).tolist()

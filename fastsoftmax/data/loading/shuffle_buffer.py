@@ -13,6 +13,7 @@ import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.kernels.transpose import copy_matrix
 
 PAGED_BYTES = 2**20  # of an array above which it gets pages of its own
 
@@ -128,9 +129,9 @@ class WindowBuffer:
         there: slice | np.ndarray = slice(start, stop) if order is None else order[start:stop]
         for mine, part in zip(self._parts, chunk.parts, strict=True):
             if order is None:
-                mine.fill(self.rows, part[start:stop])
+                mine.fill(copy_matrix, self.rows, part[start:stop])
             else:
-                mine.fill(self.rows, part, order[start:stop])
+                mine.fill(copy_matrix, self.rows, part, order[start:stop])
         assert chunk.labels is not None  # asked for by giving the classes
         self._labels[here] = chunk.labels[there]
         if self._weights is not None and chunk.weights is not None:
