@@ -37,7 +37,7 @@ def filled(array: pa.Array, feature: Feature, fill: float) -> np.ndarray:
     missing = pc.is_null(array).to_numpy(zero_copy_only=False)
     if types.is_float16(array.type):  # Arrow 16 fills no nulls among these
         array = array.cast(pa.float32())
-    zero = pa.scalar(False if types.is_boolean(array.type) else 0).cast(array.type)
+    zero = pa.scalar(False if types.is_boolean(array.type) else 0, array.type)
     values = numbers(pc.fill_null(array, zero)).astype(feature.dtype)
     values[missing] = fill
     return values
