@@ -32,7 +32,6 @@ MEASURES = {"evaluation.describe"}
 # Names of two classes each, and what is more crowded than it may be: to be mended, not added to.
 TWICE = {"Batch", "Rows", "Sums", "Weights"}
 CROWDED = {
-    "data.table.TableSource",
     "kernels.blocks.sweep_tiles",
     "kernels.panels.descend_panels",
     "kernels.panels.sweep_in_one",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.loading.loader import Loader, choose_reading
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.read_plan import choose_reading
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.preprocessing import NullPolicy

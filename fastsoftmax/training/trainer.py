@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastsoftmax.data.loading.loader import Loader, choose_reading, settle_plan
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.read_plan import choose_plan, choose_reading
 from fastsoftmax.data.loading.shuffle import row_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.mixing import POOR, Mixing
@@ -89,7 +90,7 @@ class Trainer:
         self.report, self.halves, self.keeper = report, halves, keeper
         self.told_to_stop = False
         segments = None if scan is None else scan.segments
-        self.plan = settle_plan(source, options.shuffling, options.reading, segments)
+        self.plan = choose_plan(source, options.shuffling, options.reading, segments)
         if plan is not None:
             kind, window, buckets = plan
             self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)

@@ -3,142 +3,28 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
-
-from fastsoftmax.data.formats.files import PAGES_SHARE
-from fastsoftmax.data.loading.cache import (
-    Cache,
-    DiskCache,
-    MemoryCache,
-    digest_of,
-)
+from fastsoftmax.data.loading.buckets import BucketRows, BucketWriter
+from fastsoftmax.data.loading.cache import Cache, DiskCache, MemoryCache, digest_of
 from fastsoftmax.data.loading.prefetch import OrderedPool, Prefetcher
-from fastsoftmax.data.loading.shuffle import (
-    ShufflePlan,
-    bucket_sizes,
-    buckets_of,
-    held_out,
-    make_plan,
-    piece_order,
-)
+from fastsoftmax.data.loading.read_plan import PLAIN, ReadPlan
+from fastsoftmax.data.loading.shuffle import ShufflePlan, bucket_sizes, held_out, piece_order
 from fastsoftmax.data.loading.shuffle_buffer import PagePool, Window, WindowBuffer, as_window, fill
-from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.source import Chunk, Source
-from fastsoftmax.errors import DataError, OptionError, SaveError
+from fastsoftmax.errors import DataError, SaveError
 from fastsoftmax.files import cache_folder
-from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.labels import Classes
-from fastsoftmax.options import Reading, Shuffling
 
 logger = logging.getLogger("fastsoftmax")
 
-KEPT_SHARE = 0.8  # of the memory: rows that are kept, and the windows
 NO_ROOM = (
     "shuffle=full writes all rows once, and there is no room for them: name another folder with"
     " cache_folder=, or use shuffle=window"
 )
-SPARE = 1.1  # free space asked for, over what will be written
-
-
-@dataclass(frozen=True)
-class ReadPlan:
-    """How rows are read; the windows are the same whatever it says.
-
-    readers: threads that decode. keep: where decoded rows stay for later epochs, "off", "memory" or
-    "disk". folder: of files on disk. named: whether they stay there for further runs.
-    """
-
-    readers: int = 1
-    keep: str = "off"
-    folder: Path | None = None
-    named: bool = False
-
-
-def choose_reading(
-    source: Source, plan: ShufflePlan, reading: Reading, *, rereads: bool
-) -> ReadPlan:
-    """Return how to read `source`; rereads: some rows are read more than once.
-
-    Raises OptionError where rows are to be kept in memory and do not fit.
-    """
-    keep, memory = reading.cache, source.room(reading.memory_bytes)
-    if keep == "memory" and not (source.in_memory or _fits(plan, memory)):
-        raise OptionError(
-            f"cache=memory keeps all rows decoded, more than memory={reading.memory}"
-            " allows: raise memory=, or choose cache=disk"
-        )
-    if keep == "auto":
-        keep = _where_to_keep(source, plan, reading, rereads)
-    # Readers are fewer rather than that columns are joined through a file, which takes longer.
-    affordable = int(PAGES_SHARE * memory) // max(source.reading_bytes, 1)
-    readers = max(min(reading.reader_count, affordable), 1)
-    source.allot(memory // readers)
-    return ReadPlan(readers, keep, _folder(reading), reading.cache_folder is not None)
-
-
-def _folder(reading: Reading) -> Path:
-    """Return where rows are kept on disk."""
-    return cache_folder() if reading.cache_folder is None else Path(reading.cache_folder)
-
-
-def _fits(plan: ShufflePlan, memory: int) -> bool:
-    """Return whether all rows fit the memory: in one window, or beside the two that are alive."""
-    if plan.holds_all:
-        return True
-    return plan.fits and plan.size + 2 * plan.window_bytes <= KEPT_SHARE * memory
-
-
-def _where_to_keep(source: Source, plan: ShufflePlan, reading: Reading, rereads: bool) -> str:
-    """Return where rows are kept if nobody says: where they fit, if they are read again."""
-    if reading.cache_folder is not None and not source.in_memory:
-        return "disk"
-    if plan.holds_all:
-        return "memory"
-    # Even what needs no decoding reads faster from a cache: a Parquet page's checksum takes longer
-    # than ours, and an IPC file is not ours to map.
-    if source.in_memory or source.rows is None or not rereads:
-        return "off"
-    if _fits(plan, source.room(reading.memory_bytes)):
-        return "memory"
-    folder = _folder(reading)
-    if has_room(folder, plan.size):
-        return "disk"
-    logger.info("too little space in %s for decoded rows: each epoch decodes them anew", folder)
-    return "off"
-
-
-def has_room(folder: Path, size: int) -> bool:
-    """Return whether a file of `size` bytes fits in the folder, or in the nearest that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free >= SPARE * size
-
-
-def settle_plan(
-    source: Source, shuffling: Shuffling, reading: Reading, segments: Segments | None
-) -> ShufflePlan:
-    """Return the plan; unless asked for, sorted rows are dealt only where there is room."""
-    plan = make_plan(source, shuffling, reading.memory_bytes, segments)
-    if plan.kind == "full" and shuffling.shuffle == "auto":
-        folder = _folder(reading)
-        if not has_room(folder, plan.size):
-            warnings.warn(
-                f"the rows are sorted, but {folder} has no room to deal them anew: they are"
-                " shuffled within windows, which learns worse. Name a folder with cache_folder=.",
-                UserWarning,
-                stacklevel=2,
-            )
-            shuffling = replace(shuffling, shuffle="window")
-            return make_plan(source, shuffling, reading.memory_bytes, segments)
-    return plan
 
 
 class Loader:
@@ -153,7 +39,7 @@ class Loader:
         source: Source,
         classes: Classes,
         plan: ShufflePlan,
-        reading: ReadPlan = ReadPlan(),
+        reading: ReadPlan = PLAIN,
     ) -> None:
         """Load the rows of `source`, which stays the caller's to close."""
         self._source, self._classes, self._plan, self._reading = source, classes, plan, reading
@@ -337,7 +223,7 @@ class Loader:
                 buffer = buffer or WindowBuffer(chunk, int(sizes[bucket]), pages)
                 buffer.take(chunk, 0, chunk.rows)
             if buffer is not None and not stopped.is_set():
-                number = _BucketRows(seed, self._plan.buckets, rows, bucket)
+                number = BucketRows(seed, self._plan.buckets, rows, bucket)
                 yield buffer.window(source, number, index, last=index == len(order) - 1)
 
     def _deal(self, seed: int, stopped: threading.Event) -> None:
@@ -348,7 +234,7 @@ class Loader:
         if self._is_sealed:
             return
         logger.info("dealing the rows into %d buckets", self._plan.buckets)
-        writer = _BucketWriter(self._cache, self._plan)
+        writer = BucketWriter(self._cache, self._plan)
         with closing(self._decoded(None)) as chunks, _telling_of_room():
             for chunk in chunks:
                 if stopped.is_set():
@@ -366,62 +252,6 @@ def _telling_of_room() -> Iterator[None]:
         yield
     except OSError as error:
         raise SaveError(f"{NO_ROOM} ({error.strerror or error})") from error
-
-
-class _BucketWriter:
-    """Rows on their way to buckets, collected into chunks worth writing."""
-
-    def __init__(self, cache: Cache, plan: ShufflePlan) -> None:
-        self._cache, self._buckets = cache, plan.buckets
-        self._room = max(plan.window // plan.buckets, 1)  # all together take as much as a window
-        self._buffers: dict[int, WindowBuffer] = {}
-        self._pages = PagePool()
-
-    def deal(self, chunk: Chunk, seed: int, number: int) -> None:
-        """Take a chunk whose first row is `number` in the source."""
-        chunk = replace(chunk, parts=tuple(part.by_row(copy_matrix) for part in chunk.parts))
-        drawn = buckets_of(seed, self._buckets, number, chunk.rows)
-        order = np.argsort(drawn, kind="stable")
-        bounds = np.searchsorted(drawn, np.arange(self._buckets + 1), sorter=order).tolist()
-        for bucket in range(self._buckets):
-            start, stop = bounds[bucket : bucket + 2]
-            while start < stop:
-                buffer = self._buffers.get(bucket)
-                if buffer is None:
-                    buffer = self._buffers[bucket] = WindowBuffer(chunk, self._room, self._pages)
-                some = min(stop, start + buffer.room)
-                buffer.take(chunk, start, some, order)
-                start = some
-                if not buffer.room:
-                    self._hand_in(bucket)
-
-    def finish(self) -> None:
-        """Hand in what is left."""
-        for bucket in list(self._buffers):
-            self._hand_in(bucket)
-
-    def _hand_in(self, bucket: int) -> None:
-        self._cache.add(self._buffers.pop(bucket).chunk(bucket, 0))
-
-
-@dataclass(frozen=True)
-class _BucketRows:
-    """Where the rows of a bucket stand in the source; looked for only when a message needs it."""
-
-    seed: int
-    buckets: int
-    rows: int
-    bucket: int
-
-    def __call__(self, row: int) -> int:
-        step = 2**20
-        for first in range(0, self.rows, step):
-            drawn = buckets_of(self.seed, self.buckets, first, min(step, self.rows - first))
-            here = np.flatnonzero(drawn == self.bucket)
-            if row < here.size:
-                return first + int(here[row])
-            row -= here.size
-        raise IndexError(row)
 
 
 def _chain(first: Chunk, rest: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -18,8 +18,9 @@ from numpy.testing import assert_array_equal
 import fastsoftmax
 from fastsoftmax import OptionError, SaveError
 from fastsoftmax.data import table
-from fastsoftmax.data.loading import cache, loader
-from fastsoftmax.data.loading.loader import Loader, ReadPlan
+from fastsoftmax.data.loading import cache, read_plan
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.read_plan import ReadPlan, choose_reading
 from fastsoftmax.data.loading.shuffle import ShufflePlan, bucket_sizes, buckets_of, held_out
 from fastsoftmax.data.open import open_source
 from fastsoftmax.labels import Classes
@@ -173,7 +174,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(path, tmp_path, monkeypatch
 
 def test_sorted_rows_are_not_dealt_where_there_is_no_room(path, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: usage(10))
+    monkeypatch.setattr(read_plan.shutil, "disk_usage", lambda _: usage(10))
     given = {"epochs": 1, "features": ["v"], "shuffle_window": 1000}
     with pytest.warns(UserWarning, match="has no room to deal them anew"):
         model = fastsoftmax.train(path, "y", **given)
@@ -192,8 +193,8 @@ def test_nothing_is_kept_where_space_is_short(path, monkeypatch):
     plan = ShufflePlan("window", 100, rows=N, size=40 * N)
     usage = namedtuple("usage", "free")
     for free, keep in ((40 * N * 2, "disk"), (40 * N, "off")):
-        monkeypatch.setattr(loader.shutil, "disk_usage", lambda _, free=free: usage(free))
-        assert loader.choose_reading(source, plan, Reading(), rereads=True).keep == keep
+        monkeypatch.setattr(read_plan.shutil, "disk_usage", lambda _, free=free: usage(free))
+        assert choose_reading(source, plan, Reading(), rereads=True).keep == keep
 
 
 def test_rows_that_do_not_fit_are_not_kept_in_memory(tmp_path):

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastsoftmax.data.loading.loader import Loader, ReadPlan
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.read_plan import ReadPlan
 from fastsoftmax.data.loading.shuffle import ShufflePlan, held_out, piece_order
 from fastsoftmax.data.loading.shuffle_buffer import PagePool
 from fastsoftmax.data.open import open_source
