@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.columns import ColumnRequest, check_width, choose_columns
+from fastsoftmax.data.column_choice import ColumnRequest, check_width, choose_columns
 from fastsoftmax.data.encode import Given, GivenLabels
 from fastsoftmax.data.formats.batches import Batches
 from fastsoftmax.data.formats.discover import find_files, is_path

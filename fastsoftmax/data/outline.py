@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastsoftmax.data.columns import require
+from fastsoftmax.data.column_names import require
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.open import open_files
 from fastsoftmax.errors import DataError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from fastsoftmax.data.columns import ColumnRequest, check_same, choose_columns
+from fastsoftmax.data.column_choice import ColumnRequest, choose_columns
+from fastsoftmax.data.schemas import check_same
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastsoftmax.data import label_stats
-from fastsoftmax.data.columns import ColumnRequest, choose_columns
+from fastsoftmax.data.column_choice import ColumnRequest, choose_columns
 from fastsoftmax.data.encode import Given, GivenLabels
 from fastsoftmax.data.label_stats import Discovery, Labelled, LabelSums
 from fastsoftmax.data.mixing import Mixing

@@ -15,11 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastsoftmax.data.columns import Layout, check_same
+from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.data.formats.partitions import Partitions
 from fastsoftmax.data.formats.remote import Remote
 from fastsoftmax.data.manifest import Entries, names_of, new_pieces
+from fastsoftmax.data.schemas import check_same
 from fastsoftmax.errors import DataError
 
 MOST_OPEN = 64  # files at a time

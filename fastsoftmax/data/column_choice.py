@@ -1,0 +1,230 @@
+"""The only place that chooses which columns are features, label and weight.
+
+One layout is chosen from the first schema, and every further file is held to it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from fastsoftmax.data.column_names import nearest, refuse_missing, require
+from fastsoftmax.data.columns import Feature, Layout, is_partition
+from fastsoftmax.data.layouts import fixed_width, is_number, is_vector, item_type
+from fastsoftmax.data.packed import packing_of
+from fastsoftmax.data.source import Column
+from fastsoftmax.errors import DataError
+from fastsoftmax.labels import Classes
+
+NO_CATEGORIES = Classes("string", ())  # until they are learnt
+Peek = Callable[[str], int | None]  # the length of the first list in a column; None: all are null
+
+
+@dataclass(frozen=True)
+class ColumnRequest:
+    """What the caller asked of the columns.
+
+    target, weight: names of columns, or None. features: names in order; None means all others.
+    like: the columns of the model that the rows are for. like_width: how many features it has.
+    categorical: names of columns whose values are categories. nulls: what becomes of nulls.
+    """
+
+    target: str | None = None
+    weight: str | None = None
+    features: tuple[str, ...] | None = None
+    like: tuple[Column, ...] | None = None
+    like_width: int | None = None
+    keep: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    nulls: str = "error"
+
+
+def _index_columns(schema: pa.Schema) -> set[str]:
+    """Return the columns that pandas wrote for its index: no features."""
+    facts = schema.pandas_metadata or {}
+    named = {name for name in facts.get("index_columns", ()) if isinstance(name, str)}
+    return named | {name for name in schema.names if name.startswith("__index_level_")}
+
+
+def _default_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
+    """Return all columns but label, weight, index and those only handed on."""
+    left_out = {request.target, request.weight, *request.keep, *_index_columns(schema)}
+    names = [f.name for f in schema if f.name not in left_out and not is_partition(f)]
+    if request.like_width is not None:  # a nameless model: its features are the numeric columns
+        names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        require(schema, twice[0], origin)
+    return tuple(names)
+
+
+def _listed_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
+    """Return the columns that features= names, fits with a pattern, or leaves when others go."""
+    assert request.features is not None
+    others = [name for name in request.features if name in schema.names or not name.startswith("!")]
+    excluded = [name[1:] for name in request.features if name not in others]
+    names = [name for name in others if name in schema.names or not has_magic(name)]
+    _check_listed(schema, request, names, origin)
+    candidates = _default_names(schema, request, origin)
+    wanted: dict[str, None] = dict.fromkeys(candidates if excluded and not others else ())
+    for name in others:
+        found = (name,) if name in names else _matching(name, candidates, origin)
+        wanted |= dict.fromkeys(found)
+    for pattern in excluded:
+        for name in _matching(pattern, tuple(wanted), origin, "!"):
+            wanted.pop(name)
+    return tuple(wanted)
+
+
+def has_magic(name: str) -> bool:
+    """Return whether a name is a pattern."""
+    return any(sign in name for sign in "*?[")
+
+
+def _matching(pattern: str, names: tuple[str, ...], origin: str, sign: str = "") -> tuple[str, ...]:
+    """Return the names that a pattern, or a name, fits; none is an error."""
+    found = (pattern,) if pattern in names else tuple(fnmatch.filter(names, pattern))
+    if not found:
+        raise DataError(
+            f'{origin}: features= has "{sign}{pattern}", which fits no feature'
+            f"{nearest(pattern, names)}"
+        )
+    return found
+
+
+def _check_listed(schema: pa.Schema, request: ColumnRequest, names: list[str], origin: str) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f'features= lists "{name}" {count} times; list it once.')
+        if name in (request.target, request.weight):
+            part = "target" if name == request.target else "weight"
+            raise DataError(f'features= lists "{name}", which is the {part}; leave it out.')
+        require(schema, name, origin)
+
+
+def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
+    """Return the feature columns that the model, the caller or else the schema names."""
+    if request.like is not None:
+        names = tuple(column.name for column in request.like)
+        refuse_missing(schema, names, origin)
+        return names
+    if request.features is not None:
+        return _listed_names(schema, request, origin)
+    return _default_names(schema, request, origin)
+
+
+def _feature(
+    schema: pa.Schema, name: str, request: ColumnRequest, peek: Peek, origin: str
+) -> Feature:
+    kind = require(schema, name, origin)
+    fills = request.nulls != "error"
+    if name in request.categorical:
+        if is_vector(kind):
+            raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
+        return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind)
+    if not is_number(item_type(kind)):
+        raise DataError(
+            f'{origin}: column "{name}" is of type {kind}, which is no number. '
+            "Leave it out (features= lists the columns to use), convert it, or name it in"
+            " categorical=."
+        )
+    if not is_vector(kind):
+        return Feature(Column(name, fill=(0.0,) if fills else None), kind)
+    width = _width(name, kind, request, peek, origin)
+    return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
+
+
+def _width(name: str, kind: pa.DataType, request: ColumnRequest, peek: Peek, origin: str) -> int:
+    """Return how many numbers a row of a column of lists holds."""
+    width = fixed_width(kind)
+    width = peek(name) if width is None else width
+    if width is None:  # the model will fill them, if it has learnt how
+        width = next((column.width for column in request.like or () if column.name == name), None)
+    if not width:
+        what = "is null in all rows" if width is None else "holds lists of no numbers"
+        raise DataError(
+            f'{origin}: column "{name}" {what}. Leave it out (features= lists the others).'
+        )
+    return width
+
+
+def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str) -> None:
+    for feature, column in zip(features, like, strict=True):
+        if feature.column.width != column.width:
+            has, wants = (
+                "one number" if c.width is None else f"a list of {c.width} numbers"
+                for c in (feature.column, column)
+            )
+            raise DataError(
+                f'{origin}: column "{column.name}" holds {has} a row, the model takes {wants}.'
+            )
+
+
+def _refuse_no_features(categorical: Sequence[str], names: Sequence[str], origin: str) -> None:
+    for name in categorical:
+        if name not in names:
+            raise DataError(
+                f'{origin}: categorical= lists "{name}", which is no feature{nearest(name, names)}'
+            )
+
+
+def _refuse_packed(features: Sequence[Feature], origin: str) -> None:
+    """Raise DataError where a feature is no number that stands in a packed row."""
+    for feature in features:
+        column = feature.column
+        if column.categories is not None or column.indicator:
+            raise DataError(
+                f'{origin}: the features are packed, and "{column.name}" is to be a category or to'
+                " have an indicator of nulls, which packed numbers have not. Use the data as they"
+                " were."
+            )
+
+
+def check_width(n_features: int, request: ColumnRequest, origin: str) -> None:
+    """Raise DataError when there are no features, or not as many as the model takes."""
+    if n_features == 0:
+        raise DataError(
+            f"{origin}: there are no features; at least one column of numbers is needed."
+        )
+    wanted = request.like_width
+    if request.like is not None:
+        wanted = sum(column.n_features for column in request.like)
+    if wanted is not None and n_features != wanted:
+        raise DataError(f"{origin}: there are {n_features} features, the model takes {wanted}.")
+
+
+def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin: str) -> Layout:
+    """Return the layout of the columns in use, or raise DataError with the one that will not do.
+
+    origin: the data's name for messages. `peek` is asked only for lists of no fixed size.
+    """
+    packing = packing_of(schema, origin)
+    if packing is not None:
+        schema = packing.unpacked(schema)
+        request = replace(request, nulls="error")  # there are none
+    for name in (request.target, request.weight, *request.keep):
+        if name is not None:
+            require(schema, name, origin)
+    names = _wanted_names(schema, request, origin)
+    if request.like is not None:
+        known = tuple(column.name for column in request.like if column.categories is not None)
+        request = replace(request, categorical=known)
+    _refuse_no_features(request.categorical, names, origin)
+    features = tuple(_feature(schema, name, request, peek, origin) for name in names)
+    if request.like is not None:
+        _check_like(features, request.like, origin)
+        features = tuple(
+            Feature(column, feature.kind)
+            for feature, column in zip(features, request.like, strict=True)
+        )
+    if packing is not None:
+        _refuse_packed(features, origin)
+    layout = Layout(
+        features, request.target, request.weight, request.keep, request.nulls == "drop", packing
+    )
+    check_width(layout.n_features, request, origin)
+    return layout
