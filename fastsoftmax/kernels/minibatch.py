@@ -13,7 +13,16 @@ from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, group_tiles, margins, tile_start, update
 from fastsoftmax.kernels.recurrence import add_row, plain_logits, residual
-from fastsoftmax.kernels.vectors import address_of, fma, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.vectors import (
+    address_of,
+    by_address,
+    fma,
+    lanes,
+    load,
+    noinline,
+    splat,
+    store,
+)
 from fastsoftmax.kernels.workspace import aligned, padded
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), and facts about it.
@@ -114,6 +123,26 @@ def batch_residuals(weights, gradient, block, rows, first, stop):
     return loss, hits
 
 
+@kernel(EXACT)
+def sweep_batch(weights, gradient, average, block, rows, done, first, stop, turn, worker, team):
+    """Pass over this worker's classes: apply the block before, of `done` rows; set block.Z to the
+    margins of rows first : stop. Meanwhile ask for the rows of the block after.
+    """
+    noinline()
+    K, d = weights.W.shape
+    tiles, group = class_tiles(K), group_tiles(d)
+    X, before = block.X[turn], block.X[1 - turn]
+    coming = min(stop + block.Z.shape[0], rows.order.shape[0])
+    cursor, last = plan_prefetch(block.lines, worker, rows, stop + worker, coming, team)
+    beyond = tiles * (worker + 1) // team
+    for tile in range(tiles * worker // team, beyond, group):
+        end = min(tile + group, beyond)
+        cursor = apply_batch(
+            weights, gradient, average, block, before, tile, end, done, cursor, last
+        )
+        cursor = margins(block.Z, X, weights.W, tile, end, stop - first, cursor, last)
+
+
 @kernel(EXACT, entry=True)
 def descend_minibatch(
     weights, gradient, average, block, rows, batch_size, ends, l2, bias, barrier, worker, team
@@ -123,11 +152,12 @@ def descend_minibatch(
     Called by every worker of a team at once. rows.step holds eta (not times the weight). A batch
     goes on in the next call unless `ends`: then the last one closes with the rows it has.
     """
+    weights, gradient, average = by_address(weights), by_address(gradient), by_address(average)
+    block, rows, barrier = by_address(block), by_address(rows), by_address(barrier)
     n, B, K = rows.order.shape[0], block.Z.shape[0], weights.W.shape[0]
     facts = gradient.facts
     tiles = class_tiles(K)
     mine, beyond = tiles * worker // team, tiles * (worker + 1) // team
-    group = group_tiles(weights.W.shape[1])
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
     first = before = turn = np.int64(0)
@@ -140,16 +170,9 @@ def descend_minibatch(
         if not gather_share(X, rows, first, stop, worker, team, barrier, QUEUE + turn):
             atomic_add(barrier, STOP, 1)
         wait(barrier, team)
-        cursor, last = plan_prefetch(
-            block.lines, worker, rows, stop + worker, min(stop + B, n), team
+        sweep_batch(
+            weights, gradient, average, block, rows, first - before, first, stop, turn, worker, team
         )
-        for tile in range(mine, beyond, group):
-            end = min(tile + group, beyond)
-            cursor = apply_batch(
-                weights, gradient, average, block, block.X[1 - turn],
-                tile, end, first - before, cursor, last,
-            )  # fmt: skip
-            cursor = margins(block.Z, X, weights.W, tile, end, stop - first, cursor, last)
         wait(barrier, team)
         if worker == 0:
             facts[CLOSED] = 0.0
