@@ -89,13 +89,15 @@ def bring_in(weights, average, R, X, tile, beyond, rows, first, count, l2, curso
 
 @kernel(EXACT)
 def sweep_tiles(
-    weights, average, R, before, done, Z, after, count, rows, tile, stop, l2, cursor, last
+    weights, average, block, before, done, after, count, rows, tile, stop, l2, lines
 ):  # fmt: skip
     """Pass over the class tiles tile : stop of W, some at a time while they are in the cache.
 
-    Bring in the block of the rows `before`, whose first is number `done` (negative: none), and set
-    Z to the margins of the first `count` of the rows `after`.
+    Bring in the steps of the rows `before`, in block.R, whose first is number `done` (negative:
+    none), and set block.Z to the margins of the first `count` of the rows `after`. lines: the ends
+    of a list of cache lines to ask for.
     """
+    (cursor, last), R = lines, block.R
     B, group = R.shape[0], group_tiles(weights.W.shape[1])
     for here in range(tile, stop, group):
         beyond = min(here + group, stop)
@@ -104,7 +106,7 @@ def sweep_tiles(
                 weights, average, R, before, here, beyond, rows, done, B, l2, cursor, last
             )
         if count > 0:
-            cursor = margins(Z, after, weights.W, here, beyond, count, cursor, last)
+            cursor = margins(block.Z, after, weights.W, here, beyond, count, cursor, last)
 
 
 @kernel(EXACT)
@@ -115,13 +117,14 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     tiles = class_tiles(weights.W.shape[0])
     n = rows.order.shape[0]
     count = min(B, n - first)
-    cursor, last = plan_prefetch(
+    lines = plan_prefetch(
         block.lines, worker, rows, first + B + worker, min(first + 2 * B, n), team
     )
     sweep_tiles(
-        weights, average, block.R, before, first - B, block.Z, after, count, rows,
-        tiles * worker // team, tiles * (worker + 1) // team, l2, cursor, last,
+        weights, average, block, before, first - B, after, count, rows,
+        tiles * worker // team, tiles * (worker + 1) // team, l2, lines,
     )  # fmt: skip
+    last = lines[1]
     for i in range((count + GRAM_TILE - 1) // GRAM_TILE):
         if (team - 1 - i % team) == worker:
             gram(block.G, after, i * GRAM_TILE, count, last, last)

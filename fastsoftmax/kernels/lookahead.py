@@ -91,13 +91,11 @@ def sweep_ahead(weights, average, other, rows, first, mine, beyond, l2, worker, 
     start, stop = first + 2 * B, min(first + 3 * B, n)
     # The worker that takes the steps has other things to wait for.
     own, every = (worker, 1) if team == 1 else (worker - 1, team - 1)
-    cursor, last = plan_prefetch(
-        other.lines, worker, rows, start + own if own >= 0 else stop, stop, every
-    )
+    lines = plan_prefetch(other.lines, worker, rows, start + own if own >= 0 else stop, stop, every)
     sweep_tiles(
-        weights, average, other.R, other.X[(block - 1) % BLOCKS], first - B,
-        other.Z, other.X[(block + 1) % BLOCKS], min(B, n - first - B) if first + B >= 0 else 0,
-        rows, mine, beyond, l2, cursor, last,
+        weights, average, other, other.X[(block - 1) % BLOCKS], first - B,
+        other.X[(block + 1) % BLOCKS], min(B, n - first - B) if first + B >= 0 else 0,
+        rows, mine, beyond, l2, lines,
     )  # fmt: skip
 
 
