@@ -12,7 +12,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, atomic_load, leave, wait
+from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, atomic_load, clear, leave
 from fastsoftmax.kernels.blocks import add_block
 from fastsoftmax.kernels.compile import EXACT, in_python, kernel
 from fastsoftmax.kernels.gather import (
@@ -51,6 +51,12 @@ from fastsoftmax.kernels.workspace import aligned, padded, row_length
 # Rows of W may be longer than d. A worker uses its panels alone; with one array for all, the
 # processor's own prefetching would fetch lines that the next worker is writing.
 Panels = namedtuple("Panels", "Z G X gathered at W b own_Z own_R own_G own_mass lines")
+# Of one panel: its part of the margins Z, W, the sums of W (or None), the rows of the blocks before
+# and after, its first feature and how many there are.
+Panel = namedtuple("Panel", "Z W S before after start width")
+# The steps of a block: W becomes keep W + R^T x, and what is added to the sums of W is what W is
+# after each step or, where H is not None, share W + H^T x.
+Steps = namedtuple("Steps", "keep R H share")
 TURNS = 3  # blocks that workers may be at: before, now, next
 LINE = 16 if MANY else 32  # numbers: panels begin on a cache line, and are whole update tiles
 
@@ -103,7 +109,7 @@ def add_parts(out, parts):
 
 
 @kernel(EXACT)
-def clear(A, start):
+def clear_rows(A, start):
     """Set rows start: of A to 0."""
     for i in range(start, A.shape[0]):
         for j in range(0, A.shape[1], lanes(A)):
@@ -113,9 +119,9 @@ def clear(A, start):
 @kernel(EXACT)
 def clear_coefficients(R, average, start):
     """Set the coefficients of rows start: of a block to 0: it has fewer rows."""
-    clear(R, start)
+    clear_rows(R, start)
     if average is not None:
-        clear(average.H, start)
+        clear_rows(average.H, start)
 
 
 @kernel(EXACT)
@@ -171,14 +177,16 @@ def point(at, rows, first, count):
 
 
 @kernel(EXACT)
-def sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count):
+def sweep_in_one(panel, steps, rows, first, count):
     """Do `sweep_panel` in one pass over W, asking for two rows to come with each class tile."""
     noinline()
+    Z, W, S, start, width = panel.Z, panel.W, panel.S, panel.start, panel.width
+    before, after = panel.before, panel.after
     K = W.shape[0]
     tiles = sweep_tiles(K)
     part = rows.table[0]
     base = part[ADDRESS] + (start - part[COLUMN]) * part[ITEM]
-    one = two = address_of(R, 0, 0)
+    one = two = address_of(steps.R, 0, 0)
     item = part[ITEM] if in_lines(rows) and count > 0 else 0
     for tile in range(tiles):
         if item > 0:
@@ -186,35 +194,36 @@ def sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, 
             two = base + rows.order[first + min(2 * tile + 1, count - 1)] * part[ROW_STRIDE]
         k = tile * (K // tiles) + min(tile, K % tiles)
         if K // tiles + (tile < K % tiles) == SWEEP_CLASSES:
-            _sweep_most(Z, W, S, k, keep, R, H, share, before, after, width, one, two, item)
+            _sweep_most(Z, W, S, k, steps, before, after, width, (one, two, item))
         else:
-            _sweep_less(Z, W, S, k, keep, R, H, share, before, after, width, one, two, item)
+            _sweep_less(Z, W, S, k, steps, before, after, width, (one, two, item))
 
 
 @kernel(EXACT)
-def cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last):
+def cross_panel(panel, steps, cursor, last):
     """Do `sweep_panel` in a pass for the update and one for the margins; return the next cursor."""
-    if H is not None:
+    Z, W, S, before, after = panel.Z, panel.W, panel.S, panel.before, panel.after
+    keep, R, width = steps.keep, steps.R, panel.width
+    if steps.H is not None:
         tiles, count, zero = class_tiles(W.shape[0]), before.shape[0], np.int64(0)
-        add_block(S, H, share, W, before, zero, tiles, zero, width, count, cursor, cursor)
+        add_block(
+            S, steps.H, steps.share, W, before, zero, tiles, zero, width, count, cursor, cursor
+        )
         return cross(Z, W, None, keep, R, before, after, width, cursor, last)
     return cross(Z, W, S, keep, R, before, after, width, cursor, last)
 
 
 @kernel(EXACT)
-def sweep_panel(
-    Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count, cursor, last
-):  # fmt: skip
-    """Bring the steps R of the rows before into a panel of W; set Z = after W^T over the panel.
+def sweep_panel(panel, steps, rows, first, count, cursor, last):
+    """Bring steps into a panel of W; set its part of the margins of the rows after.
 
-    Add to S, where it is not None, what W is after each step; where H is given too, that is
-    `share` W + H^T before. Meanwhile ask for this panel, the `width` features from `start` on, of
-    rows first : first + count, or for the lines of a list; return the cursor in the list.
+    Meanwhile ask for this panel of rows first : first + count, or for the lines of a list; return
+    the cursor in the list.
     """
     if MANY:
-        sweep_in_one(Z, W, S, keep, R, H, share, before, after, start, width, rows, first, count)
+        sweep_in_one(panel, steps, rows, first, count)
         return cursor
-    return cross_panel(Z, W, S, keep, R, H, share, before, after, width, cursor, last)
+    return cross_panel(panel, steps, cursor, last)
 
 
 @kernel(EXACT)
@@ -250,20 +259,18 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
         W, Z, width = panels.W[worker, :, start:stop], panels.Z[turn, p], stop - start
         before, after = blocks[1 - here, p], blocks[here, p]
         if average is None:
+            panel = Panel(Z, W, None, before, after, start, width)
             cursor = sweep_panel(
-                Z, W, None, keep, R, None, share, before, after, start, width,
-                rows, coming, ahead, cursor, end,
-            )  # fmt: skip
-        elif simply:
-            cursor = sweep_panel(
-                Z, W, average.W[:, start:stop], keep, R, None, share, before, after, start, width,
-                rows, coming, ahead, cursor, end,
-            )  # fmt: skip
+                panel, Steps(keep, R, None, share), rows, coming, ahead, cursor, end
+            )
+            continue
+        panel = Panel(Z, W, average.W[:, start:stop], before, after, start, width)
+        if simply:
+            steps = Steps(keep, R, None, share)
+            cursor = sweep_panel(panel, steps, rows, coming, ahead, cursor, end)
         else:
-            cursor = sweep_panel(
-                Z, W, average.W[:, start:stop], keep, R, average.H, share, before, after, start,
-                width, rows, coming, ahead, cursor, end,
-            )  # fmt: skip
+            steps = Steps(keep, R, average.H, share)
+            cursor = sweep_panel(panel, steps, rows, coming, ahead, cursor, end)
 
 
 @kernel(EXACT)
@@ -305,14 +312,10 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     B, count = panels.X.shape[3], panels.Z.shape[1]
     block = by_address(
         Block(
-            panels.X[worker, 0],
-            panels.own_Z[worker],
-            panels.own_R[worker],
-            panels.own_G[worker],
-            panels.own_mass[worker],
-            panels.at[worker],
+            panels.X[worker, 0], panels.own_Z[worker], panels.own_R[worker],
+            panels.own_G[worker], panels.own_mass[worker], panels.at[worker],
         )
-    )
+    )  # fmt: skip
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
     first, turn = np.int64(0), np.int64(0)
@@ -350,10 +353,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     if finite and n > 0:
         sweep_panels(panels, d, average, block.R, turn, keep, rows, first, l2, worker, team)
     copy_panels(weights.W, W, count, worker, team)
-    wait(barrier, team)
     if worker == 0:
         copy_biases(weights.b, b)
-        for counter in range(STOP, STOP + TURNS):
-            atomic_add(barrier, counter, -atomic_load(barrier, counter))
-    wait(barrier, team)
+    clear(barrier, worker, team)
     return loss, hits, finite

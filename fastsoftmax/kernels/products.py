@@ -28,11 +28,36 @@ PANEL = 1024
 # classes: 0.38 of the peak with a tile at a time, 0.48 with these).
 GROUP = 4096
 
-_dots_1, _dots_2, _dots_3, _dots_4, _dots_5 = (dot_tile(ROW_TILE, c) for c in range(1, 6))
+
+def by_size(make):
+    """Return a kernel that calls the tile of as many classes as its first argument says.
+
+    Sizes are constants of the tiles' code, since a tile's sums stay in registers.
+    """
+    one, two, three, four, five = (make(classes) for classes in range(1, 6))
+
+    @kernel()
+    def tile_of(size, *arguments):
+        if CLASS_TILE >= 5 and size == 5:
+            cursor = five(*arguments)
+        elif CLASS_TILE >= 4 and size == 4:
+            cursor = four(*arguments)
+        elif size == 3:
+            cursor = three(*arguments)
+        elif size == 2:
+            cursor = two(*arguments)
+        else:
+            cursor = one(*arguments)
+        return cursor
+
+    return tile_of
+
+
+_dots = by_size(lambda classes: dot_tile(ROW_TILE, classes))
+_wide = by_size(lambda classes: update_tile(classes, WIDE))
+_slim = by_size(lambda classes: update_tile(classes, 1))
+_pair = by_size(lambda classes: update_tile(classes, WIDE_AVERAGED))
 _triangle, _copying = triangle_tile(), copying_tile()
-_wide_1, _wide_2, _wide_3, _wide_4, _wide_5 = (update_tile(c, WIDE) for c in range(1, 6))
-_slim_1, _slim_2, _slim_3, _slim_4, _slim_5 = (update_tile(c, 1) for c in range(1, 6))
-_pair_1, _pair_2, _pair_3, _pair_4, _pair_5 = (update_tile(c, WIDE_AVERAGED) for c in range(1, 6))
 _square = dot_tile(ROW_TILE, SQUARE)
 _coupled = update_tile(ROW_TILE, WIDE_COUPLED)
 _coupled_slim = update_tile(ROW_TILE, 1)
@@ -58,70 +83,10 @@ def tile_start(K, tile):
 
 
 @kernel()
-def _dots(size, Z, k, X, count, W, start, stop, fresh, cursor, last):
-    if CLASS_TILE >= 5 and size == 5:
-        cursor = _dots_5(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
-    elif CLASS_TILE >= 4 and size == 4:
-        cursor = _dots_4(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
-    elif size == 3:
-        cursor = _dots_3(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
-    elif size == 2:
-        cursor = _dots_2(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
-    else:
-        cursor = _dots_1(Z, 0, k, X, 0, count, W, k, start, stop, fresh, cursor, last)
-    return cursor
-
-
-@kernel()
-def _wide(size, W, k, start, stop, keep, E, X, count, cursor, last):
-    if CLASS_TILE >= 5 and size == 5:
-        cursor = _wide_5(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif CLASS_TILE >= 4 and size == 4:
-        cursor = _wide_4(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 3:
-        cursor = _wide_3(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 2:
-        cursor = _wide_2(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
-    else:
-        cursor = _wide_1(W, None, k, start, stop, keep, E, k, X, count, cursor, last)
-    return cursor
-
-
-@kernel()
-def _slim(size, W, S, k, start, stop, keep, E, X, count, cursor, last):
-    if CLASS_TILE >= 5 and size == 5:
-        cursor = _slim_5(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif CLASS_TILE >= 4 and size == 4:
-        cursor = _slim_4(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 3:
-        cursor = _slim_3(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 2:
-        cursor = _slim_2(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    else:
-        cursor = _slim_1(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    return cursor
-
-
-@kernel()
-def _pair(size, W, S, k, start, stop, keep, E, X, count, cursor, last):
-    if CLASS_TILE >= 5 and size == 5:
-        cursor = _pair_5(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif CLASS_TILE >= 4 and size == 4:
-        cursor = _pair_4(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 3:
-        cursor = _pair_3(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    elif size == 2:
-        cursor = _pair_2(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    else:
-        cursor = _pair_1(W, S, k, start, stop, keep, E, k, X, count, cursor, last)
-    return cursor
-
-
-@kernel()
 def _squares(G, r, t, X, start, stop, fresh, cursor, last):
     """Set G[r : r + GRAM_TILE, t : t + ROW_TILE] to products of rows of X, or add them."""
     for c in range(t, t + ROW_TILE, SQUARE):
-        cursor = _square(G, r, c, X, r, GRAM_TILE, X, c, start, stop, fresh, cursor, last)
+        cursor = _square(G, r, c, X, GRAM_TILE, X, start, stop, fresh, cursor, last)
     return cursor
 
 
@@ -130,13 +95,14 @@ def margins(Z, X, W, tile, beyond, count, cursor, last):
     """Set Z = X W^T for the tiles tile : beyond of classes and the row tiles of `count` rows."""
     noinline()
     K, d = W.shape
+    zero = np.int64(0)
     for i in range(tile, beyond):
         k = tile_start(K, i)
         size = tile_start(K, i + 1) - k
         for start in range(0, d, PANEL):
             stop = min(start + PANEL, d)
             fresh = np.int64(start == 0)
-            cursor = _dots(size, Z, k, X, count, W, start, stop, fresh, cursor, last)
+            cursor = _dots(size, Z, zero, k, X, count, W, start, stop, fresh, cursor, last)
     return cursor
 
 
@@ -188,9 +154,9 @@ def couple(Z, t, keep, G, R, count, last):
     width = R.shape[1]
     wide = width - width % (WIDE_COUPLED * step)
     if wide > 0:
-        _coupled(Z, None, t, 0, wide, keep, G, t, R, count, last, last)
+        _coupled(Z, None, t, 0, wide, keep, G, R, count, last, last)
     if wide < width:
-        _coupled_slim(Z, None, t, wide, width, keep, G, t, R, count, last, last)
+        _coupled_slim(Z, None, t, wide, width, keep, G, R, count, last, last)
 
 
 @kernel()
@@ -201,7 +167,7 @@ def cross_gram(C, X, Y, t, last):
     for start in range(0, d, PANEL):
         stop, fresh = min(start + PANEL, d), np.int64(start == 0)
         for c in range(t, t + GRAM_TILE, SQUARE):
-            _square(C, 0, c, X, 0, B, Y, c, start, stop, fresh, last, last)
+            _square(C, 0, c, X, B, Y, start, stop, fresh, last, last)
 
 
 @kernel()
@@ -227,7 +193,7 @@ def update_classes(W, S, k, size, start, stop, keep, E, X, count, cursor, last):
     if S is None:
         broad = stop - (stop - start) % (WIDE * step)
         if start < broad:
-            cursor = _wide(size, W, k, start, broad, keep, E, X, count, cursor, last)
+            cursor = _wide(size, W, None, k, start, broad, keep, E, X, count, cursor, last)
     else:
         # Sums of W by a product with coefficients of their own took 1.5 times as long as no sums;
         # these take 1.15 where W lies in the second cache, 1.3 to 1.45 where both come from the
@@ -247,10 +213,10 @@ def cross(Z, W, S, keep, E, before, after, width, cursor, last):
     For all classes, a tile at a time, and over the first `width` features alone.
     """
     noinline()
-    K, count, start, stop = W.shape[0], after.shape[0], np.int64(0), width
+    K, count, zero, one = W.shape[0], after.shape[0], np.int64(0), np.int64(1)
     for tile in range(class_tiles(K)):
         k = tile_start(K, tile)
         size = tile_start(K, tile + 1) - k
-        cursor = update_classes(W, S, k, size, start, stop, keep, E, before, count, cursor, last)
-        cursor = _dots(size, Z, k, after, count, W, start, stop, np.int64(1), cursor, last)
+        cursor = update_classes(W, S, k, size, zero, width, keep, E, before, count, cursor, last)
+        cursor = _dots(size, Z, zero, k, after, count, W, zero, width, one, cursor, last)
     return cursor
