@@ -200,15 +200,17 @@ def sweep_in_one(panel, steps, rows, first, count):
 
 
 @kernel(EXACT)
-def cross_panel(panel, steps, cursor, last):
-    """Do `sweep_panel` in a pass for the update and one for the margins; return the next cursor."""
+def cross_panel(panel, steps, H, cursor, last):
+    """Do `sweep_panel` in a pass for the update and one for the margins; return the next cursor.
+
+    H: that of the steps, by itself because numba leaves a branch out only for an argument of None.
+    """
     Z, W, S, before, after = panel.Z, panel.W, panel.S, panel.before, panel.after
     keep, R, width = steps.keep, steps.R, panel.width
-    if steps.H is not None:
+    if H is not None:
         tiles, count, zero = class_tiles(W.shape[0]), before.shape[0], np.int64(0)
-        add_block(
-            S, steps.H, steps.share, W, before, zero, tiles, zero, width, count, cursor, cursor
-        )
+        share = steps.share
+        add_block(S, H, share, W, before, zero, tiles, zero, width, count, cursor, cursor)
         return cross(Z, W, None, keep, R, before, after, width, cursor, last)
     return cross(Z, W, S, keep, R, before, after, width, cursor, last)
 
@@ -223,7 +225,7 @@ def sweep_panel(panel, steps, rows, first, count, cursor, last):
     if MANY:
         sweep_in_one(panel, steps, rows, first, count)
         return cursor
-    return cross_panel(panel, steps, cursor, last)
+    return cross_panel(panel, steps, steps.H, cursor, last)
 
 
 @kernel(EXACT)
