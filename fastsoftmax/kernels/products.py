@@ -123,9 +123,6 @@ def copy_gram(G, X, at, start, stop):
     for s in range(0, B, GRAM_TILE):
         _copying(G, X, at, s, start, stop)
     if B > GRAM_TILE:
-        for s in range(B):
-            for t in range(s + GRAM_TILE - s % GRAM_TILE, B):
-                G[s, t] = 0
         for s in range(0, B, GRAM_TILE):
             for t in range(s + GRAM_TILE, B, ROW_TILE):
                 _squares(G, s, t, X, np.int64(0), width, np.int64(1), here, here)
