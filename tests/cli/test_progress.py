@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastsoftmax.cli.progress import epoch_line, live_line, training_summary
+from fastsoftmax.cli.console import Console
+from fastsoftmax.cli.progress import Teller, epoch_line, live_line, training_summary
 from fastsoftmax.training.progress import Progress
 
 
@@ -45,3 +46,51 @@ def test_the_summary_holds_the_validation_where_there_is_one():
     assert "validation" not in facts
     checked = make_progress(validation_log_loss=0.5, validation_accuracy=0.75)
     assert "validation" in dict(training_summary(checked, 12.0))
+
+
+class Recorder(Console):
+    """A console that keeps what it is told."""
+
+    def __init__(self, *, is_live: bool) -> None:
+        super().__init__()
+        self.is_live, self.said, self.shown = is_live, [], []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def show(self, line: str) -> None:
+        self.shown.append(line)
+
+
+def test_a_terminal_is_shown_every_line_and_a_file_is_told_epochs():
+    terminal, file = Recorder(is_live=True), Recorder(is_live=False)
+    done = make_progress(finished=True)
+    for console in (terminal, file):
+        teller = Teller(console, silent=False)
+        teller(make_progress())
+        teller(done)
+        assert teller.last is done
+    assert terminal.shown == [live_line(make_progress()), epoch_line(done)]
+    assert file.said == [epoch_line(done)]
+    assert terminal.said == file.shown == []
+
+
+def test_a_run_is_asked_to_stop_after_a_signal_even_in_silence():
+    console = Recorder(is_live=True)
+    teller = Teller(console, silent=True)
+    assert teller(make_progress()) is False
+    console.signal = 15
+    assert teller(make_progress()) is True
+    assert console.shown == []
+
+
+def test_a_pass_and_a_run_without_a_plan_are_called_what_they_are():
+    facts = dict(training_summary(make_progress(epochs=None, solver="lbfgs"), 1.0))
+    assert facts["rows"] == "2,500 in 3 epochs"
+    assert facts["training"].endswith("(at the last weights)")
+    assert live_line(make_progress(epochs=None, solver="lbfgs")).startswith("pass 3 ")
+
+
+def test_the_summary_says_what_became_of_nulls():
+    facts = dict(training_summary(make_progress(treated={"nulls filled": 1234}), 1.0))
+    assert facts["treated"] == "1,234 nulls filled"
