@@ -40,7 +40,7 @@ ROOMS = (
     " training(progress memory_check finite_check tuning preparation learner checkpoint warm_start"
     " trainer train sweep warmup)"
     " sklearn"
-    " cli(console progress commands parsers main)"
+    " cli(console progress outputs commands parsers main)"
     " __init__ __main__"
 )
 

@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastsoftmax.cli.console import Console
+from fastsoftmax.cli.outputs import make_folder, save
 from fastsoftmax.cli.progress import Teller, training_summary
-from fastsoftmax.errors import FastsoftmaxError, OptionError, SaveError, StoppedError
+from fastsoftmax.errors import FastsoftmaxError, OptionError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
-from fastsoftmax.files import check_output, check_writable
+from fastsoftmax.files import check_output
 from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
 
 if TYPE_CHECKING:
-    from fastsoftmax.model.model import Model
+    pass
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
 
@@ -42,7 +43,7 @@ def train(args: Arguments, console: Console) -> Iterable[str]:
             " with --resume.",
             console.signal,
         )
-    _save(model, args["output"])
+    save(model, args["output"])
     console.show("")
     if console.signal:
         raise StoppedError(
@@ -61,7 +62,7 @@ def sweep(args: Arguments, console: Console) -> Iterable[str]:
     given = _options_given(args)
     _check_trained_output(args)
     if args["all"] is not None:
-        _make_folder(args["all"])
+        make_folder(args["all"])
 
     from fastsoftmax.training.sweep import sweep as sweep_settings
 
@@ -74,10 +75,10 @@ def sweep(args: Arguments, console: Console) -> Iterable[str]:
         **given,
     )
     console.show("")
-    _save(found.best, args["output"])
+    save(found.best, args["output"])
     if args["all"] is not None:
         for rank, model in enumerate(found.models, start=1):
-            _save(model, os.path.join(args["all"], f"{rank}.safetensors"))
+            save(model, os.path.join(args["all"], f"{rank}.safetensors"))
     if console.signal:
         raise StoppedError(
             f"stopped before its end. The best model as it was then is in {args['output']}.",
@@ -97,17 +98,6 @@ def _check_trained_output(args: Arguments) -> None:
     """Raise OptionError where the model cannot be written, or would replace what is read."""
     init = [] if args["init"] is None else [args["init"]]
     check_output(args["output"], [*args["data"], *(args["validation"] or []), *init])
-
-
-def _make_folder(path: str) -> None:
-    """Make the folder that models are to be written to; raise OptionError where that cannot be."""
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise OptionError(
-            f"the output folder {path} cannot be made: {error.strerror}; give another"
-        ) from None
-    check_writable(os.path.join(path, "1.safetensors"))
 
 
 def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
@@ -157,7 +147,7 @@ def calibrate(args: Arguments, console: Console) -> Iterable[str]:
     before = load(args["model"])
     after = calibrate_model(before, *rows)
     reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
-    _save(after, args["output"])
+    save(after, args["output"])
     facts = formatting.calibration_facts(after.record["temperature"], *reports)
     return formatting.aligned([*facts, ("model", args["output"])])
 
@@ -246,34 +236,6 @@ def warmup(args: Arguments, console: Console) -> Iterable[str]:
             console.say(f"{name}: {seconds:.1f} s")
     seconds = time.perf_counter() - started
     return formatting.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
-
-
-def _save(model: Model, path: str) -> None:
-    """Write a model, to a second place where the first fails: it may be the work of days."""
-    try:
-        model.save(path)
-    except SaveError as error:
-        second = _second_place(model, path)
-        if second is None:
-            raise
-        raise SaveError(f"{error} The model was saved to {second} instead.") from error
-
-
-def _second_place(model: Model, path: str) -> str | None:
-    """Write a model to a folder of its own among the temporary files; return where, if it can."""
-    import tempfile
-
-    try:
-        # A name that nobody else can have taken, in a folder that nobody else can write.
-        second = os.path.join(tempfile.mkdtemp(prefix="fastsoftmax-"), os.path.basename(path))
-    except OSError:
-        return None
-    try:
-        model.save(second)
-    except SaveError:
-        os.rmdir(os.path.dirname(second))
-        return None
-    return second
 
 
 def _as_json(value: Any) -> list[str]:
