@@ -73,9 +73,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports, wherever in it, for type checkers too."""
-    for node in ast.walk(tree(path)):
+def nodes(node: ast.AST, *, at_once: bool) -> Iterator[ast.AST]:
+    """Yield what stands in a module; at_once: only what runs as soon as it is imported."""
+    yield node
+    for inner in ast.iter_child_nodes(node):
+        waits = isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+        waits |= isinstance(inner, ast.If) and "TYPE_CHECKING" in ast.unparse(inner.test)
+        if not (at_once and waits):
+            yield from nodes(inner, at_once=at_once)
+
+
+def imported(path: Path, *, at_once: bool = False) -> Iterator[str]:
+    """Yield the dotted names that a module imports: wherever in it, for type checkers too.
+
+    at_once: only those that it imports as soon as it is imported itself.
+    """
+    for node in nodes(tree(path), at_once=at_once):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -83,13 +96,13 @@ def imported(path: Path) -> Iterator[str]:
 
 
 @cache
-def arrows() -> dict[str, set[str]]:
+def arrows(*, at_once: bool = False) -> dict[str, set[str]]:
     """Return for each module those of the house that it imports."""
     there = modules()
     found: dict[str, set[str]] = {}
     for name, path in there.items():
         known = found.setdefault(name, set())
-        for target in imported(path):
+        for target in imported(path, at_once=at_once):
             inner = target.removeprefix("fastsoftmax.")
             if inner == target:
                 continue

@@ -25,10 +25,8 @@ HOMES = {
     "sklearn": "sklearn",
     "argparse": "cli.parsers",
 }
-# What models and their evaluation may reach of the kernels: it compiles nothing.
+# What models and their evaluation load of the kernels: it compiles nothing.
 COMPILES_NOTHING = {"kernels.parts"}
-# It measures how fast data would be read, by what reads them.
-MEASURES = {"evaluation.describe"}
 # Names of two classes each, and what is more crowded than it may be: to be mended, not added to.
 TWICE = {"Batch", "Penalty", "Reading"}
 CROWDED = {
@@ -64,9 +62,9 @@ def test_a_package_has_one_home(package):
             assert HOMES[package] in (name, floors.floor_of(name)), f"{name} imports {package}"
 
 
-def reached(module: str) -> set[str]:
-    """Return all modules that importing a module can lead to."""
-    arrows, found, left = floors.arrows(), set(), [module]
+def reached(module: str, *, at_once: bool) -> set[str]:
+    """Return all modules that a module leads to; at_once: that importing it imports."""
+    arrows, found, left = floors.arrows(at_once=at_once), set(), [module]
     while left:
         new = arrows[left.pop()] - found
         found |= new
@@ -78,10 +76,11 @@ def reached(module: str) -> set[str]:
     "module", [name for name in floors.rooms() if name.startswith(("model.", "evaluation."))]
 )
 def test_models_and_their_evaluation_neither_train_nor_compile(module):
-    floor = {name: floors.floor_of(name) for name in reached(module)}
-    assert not set(floor.values()) & {"optim", "training", "sklearn", "cli"}
-    if module not in MEASURES:
-        assert {name for name in floor if floor[name] == "kernels"} <= COMPILES_NOTHING
+    leads_to = set(map(floors.floor_of, reached(module, at_once=False)))
+    assert not leads_to & {"optim", "training", "sklearn", "cli"}
+    assert "kernels" not in set(map(floors.floor_of, floors.arrows()[module]))
+    loaded = {name for name in reached(module, at_once=True) if name.startswith("kernels.")}
+    assert loaded <= COMPILES_NOTHING
 
 
 def definitions(kind: type | tuple[type, ...]) -> Iterator[tuple[str, Any]]:
