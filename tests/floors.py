@@ -31,7 +31,7 @@ ROOMS = (
     " table loading/shuffle loading/shuffle_buffer loading/read_plan loading/prefetch loading/cache"
     " loading/buckets loading/loader"
     " open outline pack appraise)"
-    " model(scaling strict_json record safetensors parameters scoring ranking file model)"
+    " model(scaling strict_json record safetensors parameters logits scoring ranking file model)"
     " optim(tally state schedules moments tables l1 penalties weights"
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/panels"
     " rules/lookahead rules/blocks rules/choice"

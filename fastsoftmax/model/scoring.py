@@ -1,7 +1,4 @@
-"""The only place where a model meets rows: logits, classes and probabilities, streaming.
-
-NumPy alone does the work, in blocks of bounded size: nothing compiles, so one row takes no time.
-"""
+"""The only place where a model meets rows: classes and probabilities of them, streaming."""
 
 from __future__ import annotations
 
@@ -12,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.parts import Dense, Part
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.errors import DataError
+from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.parameters import Parameters
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Chunk, Source
     from fastsoftmax.labels import Classes
-
-# A block of rows and its logits stay in the cache of one core.
-BLOCK_BYTES = 2**21
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def scored(model: Parameters, source: Source, classes: Classes | None = None) ->
         def place(row: int, chunk: Chunk = chunk) -> str:
             return source.place(chunk.piece, chunk.start + row)
 
-        for start, logits in _logits(model, chunk.parts, place):
+        for start, logits in logits_of(model, chunk.parts, place):
             yield Scores(chunk, start, logits)
 
 
@@ -98,7 +93,7 @@ def _collect(
     matrix = _as_matrix(data)
     if matrix is not None:
         _check_matrix(matrix, model)
-        blocks = _logits(model, (Dense(matrix),), lambda row: f"row {row}")
+        blocks = logits_of(model, (Dense(matrix),), lambda row: f"row {row}")
         return _stack((finish(z) for _, z in blocks), len(matrix))
     # Opening a Source costs the import of pyarrow, which a matrix does not need.
     from fastsoftmax.data.open import open_source
@@ -171,81 +166,6 @@ def _check_matrix(matrix: np.ndarray, model: Parameters) -> None:
         )
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"the features must be numbers, got an array of {matrix.dtype}.")
-
-
-def _logits(
-    model: Parameters, parts: tuple[Part, ...], place: Callable[[int], str]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield first row and logits z = W x + b of each block of the rows in `parts`."""
-    rows = parts[0].rows
-    K, d = model.weights.shape
-    step = max(1, BLOCK_BYTES // ((d + K) * model.dtype.itemsize))
-    block = np.empty((min(step, rows), d), model.dtype)
-    for start in range(0, max(rows, 1), step):
-        X = block[: min(step, rows - start)]
-        _cast_rows(model, parts, start, X)
-        if not np.isfinite(X).all():
-            raise _describe_non_finite(model, parts, start, X, place)
-        with np.errstate(over="ignore", invalid="ignore"):
-            z = X @ model.weights.T
-            z += model.bias
-        if not np.isfinite(z).all():
-            row = start + int(np.isfinite(z).all(axis=1).argmin())
-            raise DataError(f"{place(row)}: the features are so large that {_too_large(model)}")
-        yield start, z
-
-
-def _cast_rows(model: Parameters, parts: tuple[Part, ...], start: int, X: np.ndarray) -> None:
-    """Fill X with rows from `start`, part by part, in the dtype of X, as in training."""
-    column, scaling = 0, model.scaling
-    for part in parts:
-        here, some = slice(column, column + part.width), part[start : start + len(X)]
-        column += part.width
-        # What does not fit becomes infinite or NaN, and is found then.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if scaling is not None and part.is_wide:
-                wide = np.empty((len(X), part.width))
-                some.write_to(wide)
-                wide = (wide - scaling.centre[here]) * scaling.scale[here]
-                np.copyto(X[:, here], wide, casting="unsafe")
-                continue
-            some.write_to(X[:, here])
-            if scaling is not None:
-                X[:, here] -= scaling.centre[here].astype(X.dtype)
-                X[:, here] *= scaling.scale[here].astype(X.dtype)
-
-
-def _describe_non_finite(
-    model: Parameters,
-    parts: tuple[Part, ...],
-    start: int,
-    X: np.ndarray,
-    place: Callable[[int], str],
-) -> DataError:
-    """Return the error that names the first value that is not finite."""
-    row, column = (int(i) for i in np.argwhere(~np.isfinite(X))[0])
-    value = _value(parts, start + row, column)
-    names = model.feature_names
-    where = f"{place(start + row)}: " + (
-        f'column "{names[column]}"' if names else f"feature {column}"
-    )
-    if np.isnan(value):
-        return DataError(f"{where} is NaN. Drop the row, or fill the value as in training.")
-    if np.isinf(value):
-        return DataError(f"{where} is infinite. Drop the row, or fill the value as in training.")
-    return DataError(f"{where} is {value:g}, which does not fit {model.dtype}, the model's dtype.")
-
-
-def _value(parts: tuple[Part, ...], row: int, column: int) -> Any:
-    for part in parts:
-        if column < part.width:
-            return part.row(row)[column]
-        column -= part.width
-    raise IndexError(column)
-
-
-def _too_large(model: Parameters) -> str:
-    return f"the logits do not fit {model.dtype}. Check them, or scale them before training."
 
 
 def write_predictions(

@@ -16,7 +16,7 @@ from fastsoftmax.evaluation import calibrate as calibration
 from fastsoftmax.evaluation.calibrate import calibrate
 from fastsoftmax.evaluation.evaluate import evaluate
 from fastsoftmax.labels import given_classes
-from fastsoftmax.model import scoring
+from fastsoftmax.model import logits
 from fastsoftmax.model.model import Model, load
 from fastsoftmax.model.scaling import Scaling
 from tests.models import make_model
@@ -116,7 +116,7 @@ def test_a_row_of_weight_two_is_two_rows_and_one_of_weight_zero_none():
 def test_blocks_do_not_show(monkeypatch):
     model, X, y = draw(2.0, n=300)
     want = temperature_of(model, X, y)
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 400)
     assert math.isclose(temperature_of(model, X, y), want, rel_tol=1e-8)
 
 

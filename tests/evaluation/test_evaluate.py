@@ -18,7 +18,7 @@ from fastsoftmax.evaluation.evaluate import evaluate
 from fastsoftmax.evaluation.metrics import Bin, ClassScore
 from fastsoftmax.evaluation.report import Report
 from fastsoftmax.labels import given_classes
-from fastsoftmax.model import scoring
+from fastsoftmax.model import logits
 from tests.models import make_model
 
 PRIOR = [0.5, 0.3, 0.2]
@@ -86,7 +86,7 @@ def test_a_table_is_evaluated_by_the_names_of_its_columns(model, rows):
 
 def test_blocks_do_not_show(model, rows, monkeypatch):
     X, y, w = rows
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 400)
     assert_same(evaluate(model, X, y, w), expected(model, X, y, w))
 
 
@@ -287,7 +287,7 @@ def test_a_table_of_very_many_classes_is_left_out_and_f1_is_not(many, monkeypatc
 def test_small_blocks_sum_to_the_same_tables(many, monkeypatch):
     model, X, y, _ = many
     want = evaluate(model, X, y)
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 400)
     got = evaluate(model, X, y)
     assert_array_equal(got.confusion, want.confusion)
     assert got.per_class == want.per_class

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import given_classes
-from fastsoftmax.model import scoring
+from fastsoftmax.model import logits, scoring
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, scored, softmax
 from tests.models import Rows, make_model
@@ -77,7 +77,7 @@ def test_numbers_of_any_dtype_and_layout_give_the_same(model, dtype):
 
 def test_blocks_do_not_show(model, X, monkeypatch):
     want = model.predict_proba(X)
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 3 * (5 + 7) * model.dtype.itemsize)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 3 * (5 + 7) * model.dtype.itemsize)
     np.testing.assert_allclose(model.predict_proba(X), want, rtol=tolerance(model))
     np.testing.assert_array_equal(model.predict(X), want.argmax(axis=1))
 
@@ -122,7 +122,7 @@ def test_of_equal_classes_the_first_is_predicted():
     ],
 )
 def test_a_value_that_is_not_finite_is_named(value, text, monkeypatch):
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 64)
     X = np.zeros((5, 7))
     X[3, 2] = value
     with pytest.raises(DataError, match=text):
@@ -132,7 +132,7 @@ def test_a_value_that_is_not_finite_is_named(value, text, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_is_named_by_its_place_in_the_data(monkeypatch):
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 64)
     parts = (np.zeros((9, 3), np.uint8), np.zeros((9, 4)))
     parts[1][7, 1] = np.nan
     source = Rows(parts, sizes=(4, 5))
@@ -171,7 +171,7 @@ def test_what_is_no_number_is_refused(model):
 
 @pytest.mark.parametrize("sizes", [(50,), (1, 49), (20, 20, 10)])
 def test_a_source_is_scored_in_order_in_bounded_blocks(model, X, monkeypatch, sizes):
-    monkeypatch.setattr(scoring, "BLOCK_BYTES", 8 * (5 + 7) * model.dtype.itemsize)
+    monkeypatch.setattr(logits, "BLOCK_BYTES", 8 * (5 + 7) * model.dtype.itemsize)
     source = Rows((X[:, :3], np.asfortranarray(X[:, 3:])), sizes=sizes)
     blocks = list(scored(model.parameters, source))
     assert max(len(block.logits) for block in blocks) <= 8
