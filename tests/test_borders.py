@@ -37,10 +37,6 @@ CROWDED = {
     "kernels.panels.sweep_panel",
     "kernels.tiles.tile",
     "kernels.tiles.twin",
-    "optim.objective.minimise",
-    "training.learner.Learner",
-    "training.trainer.Trainer",
-    "training.trainer.__init__",
 }
 
 

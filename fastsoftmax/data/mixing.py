@@ -71,13 +71,13 @@ class Mixing:
         merged._rows, merged._sum = self._rows + other._rows, self._sum + other._sum
         return merged
 
-    def state(self) -> list[float]:
+    def state(self) -> tuple[int, float]:
         """Return what was taken in so far."""
-        return [self._rows, self._sum]
+        return self._rows, self._sum
 
-    def restore(self, state: list[float]) -> None:
+    def restore(self, state: tuple[int, float]) -> None:
         """Go on from a state."""
-        self._rows, self._sum = int(state[0]), state[1]
+        self._rows, self._sum = state
 
     @property
     def value(self) -> float:

@@ -6,10 +6,12 @@ x' are mapped back into raw units exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+OF_COLUMNS = {"shape": ("d",), "dtype": "float64"}  # what a stored one must be like
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,11 @@ class Scaling:
     """centre, scale (d,) float64: the features are (x - centre) scale.
 
     Columns of few digits have a centre and a scale of the model's dtype, in which they are
-    conditioned; those of more digits are conditioned in float64.
+    scaled; those of more digits are scaled in float64.
     """
 
-    centre: np.ndarray
-    scale: np.ndarray
+    centre: np.ndarray = field(metadata=OF_COLUMNS)
+    scale: np.ndarray = field(metadata=OF_COLUMNS)
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Return (X - centre) scale in float64."""
@@ -32,7 +34,7 @@ class Scaling:
         coef = W.astype(np.float64) * self.scale
         return coef, b.astype(np.float64) - coef @ self.centre
 
-    def conditioned(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def scaled(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return weights and biases for x', float64, from those for raw features."""
         return coef / self.scale, intercept + coef @ self.centre
 
@@ -41,11 +43,11 @@ class Scaling:
 class Moments:
     """What is known of columns (d,) float64: mean, deviation, largest distance from the mean."""
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    reach: np.ndarray
+    mean: np.ndarray = field(metadata=OF_COLUMNS)
+    deviation: np.ndarray = field(metadata=OF_COLUMNS)
+    reach: np.ndarray = field(metadata=OF_COLUMNS)
 
-    def conditioning(
+    def scaling(
         self, dtype: np.dtype[Any], wide: np.ndarray, *, centred: bool, scaled: bool
     ) -> Scaling:
         """Return what brings the columns to one scale; wide (d,): those of more than 24 bits.
@@ -69,7 +71,7 @@ class Moments:
             centre = np.where(wide, centre, centre.astype(dtype).astype(np.float64))
         return Scaling(centre, np.where(wide, scale, near.astype(np.float64)))
 
-    def squares(self, conditioning: Scaling) -> np.ndarray:
-        """Return the mean squares (d,) of the columns as conditioned."""
-        away = (self.mean - conditioning.centre) * conditioning.scale
-        return np.square(self.deviation * conditioning.scale) + np.square(away)
+    def squares(self, scaling: Scaling) -> np.ndarray:
+        """Return the mean squares (d,) of the columns as scaled."""
+        away = (self.mean - scaling.centre) * scaling.scale
+        return np.square(self.deviation * scaling.scale) + np.square(away)

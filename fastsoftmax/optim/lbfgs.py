@@ -8,152 +8,154 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from fastsoftmax.optim.state import array_of, check_alike
+from fastsoftmax.optim.state import array
 
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises
 HISTORY = 20  # pairs of steps and gradient changes
 HALVINGS = 30
 TREND = 5  # iterations whose decrease is extrapolated
-# What the state of a search has beside `gain`, which may be None, by its types.
-STORED: dict[str, Any] = {
-    "evaluations": 0, "share": 0.0, "values": [0.0], "curvatures": [0.0],
-}  # fmt: skip
 
 
 @dataclass
 class Point:
     """Where the search stands: x, the smooth objective and its gradient there, and the whole."""
 
-    x: np.ndarray
     smooth: float
-    gradient: np.ndarray
     value: float
+    x: np.ndarray = array("K", "columns")
+    gradient: np.ndarray = array("K", "columns")
 
 
 @dataclass
-class Search:
+class Pair:
+    """A step s, the change y of the gradient along it, and their product, the curvature."""
+
+    curvature: float
+    s: np.ndarray = array("K", "columns")
+    y: np.ndarray = array("K", "columns")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a step that goes nowhere."""
+        if not (self.curvature > 0 and self.s.any() and self.y.any()):
+            raise ValueError("there are steps that go nowhere")
+
+
+@dataclass
+class Memory:
+    """What the next step of a search depends on, beside the point.
+
+    gain: what the optimum is estimated to lie below the present value; None where nobody knows.
+    values: the last ones. share: of what the preconditioner says, as the last step's curvature has
+    it.
+    """
+
+    evaluations: int = 0
+    gain: float | None = None
+    pairs: list[Pair] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the share is not positive."""
+        if not self.share > 0:
+            raise ValueError("curvatures are positive")
+
+    def note(self, value: float) -> None:
+        """Keep a value, and of those before as many as are looked at again."""
+        self.values.append(value)
+        del self.values[: -2 * TREND - 1]
+
+
+class LBFGS:
     """A search for the x (any shape) that minimises a smooth convex function plus sum(l1 |x|).
 
     evaluate(x): value and gradient of the smooth part. precondition(v): an approximation of the
-    inverse Hessian times v. l1: an array of the shape of x, or None.
+    inverse Hessian times v. l1: an array of the shape of x, or None. memory: of an earlier search
+    to go on with; it changes with each step.
     """
 
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]]
-    precondition: Callable[[np.ndarray], np.ndarray]
-    l1: np.ndarray | None = None
-    evaluations: int = 0
-    gain: float = np.inf  # what the optimum is estimated to lie below the present value
-    _pairs: list[tuple[np.ndarray, np.ndarray, float]] = field(default_factory=list)
-    _values: list[float] = field(default_factory=list)
-    _share: float = 1.0  # of what `precondition` says, as the last step's curvature has it
-
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return all that the next step depends on: facts, and arrays by name."""
-        facts = {
-            "evaluations": self.evaluations,
-            "gain": self.gain if np.isfinite(self.gain) else None,
-            "share": self._share,
-            "values": self._values[-2 * TREND - 1 :],
-            "curvatures": [curvature for _, _, curvature in self._pairs],
-        }
-        arrays: dict[str, np.ndarray] = {}
-        for i, (s, y, _) in enumerate(self._pairs):
-            arrays |= {f"s{i}": s, f"y{i}": y}
-        return facts, arrays
-
-    @classmethod
-    def of(
-        cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], shape: tuple[int, ...]
-    ) -> Search:
-        """Return the search of this state, to be told by `resume` what it minimises."""
-        check_alike(facts, STORED)
-        search = cls(_unknown, _unknown)
-        search.evaluations, search._share = facts["evaluations"], facts["share"]
-        if not (search._share > 0 and all(curvature > 0 for curvature in facts["curvatures"])):
-            raise ValueError("curvatures are positive")
-        search.gain = np.inf if facts["gain"] is None else facts["gain"]
-        search._values = list(facts["values"])
-        search._pairs = [
-            (array_of(arrays, f"s{i}", shape), array_of(arrays, f"y{i}", shape), curvature)
-            for i, curvature in enumerate(facts["curvatures"])
-        ]
-        if not all(s.any() and y.any() for s, y, _ in search._pairs):
-            raise ValueError("there are steps that go nowhere")
-        return search
-
-    def resume(self, evaluate: Any, precondition: Any, l1: np.ndarray | None) -> None:
-        """Go on with these."""
-        self.evaluate, self.precondition, self.l1 = evaluate, precondition, l1
+    def __init__(
+        self,
+        evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+        precondition: Callable[[np.ndarray], np.ndarray],
+        l1: np.ndarray | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self._evaluate, self._precondition, self._l1 = evaluate, precondition, l1
+        self.memory = Memory() if memory is None else memory
 
     def start(self, x: np.ndarray) -> Point:
         """Return the point at x."""
         point = self._at(x)
-        self._values = [point.value]
+        self.memory.values = [point.value]
         return point
 
     def step(self, point: Point, most: int) -> Point | None:
         """Return the next point; None where there is none below, or after `most` evaluations."""
-        slope = self._slope(point)
+        memory, slope = self.memory, self._slope(point)
         direction = self._direction(point, slope)
         promised = _dot(slope, direction)
         if not promised < 0:
-            if not self._pairs:
-                self.gain = 0.0
+            if not memory.pairs:
+                memory.gain = 0.0
                 return None
-            self._pairs.clear()
+            memory.pairs.clear()
             direction = self._direction(point, slope)
             promised = _dot(slope, direction)
         if not promised < 0:
-            self.gain = 0.0
+            memory.gain = 0.0
             return None
         # Where steps turn out shorter than promised, the promise was of a part of what is left.
-        self.gain = max(-promised / (2 * min(self._share, 1.0)), self._extrapolated())
+        gain = max(-promised / (2 * min(memory.share, 1.0)), _extrapolated(memory.values))
+        memory.gain = gain if np.isfinite(gain) else None
         found = self._search_line(point, slope, direction, promised, most)
-        if found is None:
-            return None
-        s, y = found.x - point.x, found.gradient - point.gradient
-        curvature = _dot(s, y)
-        if curvature > np.finfo(float).eps * np.sqrt(_dot(s, s) * _dot(y, y)):
-            self._pairs.append((s, y, curvature))
-            del self._pairs[: max(0, len(self._pairs) - HISTORY)]
-            expected = _dot(y, self.precondition(y))
-            if expected > 0:  # so small numbers may have a product of 0
-                self._share = curvature / expected
-        self._values.append(found.value)
+        if found is not None:
+            self._learn(found.x - point.x, found.gradient - point.gradient)
+            memory.note(found.value)
         return found
 
+    def _learn(self, s: np.ndarray, y: np.ndarray) -> None:
+        """Keep a step and the change of the gradient along it, where they tell of a curvature."""
+        memory, curvature = self.memory, _dot(s, y)
+        if not curvature > np.finfo(float).eps * np.sqrt(_dot(s, s) * _dot(y, y)):
+            return
+        memory.pairs.append(Pair(curvature, s, y))
+        del memory.pairs[: max(0, len(memory.pairs) - HISTORY)]
+        expected = _dot(y, self._precondition(y))
+        if expected > 0:  # so small numbers may have a product of 0
+            memory.share = curvature / expected
+
     def _at(self, x: np.ndarray) -> Point:
-        smooth, gradient = self.evaluate(x)
-        self.evaluations += 1
-        value = smooth if self.l1 is None else smooth + float((self.l1 * np.abs(x)).sum())
-        return Point(x, smooth, gradient, value)
+        smooth, gradient = self._evaluate(x)
+        self.memory.evaluations += 1
+        value = smooth if self._l1 is None else smooth + float((self._l1 * np.abs(x)).sum())
+        return Point(smooth, value, x, gradient)
 
     def _slope(self, point: Point) -> np.ndarray:
         """Return the gradient; with L1 the one of steepest descent, 0 where x stays at 0."""
-        if self.l1 is None:
+        if self._l1 is None:
             return point.gradient
-        g, l1 = point.gradient, self.l1
+        g, l1 = point.gradient, self._l1
         at_zero = np.sign(g) * np.maximum(np.abs(g) - l1, 0.0)
         return np.where(point.x == 0, at_zero, g + l1 * np.sign(point.x))
 
     def _direction(self, point: Point, slope: np.ndarray) -> np.ndarray:
         """Return - H slope, H the approximate inverse Hessian (the two-loop recursion)."""
-        q = slope.copy()
+        q, pairs = slope.copy(), self.memory.pairs
         shares = []
-        for s, y, curvature in reversed(self._pairs):
-            share = _dot(s, q) / curvature
+        for pair in reversed(pairs):
+            share = _dot(pair.s, q) / pair.curvature
             shares.append(share)
-            q -= share * y
-        q = self._share * self.precondition(q)
-        for (s, y, curvature), share in zip(self._pairs, reversed(shares), strict=True):
-            q += (share - _dot(y, q) / curvature) * s
+            q -= share * pair.y
+        q = self.memory.share * self._precondition(q)
+        for pair, share in zip(pairs, reversed(shares), strict=True):
+            q += (share - _dot(pair.y, q) / pair.curvature) * pair.s
         direction = -q
-        if self.l1 is not None:  # only where it goes downhill
-            direction[(direction * slope >= 0) & (self.l1 > 0)] = 0.0
+        if self._l1 is not None:  # only where it goes downhill
+            direction[(direction * slope >= 0) & (self._l1 > 0)] = 0.0
         return direction
 
     def _search_line(
@@ -161,13 +163,13 @@ class Search:
     ) -> Point | None:
         length = 1.0
         for _ in range(HALVINGS):
-            if self.evaluations >= most:
+            if self.memory.evaluations >= most:
                 return None
             x = point.x + length * direction
             expected = length * promised
-            if self.l1 is not None:  # no weight crosses 0
+            if self._l1 is not None:  # no weight crosses 0
                 orthant = np.where(point.x != 0, np.sign(point.x), -np.sign(slope))
-                x[(x * orthant <= 0) & (self.l1 > 0)] = 0.0
+                x[(x * orthant <= 0) & (self._l1 > 0)] = 0.0
                 expected = _dot(slope, x - point.x)
             found = self._at(x)
             if found.value <= point.value + SUFFICIENT * expected:
@@ -179,20 +181,17 @@ class Search:
             length *= min(0.5, max(0.1, best))
         return None
 
-    def _extrapolated(self) -> float:
-        """Return what a geometric series of the last decreases still adds up to."""
-        if len(self._values) <= 2 * TREND:
-            return 0.0
-        before, middle, now = (self._values[-1 - i * TREND] for i in (2, 1, 0))
-        older, newer = before - middle, middle - now
-        if older <= 0 or newer <= 0:
-            return 0.0
-        ratio = min(newer / older, 0.95)
-        return newer * ratio / (1 - ratio)
 
-
-def _unknown(x: np.ndarray) -> Any:
-    raise NotImplementedError("the search has not been told what it minimises")
+def _extrapolated(values: list[float]) -> float:
+    """Return what a geometric series of the last decreases still adds up to."""
+    if len(values) <= 2 * TREND:
+        return 0.0
+    before, middle, now = (values[-1 - i * TREND] for i in (2, 1, 0))
+    older, newer = before - middle, middle - now
+    if older <= 0 or newer <= 0:
+        return 0.0
+    ratio = min(newer / older, 0.95)
+    return newer * ratio / (1 - ratio)
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

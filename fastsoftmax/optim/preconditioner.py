@@ -57,7 +57,7 @@ def choose_matrices(K: int, d: int, rows: int, memory: int, itemsize: int) -> in
     return 0
 
 
-class Curvature:
+class Preconditioner:
     """About the inverse of the Hessian of the mean loss and the penalty, for weights (K, d + 1)."""
 
     def __init__(
@@ -67,23 +67,27 @@ class Curvature:
         dtype: str,
         matrices: int,
         threads: int,
-        conditioning: Scaling | None,
+        scaling: Scaling | None,
     ) -> None:
         """Make room; `learn` fills it. matrices: K, 1 or 0, as `choose_matrices` says."""
         self.K, self.d, self.matrices = K, d, matrices
         self._dtype = np.dtype(dtype)
-        self._affine = affine_of(conditioning, self._dtype)
+        self._affine = affine_of(scaling, self._dtype)
         shared = K * (d + 1) ** 2 >= SHARED_NUMBERS
         self._team = Team(max(1, min(threads, matrices)) if shared else 1)
         self._factors = aligned((matrices, d + 1, padded(d + 1, self._dtype)), self._dtype)
         self._level = np.ones((K, 1))
         self._diagonal = np.ones((K, d + 1))
 
-    def __enter__(self) -> Curvature:
+    def __enter__(self) -> Preconditioner:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._team.__exit__(*error)
+        self.close()
+
+    def close(self) -> None:
+        """End its threads."""
+        self._team.close()
 
     def passes(self, rows: int) -> float:
         """Return about how many passes over so many rows it takes to learn the curvature."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
+from fastsoftmax.optim.sgd import SGD
 
 LARGEST_RATIO = 1e8  # of what the dtype holds, to the largest square of a norm
 
@@ -41,6 +42,21 @@ def refuse_too_large(window: Window, order: np.ndarray, norms: np.ndarray, dtype
             f" {math.sqrt(norms[odd[0]]):.3g}) that their products do not fit"
             f" {dtype}: check them, scale them, or train with dtype=float64."
         )
+
+
+def checked_norm(
+    sgd: SGD, window: Window, order: np.ndarray, weight: np.ndarray, *, checks: bool = True
+) -> float:
+    """Return the mean of w ||x||^2 over some rows; 1 if that is 0.
+
+    Raises DataError at the first feature that is not finite and, where `checks`, at rows too large.
+    """
+    norms = sgd.squared_norms(window.parts, order)
+    check_features(window, order[~np.isfinite(norms)], sgd.dtype)
+    if checks:
+        refuse_too_large(window, order, norms, sgd.dtype)
+    mean = float(weight @ norms) / max(float(np.count_nonzero(weight)), 1.0)
+    return mean if 0 < mean < math.inf else 1.0
 
 
 def _remedy(value: float, dtype: np.dtype) -> str:

@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
+
+
+class _EveryEpoch(TypedDict):
+    epoch: int
+    rows: int
+    log_loss: float
+    accuracy: float
+    learning_rate: float
+
+
+class EpochFacts(_EveryEpoch, total=False):
+    """What a model's history keeps of an epoch: rows and losses, no clock."""
+
+    gain: float
+    gain_error: float
+    validation_log_loss: float
+    validation_accuracy: float
+    mixing: float
 
 
 @dataclass(frozen=True)
@@ -27,9 +45,9 @@ class Progress:
     solver: str = "sgd"
     treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> EpochFacts:
         """Return what the model's history keeps of an epoch: rows and losses, no clock."""
-        facts: dict[str, Any] = {
+        facts: EpochFacts = {
             "epoch": self.epoch,
             "rows": self.rows,
             "log_loss": self.log_loss,
@@ -40,7 +58,7 @@ class Progress:
             facts["gain"] = self.gain
         if self.gain_error is not None:
             facts["gain_error"] = self.gain_error
-        if self.validation_log_loss is not None:
+        if self.validation_log_loss is not None and self.validation_accuracy is not None:
             facts["validation_log_loss"] = self.validation_log_loss
             facts["validation_accuracy"] = self.validation_accuracy
         return facts
@@ -59,6 +77,3 @@ class Progress:
         if self.validation_log_loss is not None:
             line += f"; validation {self.validation_log_loss:.4f}, {self.validation_accuracy:.4f}"
         return line
-
-
-NOTHING_YET = Progress(0, None, 0, None, 0, 0.0, 0.0, 0.0, 0.0)

@@ -15,9 +15,10 @@ from typing import Any
 from fastsoftmax.errors import OptionError
 from fastsoftmax.model.model import Model
 from fastsoftmax.options import SWEPT, TrainOptions
+from fastsoftmax.training.inputs import Inputs
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.train import Inputs, model_of, trained
+from fastsoftmax.training.train import model_of, opened_trainer, train_to_end
 from fastsoftmax.training.trainer import Trainer
 
 HOLDOUT = 0.1  # where settings choose their own steps, and nothing else tells them apart
@@ -73,15 +74,17 @@ def sweep(
     needs_rows = any(not each.by_hand for each in settings)
     if validation is None and settings[0].shuffling.holdout is None and needs_rows:
         settings = [each.changed(holdout=HOLDOUT) for each in settings]
-    rows = Inputs(data, target, features, weight, classes, categorical, validation, init)
-    with trained(rows, settings, report, halves=halve) as run:
-        ranked = sorted(run.learners, key=lambda each: _rank(run, each))
+    inputs = Inputs(data, target, features, weight, classes, categorical, validation, init)
+    with opened_trainer(inputs, settings, report, halves=halve) as trainer:
+        train_to_end(trainer, inputs)
+        ranked = sorted(trainer.learners, key=lambda each: _rank(trainer, each))
         flat = [each.flat() for each in settings]
         names = [name for name in SWEPT if len({str(options[name]) for options in flat}) > 1]
-        table = [_line(run, learner, names) for learner in ranked]
-        alive = [learner for learner in ranked if learner in run.field]
+        table = [_line(trainer, learner, names) for learner in ranked]
+        survivors = trainer.survivors.list()
+        alive = [learner for learner in ranked if learner in survivors]
         kept = alive if keep_all else alive[:1]
-        return Sweep(table, [model_of(run, learner, rows) for learner in kept])
+        return Sweep(table, [model_of(trainer, learner, inputs) for learner in kept])
 
 
 def grid(options: dict[str, Any]) -> list[TrainOptions]:
@@ -105,25 +108,27 @@ def grid(options: dict[str, Any]) -> list[TrainOptions]:
 
 def _losses(learner: Learner) -> tuple[float, float | None]:
     """Return the progressive and the validation log-loss: of the best epoch, of the last one."""
-    if not learner.history:
-        return learner.recent.means()[0], None
-    checked = [e["validation_log_loss"] for e in learner.history if "validation_log_loss" in e]
-    return learner.history[-1]["log_loss"], min(checked, default=None)
+    state = learner.state
+    if not state.history:
+        return state.recent_loss.means()[0], None
+    checked = [e["validation_log_loss"] for e in state.history if "validation_log_loss" in e]
+    return state.history[-1]["log_loss"], min(checked, default=None)
 
 
-def _rank(run: Trainer, learner: Learner) -> tuple[Any, ...]:
+def _rank(trainer: Trainer, learner: Learner) -> tuple[Any, ...]:
     log_loss, validated = _losses(learner)
     loss = log_loss if validated is None else validated
-    given_up = learner not in run.field
-    return given_up, -learner.seen * given_up, loss if math.isfinite(loss) else math.inf
+    given_up = learner not in trainer.survivors.list()
+    return given_up, -learner.state.seen * given_up, loss if math.isfinite(loss) else math.inf
 
 
-def _line(run: Trainer, learner: Learner, names: list[str]) -> dict[str, Any]:
+def _line(trainer: Trainer, learner: Learner, names: list[str]) -> dict[str, Any]:
     log_loss, validated = _losses(learner)
+    dropped = dict(trainer.state.dropped)
     return {
         **{name: learner.options.flat()[name] for name in names},
         "log_loss": log_loss,
         "validation_log_loss": validated,
-        "rows": learner.seen,
-        "status": run.dropped.get(run.learners.index(learner), "trained to the end"),
+        "rows": learner.state.seen,
+        "status": dropped.get(trainer.learners.index(learner), "trained to the end"),
     }

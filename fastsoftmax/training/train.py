@@ -3,118 +3,42 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.loading.loader import Loader
-from fastsoftmax.data.loading.read_plan import choose_reading
-from fastsoftmax.data.loading.shuffle import held_out, make_plan
-from fastsoftmax.data.open import open_source
-from fastsoftmax.data.preprocessing import NullPolicy
-from fastsoftmax.data.source import Column, LabelStats, Source
-from fastsoftmax.errors import DataError, DivergedError, OptionError, TrainingInterrupted
-from fastsoftmax.labels import Classes, given_classes
+from fastsoftmax.errors import DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.record import RunFacts, record_of
 from fastsoftmax.optim.state import State
-from fastsoftmax.options import Shuffling, TrainOptions
+from fastsoftmax.options import TrainOptions
 from fastsoftmax.training import warm_start
-from fastsoftmax.training.checkpoint import MODIFIED, Checkpoints
-from fastsoftmax.training.learner import Learner, Weights
+from fastsoftmax.training.callbacks import (
+    Callback,
+    Checkpointing,
+    History,
+    Log,
+    LossWarning,
+    MixingWarning,
+    Report,
+    Reporting,
+    Retreat,
+    Validation,
+)
+from fastsoftmax.training.checkpoint import Checkpoints
+from fastsoftmax.training.finish import ends_by_full_gradients
+from fastsoftmax.training.halving import Halving
+from fastsoftmax.training.identity import identity_of
+from fastsoftmax.training.inputs import Inputs, validation_loader
+from fastsoftmax.training.learner import Learner, Pair
+from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
+from fastsoftmax.training.rows import TrainingRows
 from fastsoftmax.training.trainer import Trainer
-from fastsoftmax.version import versions
 
 logger = logging.getLogger("fastsoftmax")
-
-
-def _opened_validation(rows: Inputs, source: Source, options: TrainOptions) -> Source:
-    """Open validation data like the training data: (X, y) or (X, y, weight), or named columns."""
-    data, target, weight = rows.validation, rows.target, rows.weight
-    if isinstance(data, tuple):
-        data, target, *rest = data
-        weight = rest[0] if rest else None
-    return open_source(
-        data, target, weight=weight, like=source.columns, like_width=source.n_features,
-        memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
-        null_policy=NullPolicy(options.columns.nulls),
-    )  # fmt: skip
-
-
-def _feed_of(validation: Source, classes: Classes, options: TrainOptions) -> Loader:
-    """Return what brings validation rows to the kernels, in their own order."""
-    memory = max(options.reading.memory_bytes // 4, 10**7)
-    plan = make_plan(validation, Shuffling(shuffle="off"), memory)
-    reading = replace(options.reading, memory=memory)
-    rereads = options.steps.epochs != 1
-    return Loader(
-        validation, classes, plan, choose_reading(validation, plan, reading, rereads=rereads)
-    )
-
-
-def _record(run: Trainer, learner: Learner, rows: Inputs) -> dict[str, Any]:
-    """Return what the model of a learner remembers of its run."""
-    settled, schedule, history = learner.settled, learner.schedule, learner.history
-    assert settled is not None
-    options = learner.options.shaping()
-    if schedule is not None:  # it is None where no step was taken
-        options["learning_rate"], options["schedule"] = schedule.eta0, schedule.kind
-    options["l2"], options["epochs"] = settled.l2, len(history)
-    data = run.source.fingerprint()
-    return record_of(
-        RunFacts(
-            options=options,
-            reasons=settled.notes,
-            deviations=None if settled.moments is None else settled.moments.deviation,
-            window=run.plan.window if run.plan.kind in ("window", "full") else None,
-            buckets=run.plan.buckets,
-            target=rows.target,
-            weight=rows.weight,
-            rows=history[-1]["rows"] if history else learner.seen,
-            mass=run.mass,
-            data=data,
-            origin=warm_start.record(rows.init, data),
-        )
-    )
-
-
-def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptions) -> Classes:
-    """Refuse what a reader that can be read once cannot do; return the classes, which are given."""
-    if classes is None:
-        raise OptionError(
-            "a reader can be read once, so its classes cannot be looked for: give classes=, or a"
-            " callable that returns a fresh reader."
-        )
-    if options.steps.epochs not in (1, "auto"):
-        raise DataError(
-            f"a reader can be read once, but epochs is {options.steps.epochs}: give epochs=1, or a"
-            " callable that returns a fresh reader."
-        )
-    if options.steps.schedule in ("linear", "cosine") or options.shuffling.holdout is not None:
-        raise OptionError(
-            "linear and cosine schedules and holdout= need to know the rows beforehand, which a"
-            " one-pass reader does not tell: use schedule=constant or inverse, and validation=."
-        )
-    if options.steps.schedule == "inverse" and options.steps.halflife is None:
-        raise OptionError("a one-pass reader does not tell its rows: give halflife= in rows.")
-    return classes
-
-
-def _begin_from(run: Trainer, init: Model, before: Model | None) -> None:
-    """Start the run at another model's weights; before: that, where the rows are new to it."""
-    if init.n_features != run.source.n_features or init.classes_ != run.classes:
-        raise OptionError(
-            f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
-            f" have {run.source.n_features} and {list(run.classes.values[:5])}: they must agree."
-        )
-    for learner in run.learners:
-        learner.init = (init.coef, init.intercept)
-        learner.before = warm_start.rows_taken(before)
 
 
 def train(
@@ -153,151 +77,131 @@ def train(
     Raises OptionError, DataError (naming file, row and column), DivergedError, and on an interrupt
     TrainingInterrupted, whose `model` is what was learnt by then.
     """
-    rows = Inputs(data, target, features, weight, classes, categorical, validation, init)
-    with trained(rows, [TrainOptions.of(**options)], report, as_given=weights_as_given) as run:
-        return model_of(run, run.field[0], rows)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What is trained on, as `train` is given it."""
-
-    data: Any
-    target: Any
-    features: Sequence[str] | None = None
-    weight: Any = None
-    classes: Sequence[Any] | None = None
-    categorical: Sequence[str] | None = None
-    validation: Any = None
-    init: Model | None = None
+    inputs = Inputs(
+        data, target, features, weight, classes, categorical, validation, init, weights_as_given
+    )
+    with opened_trainer(inputs, [TrainOptions.of(**options)], report) as trainer:
+        train_to_end(trainer, inputs)
+        return model_of(trainer, trainer.learners[0], inputs)
 
 
 @contextmanager
-def trained(
-    rows: Inputs,
-    settings: list[TrainOptions],
-    report: Callable[[Progress], bool | None] | None,
-    *,
-    as_given: bool = False,
-    halves: bool = False,
+def opened_trainer(
+    inputs: Inputs, settings: list[TrainOptions], report: Report | None, *, halves: bool = False
 ) -> Iterator[Trainer]:
-    """Give the run that has trained a model of each settings, which agree in what concerns rows."""
+    """Give a trainer of a model of each settings, which agree in what concerns rows.
+
+    halves: the worse half of the models is given up now and then.
+    """
     chosen = settings[0]
-    _check_given(rows, chosen)
+    inputs.check(chosen)
     with ExitStack() as stack:
         if chosen.keeping.verbose:
             stack.enter_context(_talk())
-        source = _opened(rows, chosen)
-        stack.callback(source.close)
-        classes, scan = _scanned(source, rows, chosen)
-        validation = None
-        if rows.validation is not None:
-            validation = _opened_validation(rows, source, chosen)
+        source = stack.enter_context(closing(inputs.open(chosen)))
+        classes, stats = inputs.scan(source, chosen)
+        validation = inputs.open_validation(source, classes, chosen)
+        if validation is not None:
             stack.callback(validation.close)
-            validation.scan_labels(classes)
-        goes_on = warm_start.is_new(source, rows.init, chosen)
+        goes_on = warm_start.is_new(source, inputs.init, chosen)
         settings = [warm_start.going_on(each, goes_on) for each in settings]
+        resolved = [each.resolved(one_pass=source.one_pass) for each in settings]
         keeper, state = None, None
         if chosen.keeping.checkpoint is not None:
-            identity = _identity(source, classes, scan, settings, rows, as_given)
-            identity["validation"] = validation and _known(validation, classes)
-            keeper = stack.enter_context(
-                Checkpoints(chosen.keeping.checkpoint, chosen.keeping.checkpoint_every, identity)
-            )
+            folder, every = chosen.keeping.checkpoint, chosen.keeping.checkpoint_every
+            identity = identity_of(source, stats, validation, settings, inputs)
+            keeper = stack.enter_context(Checkpoints(folder, every, identity))
             state = keeper.load(resume=chosen.keeping.resume)
-        run = stack.enter_context(
-            Trainer(
-                source, classes, scan, settings, report, plan=state and state[0].get("plan"),
-                validated=validation is not None, weights_as_given=as_given,
-                halves=halves, keeper=keeper,
-            )
-        )  # fmt: skip
-        if rows.init is not None:
-            _begin_from(run, rows.init, goes_on)
+        loader = None
         if validation is not None:
-            run.validation = _feed_of(validation, classes, run.options)
+            loader = validation_loader(validation, classes, resolved[0])
+        rows = TrainingRows(
+            source, classes, stats, resolved[0], plan=state and state[0]["plan"], validation=loader
+        )
+        stack.callback(rows.close)
+        trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on), resolved[0])
+        stack.callback(trainer.close)
+        trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         if state is not None:
-            _restore(run, state, chosen.keeping.checkpoint)
-        try:
-            run.train()
-        except KeyboardInterrupt:
-            if not run.has_begun:
-                raise
-            run.report = None
-            run.close_epoch()
-            raise TrainingInterrupted(model_of(run, run.field[0], rows)) from None
-        yield run
+            _restore(trainer, state, chosen.keeping.checkpoint)
+        yield trainer
 
 
-def _check_given(rows: Inputs, options: TrainOptions) -> None:
-    if rows.target is None:
-        raise OptionError("target is missing: name the label column, or give an array of labels")
-    if rows.validation is not None and options.shuffling.holdout is not None:
-        raise OptionError("validation= and holdout= exclude each other: choose one")
-
-
-def _restore(run: Trainer, state: State, folder: str | None) -> None:
-    try:
-        run.restore(state)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+def learners_of(
+    rows: TrainingRows, settings: list[TrainOptions], inputs: Inputs, goes_on: Model | None
+) -> list[Learner]:
+    """Return a learner of each settings; goes_on: a model that is known to be new to the rows."""
+    init, source, classes = inputs.init, rows.source, rows.classes
+    refuse_what_does_not_fit(len(classes), source.n_features, settings)
+    alone = len(settings) == 1
+    learners = [
+        Learner(
+            classes, source.n_features, rows.stats,
+            each if alone else each.changed(threads=1),
+            weights_as_given=inputs.weights_as_given,
+            finishes=ends_by_full_gradients(each, rows),
+        )
+        for each in settings
+    ]  # fmt: skip
+    if init is None:
+        return learners
+    if init.n_features != source.n_features or init.classes_ != classes:
         raise OptionError(
-            f"the checkpoint in {folder} is not usable ({type(error).__name__}: {error}); remove it"
-            " to start anew"
-        ) from error
+            f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
+            f" have {source.n_features} and {list(classes.values[:5])}: they must agree."
+        )
+    for learner in learners:
+        learner.init = (init.coef, init.intercept)
+        learner.before = warm_start.rows_taken(goes_on)
+    return learners
 
 
-def _opened(rows: Inputs, options: TrainOptions) -> Source:
-    """Open the rows, and learn of them what must be known before training."""
-    like = _like(rows.init)
-    source = open_source(
-        rows.data,
-        rows.target,
-        weight=rows.weight,
-        features=rows.features,
-        like=like,
-        categorical=rows.categorical,
-        null_policy=_treatment(options),
-        memory=options.reading.memory_bytes // options.reading.reader_count,
-    )
+def callbacks_of(
+    trainer: Trainer, report: Report | None, keeper: Checkpoints | None, *, halves: bool
+) -> list[Callback]:
+    """Return the callbacks of a run, in the order in which they act."""
+    state, learners = trainer.state, trainer.learners
+    callbacks: list[Callback] = [Validation(trainer.rows)] if trainer.rows.is_validated else []
+    callbacks.append(History())
+    if halves:
+        callbacks.append(Halving(trainer.survivors, state, trainer.active))
+    callbacks += [Log(), Reporting(report, state), MixingWarning(state)]
+    if len(learners) == 1:
+        callbacks.append(LossWarning(state))
+        ours = isinstance(learners[0].options.steps.learning_rate, str)
+        if ours and not trainer.rows.source.one_pass:
+            callbacks.append(Retreat(learners[0], state))
+    if keeper is not None:
+        callbacks.append(Checkpointing(keeper, state, trainer.kept))
+    return callbacks
+
+
+def train_to_end(trainer: Trainer, inputs: Inputs) -> None:
+    """Train; on an interrupt raise TrainingInterrupted with what was learnt by then."""
     try:
-        if rows.init is not None and options.reading.seen == "skip":
-            warm_start.leave_out(source, rows.init)
-        source.fingerprint()  # of the files as they are before training
-        if like is None:
-            source.learn(_holdout_mask(options))
-    except BaseException:
-        source.close()
-        raise
-    return source
+        trainer.train()
+    except KeyboardInterrupt:
+        if not trainer.has_begun:
+            raise
+        quiet = [each for each in trainer.callbacks if not isinstance(each, Reporting)]
+        trainer.callbacks = quiet
+        trainer.close_epoch()
+        best = trainer.survivors.list()[0]
+        raise TrainingInterrupted(model_of(trainer, best, inputs)) from None
 
 
-def _scanned(
-    source: Source, rows: Inputs, options: TrainOptions
-) -> tuple[Classes, LabelStats | None]:
-    """Return the classes, and what the labels told, where they can be read beforehand."""
-    known = None if rows.init is None else rows.init.classes_
-    if rows.classes is not None:
-        known = given_classes(rows.classes)
-    if source.one_pass:
-        return _check_one_pass(source, known, options), None
-    scan = source.scan_labels(known, _holdout_mask(options))
-    return scan.classes, scan
-
-
-def model_of(run: Trainer, learner: Learner, rows: Inputs) -> Model:
+def model_of(trainer: Trainer, learner: Learner, inputs: Inputs) -> Model:
     """Return what a learner has learnt."""
-    settled = learner.settled
-    assert settled is not None
-    record = _record(run, learner, rows)
+    record = _record(trainer.rows, learner, inputs)
 
-    def model(weights: Weights) -> Model:
+    def model(weights: Pair) -> Model:
         return Model(
             *_finite(weights),
-            run.classes,
-            run.source.columns,
-            learner.history,
+            trainer.rows.classes,
+            trainer.rows.source.columns,
+            [dict(facts) for facts in learner.state.history],
             record,
-            settled.conditioning,
+            learner.prepared.scaling,
         )
 
     found, last = model(learner.weights()), learner.last_weights()
@@ -305,7 +209,32 @@ def model_of(run: Trainer, learner: Learner, rows: Inputs) -> Model:
     return found
 
 
-def _finite(weights: Weights) -> Weights:
+def _record(rows: TrainingRows, learner: Learner, inputs: Inputs) -> dict[str, Any]:
+    """Return what the model of a learner remembers of its run."""
+    state, prepared, plan = learner.state, learner.prepared, rows.plan
+    options = learner.options.shaping()
+    if state.schedule is not None:  # it is None where no step was taken
+        options["learning_rate"], options["schedule"] = state.schedule.eta0, state.schedule.kind
+    options["l2"], options["epochs"] = prepared.l2, len(state.history)
+    data = rows.source.fingerprint()
+    return record_of(
+        RunFacts(
+            options=options,
+            reasons=prepared.notes,
+            deviations=None if prepared.moments is None else prepared.moments.deviation,
+            window=plan.window if plan.kind in ("window", "full") else None,
+            buckets=plan.buckets,
+            target=inputs.target,
+            weight=inputs.weight,
+            rows=state.history[-1]["rows"] if state.history else state.seen,
+            mass=rows.mass,
+            data=data,
+            origin=warm_start.record(inputs.init, data),
+        )
+    )
+
+
+def _finite(weights: Pair) -> Pair:
     """Return weights and biases, or raise DivergedError where they are no numbers."""
     if not all(np.isfinite(each).all() for each in weights):
         raise DivergedError(
@@ -315,71 +244,14 @@ def _finite(weights: Weights) -> Weights:
     return weights
 
 
-def _identity(
-    source: Source,
-    classes: Classes,
-    scan: LabelStats | None,
-    settings: list[TrainOptions],
-    rows: Inputs,
-    as_given: bool,
-) -> dict[str, Any]:
-    """Return all that shapes the model, to be compared when a run is resumed."""
-    if scan is None:
-        raise OptionError("a reader can be read once, so nothing can be resumed: no checkpoint=")
-    shaping = [options.shaping() for options in settings]
-    init = rows.init
-    start = 0 if init is None else zlib.crc32(init.coef.tobytes() + init.intercept.tobytes())
-    return {
-        "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
-        "versions": versions(),
-        "data": _known(source, classes),
-        "features": list(source.feature_names or [source.n_features]),
-        "classes": [classes.kind, list(classes.values)],
-        "counts": scan.counts.tolist(),
-        "weights": [float(mass) for mass in scan.mass],
-        "weights_as_given": as_given,
-        "init": start,
-    }
-
-
-def _known(source: Source, classes: Classes) -> dict[str, Any]:
-    """Return what a source is known by: its files, or a checksum of its rows."""
-    facts = source.fingerprint() or [{"crc32": _checksum(source, classes)}]
-    times = source.modified() or [0]
-    pairs = zip(facts, times, strict=True)
-    return {str(i): {**each, MODIFIED: when} for i, (each, when) in enumerate(pairs)}
-
-
-def _checksum(source: Source, classes: Classes) -> int:
-    """Return a checksum of rows that have no file to be known by."""
-    found = 0
-    for chunk in source.chunks(classes):
-        features = (array for part in chunk.parts for array in part.arrays)
-        for array in (*features, chunk.labels, chunk.weights):
-            if array is not None:
-                found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, found)
-    return found
-
-
-def _treatment(options: TrainOptions) -> NullPolicy:
-    return NullPolicy(
-        options.columns.nulls, options.columns.null_indicators, options.columns.max_categories
-    )
-
-
-def _like(init: Model | None) -> tuple[Column, ...] | None:
-    """Return the columns of the model to start from, where they hold what was learnt of data."""
-    if init is None or init.columns is None:
-        return None
-    learnt = any(c.categories is not None or c.fill is not None for c in init.columns)
-    return init.columns if learnt else None
-
-
-def _holdout_mask(options: TrainOptions) -> Callable[[int, int], np.ndarray] | None:
-    fraction = options.shuffling.holdout
-    if fraction is None:
-        return None
-    return lambda start, count: held_out(options.shuffling.seed, fraction, start, count)
+def _restore(trainer: Trainer, state: State, folder: str | None) -> None:
+    try:
+        trainer.restore(state)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise OptionError(
+            f"the checkpoint in {folder} is not usable ({type(error).__name__}: {error}); remove it"
+            " to start anew"
+        ) from error
 
 
 class _talk:

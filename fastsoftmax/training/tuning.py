@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.objective import Objective, Penalty, minimise, precision
+from fastsoftmax.optim.objective import ElasticNet, Objective, precision
+from fastsoftmax.optim.optimizer import minimise
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 
@@ -46,7 +47,7 @@ class Problem:
     rows: int  # of the whole data that take a step
     sample: Batch
     units: np.ndarray
-    conditioning: Scaling | None
+    scaling: Scaling | None
     fit_intercept: bool
     dtype: str
     threads: int
@@ -64,12 +65,12 @@ class Problem:
             self.K,
             self.d,
             lambda: (batch,),
-            Penalty(l2 * self.units, np.zeros(self.d)),
+            ElasticNet(l2 * self.units, np.zeros(self.d)),
             n=len(batch.order),
             # That of the passes to come, over all rows: another would have to be compiled as well.
             dtype=precision(self.K, self.d, self.rows, self.dtype),
             threads=1 if self.small else self.threads,
-            conditioning=self.conditioning,
+            scaling=self.scaling,
             fit_intercept=self.fit_intercept,
             squares=self.squares,
         )
@@ -113,14 +114,13 @@ def choose_l2(problem: Problem) -> Choice:
         loss = weight = 0.0
         for fold, (kept, held) in enumerate(parts):
             with problem.objective(kept, vectors / (C * len(kept.order))) as objective:
-                journey = minimise(
+                thetas[fold] = minimise(
                     objective,
                     thetas[fold],
                     passes=PASSES if len(parts) > 1 else FEW_PASSES,
                     tolerance=SETTLED if len(parts) > 1 else NEARLY,
                     memory=problem.memory,
                 )
-                thetas[fold] = journey.point.x
             with problem.objective(held, 0.0) as objective:
                 objective.evaluate(thetas[fold])
                 share = float(held.weight.sum())

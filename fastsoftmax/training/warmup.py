@@ -14,7 +14,7 @@ from fastsoftmax.kernels.compile import code_folder
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.moments import MomentSums
-from fastsoftmax.optim.preconditioner import Batch, Curvature
+from fastsoftmax.optim.preconditioner import Batch, Preconditioner
 from fastsoftmax.optim.rules.choice import RULES
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
@@ -46,7 +46,7 @@ def warm_up() -> Iterator[tuple[str, float]]:
         with FullGradient(2, 1, dtype, 1) as full:
             full.add(parts, *nothing)
         for matrices in (0, 1):
-            with Curvature(2, 1, dtype, matrices, 1, None) as curvature:
+            with Preconditioner(2, 1, dtype, matrices, 1, None) as curvature:
                 curvature.learn(np.zeros((2, 2)), row, np.ones(2), np.ones(2))
                 curvature.apply(np.zeros((2, 2)))
         now = time.perf_counter()

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import fastsoftmax
 from fastsoftmax.data.parts import Dense
-from fastsoftmax.optim.objective import Objective, Penalty
+from fastsoftmax.optim.objective import ElasticNet, Objective
 from fastsoftmax.optim.preconditioner import Batch
 from tests import oracle
 
@@ -100,7 +100,7 @@ def test_the_gradient_of_the_objective_is_that_of_the_oracle():
     rng = np.random.default_rng(3)
     theta = rng.normal(size=(5, 10))
     rows = Batch((Dense(X),), np.flatnonzero(w), y[w > 0].astype(np.int32), w[w > 0])
-    penalty = Penalty(np.full(9, 0.3), np.zeros(9))
+    penalty = ElasticNet(np.full(9, 0.3), np.zeros(9))
     with Objective(5, 9, lambda: [rows], penalty, n=70, dtype="float64", threads=2) as ours:
         value, gradient = ours.evaluate(theta)
     W, b = theta[:, :9], theta[:, 9]
@@ -130,7 +130,7 @@ def test_min_delta_ends_a_run_that_gains_little():
 
 def test_a_step_of_our_own_that_leads_astray_is_lowered(monkeypatch):
     X, y = problem(n=2000)
-    monkeypatch.setattr("fastsoftmax.training.learner.BOLDER", 3e3)
+    monkeypatch.setattr("fastsoftmax.training.preparation.BOLDER", 3e3)
     with pytest.warns(UserWarning, match="learning_rate lowered to"):
         model = fastsoftmax.train(X, y, epochs=2)
     assert "lowered to" in model.record["reasons"]["learning_rate"]

@@ -27,7 +27,7 @@ from fastsoftmax import OptionError, TrainingInterrupted
 from fastsoftmax.cli import main as cli
 from fastsoftmax.model.safetensors import decode_tensors, encode_tensors
 from fastsoftmax.optim.rules import rule
-from fastsoftmax.training import trainer
+from fastsoftmax.training import callbacks
 from fastsoftmax.training.checkpoint import Checkpoints
 from tests.faults import Faults
 
@@ -37,7 +37,7 @@ STATES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 
 @pytest.fixture(autouse=True)
 def reports_after_each_span(monkeypatch):
-    monkeypatch.setattr(trainer, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "REPORT_SECONDS", 0.0)
 
 
 def made(rows: int = 30_000, d: int = 12, K: int = 4) -> tuple[np.ndarray, np.ndarray]:

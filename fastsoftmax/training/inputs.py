@@ -1,0 +1,152 @@
+"""The only place that opens what is trained on, and learns of it what must be known before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.read_plan import choose_reading
+from fastsoftmax.data.loading.shuffle import held_out, make_plan
+from fastsoftmax.data.open import open_source
+from fastsoftmax.data.preprocessing import NullPolicy
+from fastsoftmax.data.source import Column, LabelStats, Source
+from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.labels import Classes, given_classes
+from fastsoftmax.model.model import Model
+from fastsoftmax.options import Shuffling, TrainOptions
+from fastsoftmax.training import warm_start
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is trained on, as `train` is given it."""
+
+    data: Any
+    target: Any
+    features: Sequence[str] | None = None
+    weight: Any = None
+    classes: Sequence[Any] | None = None
+    categorical: Sequence[str] | None = None
+    validation: Any = None
+    init: Model | None = None
+    weights_as_given: bool = False
+
+    def check(self, options: TrainOptions) -> None:
+        """Raise OptionError where something is missing, or excludes another."""
+        if self.target is None:
+            raise OptionError(
+                "target is missing: name the label column, or give an array of labels"
+            )
+        if self.validation is not None and options.shuffling.holdout is not None:
+            raise OptionError("validation= and holdout= exclude each other: choose one")
+
+    def open(self, options: TrainOptions) -> Source:
+        """Open the rows, and learn of them what must be known before training."""
+        like, policy = _like(self.init), options.columns
+        source = open_source(
+            self.data,
+            self.target,
+            weight=self.weight,
+            features=self.features,
+            like=like,
+            categorical=self.categorical,
+            null_policy=NullPolicy(policy.nulls, policy.null_indicators, policy.max_categories),
+            memory=options.reading.memory_bytes // options.reading.reader_count,
+        )
+        try:
+            if self.init is not None and options.reading.seen == "skip":
+                warm_start.leave_out(source, self.init)
+            source.fingerprint()  # of the files as they are before training
+            if like is None:
+                source.learn(_holdout_mask(options))
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    def scan(self, source: Source, options: TrainOptions) -> tuple[Classes, LabelStats | None]:
+        """Return the classes, and what the labels told, where they can be read beforehand."""
+        known = None if self.init is None else self.init.classes_
+        if self.classes is not None:
+            known = given_classes(self.classes)
+        if source.one_pass:
+            return _check_one_pass(source, known, options), None
+        stats = source.scan_labels(known, _holdout_mask(options))
+        return stats.classes, stats
+
+    def open_validation(
+        self, source: Source, classes: Classes, options: TrainOptions
+    ) -> Source | None:
+        """Open validation data like the training data: (X, y) or (X, y, weight), or named columns.
+
+        Its labels are checked to be among the classes.
+        """
+        data, target, weight = self.validation, self.target, self.weight
+        if data is None:
+            return None
+        if isinstance(data, tuple):
+            data, target, *rest = data
+            weight = rest[0] if rest else None
+        validation = open_source(
+            data, target, weight=weight, like=source.columns, like_width=source.n_features,
+            memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
+            null_policy=NullPolicy(options.columns.nulls),
+        )  # fmt: skip
+        try:
+            validation.scan_labels(classes)
+        except BaseException:
+            validation.close()
+            raise
+        return validation
+
+
+def validation_loader(validation: Source, classes: Classes, options: TrainOptions) -> Loader:
+    """Return what brings validation rows to the kernels, in their own order."""
+    memory = max(options.reading.memory_bytes // 4, 10**7)
+    plan = make_plan(validation, Shuffling(shuffle="off"), memory)
+    reading = replace(options.reading, memory=memory)
+    rereads = options.steps.epochs != 1
+    return Loader(
+        validation, classes, plan, choose_reading(validation, plan, reading, rereads=rereads)
+    )
+
+
+def _check_one_pass(source: Source, classes: Classes | None, options: TrainOptions) -> Classes:
+    """Refuse what a reader that can be read once cannot do; return the classes, which are given."""
+    if classes is None:
+        raise OptionError(
+            "a reader can be read once, so its classes cannot be looked for: give classes=, or a"
+            " callable that returns a fresh reader."
+        )
+    if options.steps.epochs not in (1, "auto"):
+        raise DataError(
+            f"a reader can be read once, but epochs is {options.steps.epochs}: give epochs=1, or a"
+            " callable that returns a fresh reader."
+        )
+    if options.steps.schedule in ("linear", "cosine") or options.shuffling.holdout is not None:
+        raise OptionError(
+            "linear and cosine schedules and holdout= need to know the rows beforehand, which a"
+            " one-pass reader does not tell: use schedule=constant or inverse, and validation=."
+        )
+    if options.steps.schedule == "inverse" and options.steps.halflife is None:
+        raise OptionError("a one-pass reader does not tell its rows: give halflife= in rows.")
+    return classes
+
+
+def _like(init: Model | None) -> tuple[Column, ...] | None:
+    """Return the columns of the model to start from, where they hold what was learnt of data."""
+    if init is None or init.columns is None:
+        return None
+    learnt = any(c.categories is not None or c.fill is not None for c in init.columns)
+    return init.columns if learnt else None
+
+
+def _holdout_mask(options: TrainOptions) -> Callable[[int, int], np.ndarray] | None:
+    seed, fraction = options.shuffling.seed, options.shuffling.holdout
+    if fraction is None:
+        return None
+    return lambda start, count: held_out(seed, fraction, start, count)

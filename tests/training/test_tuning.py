@@ -1,0 +1,125 @@
+"""What a run chooses by trial: penalties and step sizes, where the answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fastsoftmax.data.parts import Dense
+from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.training.tuning import (
+    RATES,
+    STRENGTHS,
+    Problem,
+    choose_l2,
+    choose_rate,
+    penalty_rows,
+)
+from tests import oracle
+
+
+def batch_of(X, y, weight=None):
+    """Return rows as they are handed on."""
+    weight = np.ones(len(y)) if weight is None else weight
+    return Batch((Dense(X),), np.arange(len(y)), y.astype(np.int32), weight)
+
+
+def problem_of(X, y, K, rows=None):
+    """Return rows to choose a penalty on, of so many in all."""
+    n, d = X.shape
+    return Problem(K, d, rows or n, batch_of(X, y), np.ones(d), None, True, "float64", 1, 10**9)
+
+
+def strength(choice, rows, K):
+    """Return the C that a choice stands for."""
+    return (2.0 if K == 2 else 1.0) / (choice.value * rows)
+
+
+def test_features_that_tell_nothing_are_held_at_zero():
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(600, 20)), random.integers(0, 3, 600)
+    choice = choose_l2(problem_of(X, y, 3))
+    assert_allclose(strength(choice, 600, 3), STRENGTHS[0])
+    assert "held-out rows" in choice.reason
+
+
+def test_many_rows_that_tell_much_are_hardly_held():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(3000, 5))
+    y = (X @ random.normal(size=(5, 3)) * 8 + random.gumbel(size=(3000, 3))).argmax(axis=1)
+    assert strength(choose_l2(problem_of(X, y, 3)), 3000, 3) >= 1.0
+
+
+def test_the_prior_of_a_sample_is_that_of_all_rows():
+    """C = 1 / (l2 rows) carries over: ten times the rows, a tenth of the penalty."""
+    random = np.random.default_rng(1)
+    X = random.normal(size=(900, 8))
+    y = (X @ random.normal(size=(8, 3)) + random.gumbel(size=(900, 3))).argmax(axis=1)
+    alone, part = choose_l2(problem_of(X, y, 3)), choose_l2(problem_of(X, y, 3, rows=9000))
+    assert_allclose(part.value, alone.value / 10)
+
+
+def test_two_classes_count_the_penalty_half():
+    """Two vectors of weights have half of one each, so the same C is twice the penalty."""
+    random = np.random.default_rng(2)
+    X = random.normal(size=(600, 20))
+    choice = choose_l2(problem_of(X, random.integers(0, 2, 600), 2))
+    assert_allclose(choice.value, 2.0 / (STRENGTHS[0] * 600))
+
+
+def test_too_few_rows_at_hand_leave_the_usual_penalty():
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 4
+    choice = choose_l2(problem_of(X, y, 4, rows=10**6))
+    assert_allclose(choice.value, 1e-6)
+    assert "too few rows" in choice.reason
+
+
+def test_rows_to_choose_a_penalty_on_are_fewer_where_rows_are_long():
+    assert penalty_rows(10, 784) == int(3e8 / (4 * 7840))
+    assert penalty_rows(1000, 2048) == 1000
+
+
+def progressive(X, y, K, eta):
+    """Return the mean loss of the second half of the rows, each before its own step."""
+    state, half = oracle.zeros(K, X.shape[1]), len(y) // 2
+    ones = np.ones(half)
+    with np.errstate(all="ignore"):
+        oracle.descend(state, X[:half], y[:half], ones, eta * ones)
+        before = state.loss
+        oracle.descend(state, X[half : 2 * half], y[half : 2 * half], ones, eta * ones)
+    return (state.loss - before) / half
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_step_size_has_the_lowest_progressive_loss_of_all(scale):
+    K, random = 4, np.random.default_rng(3)
+    X = random.normal(size=(1200, 6)) * scale
+    y = (X @ random.normal(size=(6, K)) / scale * 2 + random.gumbel(size=(1200, K))).argmax(axis=1)
+    norm = float(np.square(X).sum(axis=1).mean()) + 1.0
+    with SGD(K, 6, TrainOptions.of(dtype="float64", l2=0.0, average=False)) as sgd:
+        choice = choose_rate(sgd, batch_of(X, y), norm)
+        assert not sgd.weights.get()[0].any()  # it begins at zeros again
+    losses = [progressive(X, y, K, share / norm) for share in RATES]
+    assert_allclose(choice.value, RATES[int(np.nanargmin(losses))] / norm)
+    assert f"{min(losses):.4f}" in choice.reason
+
+
+def test_rows_of_weight_0_do_not_decide():
+    K, random = 3, np.random.default_rng(4)
+    X = random.normal(size=(2000, 5))
+    y = (X @ random.normal(size=(5, K)) + random.gumbel(size=(2000, K))).argmax(axis=1)
+    weight = np.ones(2000)
+    weight[::2] = 0
+    y[::2] = random.integers(0, K, 1000)
+    X[::2] *= 1e3
+    with SGD(K, 5, TrainOptions.of(dtype="float64", l2=0.0, average=False)) as sgd:
+        with_them = choose_rate(sgd, batch_of(X, y, weight), 6.0)
+        without = choose_rate(sgd, batch_of(X[1::2], y[1::2]), 6.0)
+    assert with_them.value == without.value
+    assert with_them.reason == without.reason
+    assert math.isfinite(with_them.value)
