@@ -29,10 +29,12 @@ def adapted_step(W, squares, R, X, t, eta, weight, l2, l1):
         for j in range(W.shape[1]):
             w = W[k, j]
             g = r * X[t, j] - weight * l2[0, j] * w
+            # The row's own gradient counts in its step, so the first steps are of size eta.
             total = squares[k, j] + g * g
             squares[k, j] = total
             own = eta / np.sqrt(total)
             w += own * g
+            # The proximal step in the same metric: weights that a penalty holds are exactly 0.
             kept = max(abs(w) - own * weight * l1[0, j], zero)
             W[k, j] = kept if w > zero else -kept
 
@@ -66,6 +68,7 @@ def descend_adagrad(weights, squares, average, block, rows, l2, l1, bias):
             row = first + t
             weight = W.dtype.type(rows.weight[row])
             row_logits(R, W, b, X, t)
+            # Biases have steps of their own too: `residual` must not add to them.
             row_loss, hit = residual(R, b, 0, rows.y[row], weight, 0.0)
             if rows.weight[row] > 0:
                 eta = W.dtype.type(rows.step[row])

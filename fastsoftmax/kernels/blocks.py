@@ -37,10 +37,12 @@ def gather_share(X, rows, first, stop, worker, team, barrier, queue):
     """
     noinline()
     count = stop - first
+    # Nobody to share with: one call for all rows, and no atomic instructions.
     if team == 1:
         return gather(X, np.int64(0), count, rows.order, first, rows.table)
     finite = True
     while True:
+        # A queue, not equal shares: the worker that took the steps comes late.
         start = atomic_add(barrier, queue, 1) * ROW_TILE
         if start >= count:
             return finite
@@ -78,6 +80,7 @@ def bring_in(weights, average, R, X, tile, beyond, rows, first, count, l2, curso
     # Literal numbers as arguments would have `update` compiled once more.
     start, stop = np.int64(0), W.shape[1]
     if average is not None:
+        # An addition a product beside the update, where sums by coefficients are another update.
         if sums_simply(rows, l2, first, R.shape[0]):
             return update(W, average.W, tile, beyond, start, stop, keep, R, X, count, cursor, last)
         share = R.dtype.type(kept_sum(rows, l2, first, count))
@@ -99,6 +102,7 @@ def sweep_tiles(
     """
     (cursor, last), R = lines, block.R
     B, group = R.shape[0], group_tiles(weights.W.shape[1])
+    # Both products of a group before the next group: its W is in the first-level cache then.
     for here in range(tile, stop, group):
         beyond = min(here + group, stop)
         if done >= 0:
@@ -126,6 +130,7 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
     )  # fmt: skip
     last = lines[1]
     for i in range((count + GRAM_TILE - 1) // GRAM_TILE):
+        # Products of rows with rows are no worker's classes: they are dealt out.
         if (team - 1 - i % team) == worker:
             gram(block.G, after, i * GRAM_TILE, count, last, last)
 
@@ -151,6 +156,7 @@ def descend_blocks(weights, average, block, rows, l2, bias, barrier, worker, tea
     wait(barrier, team)
     while first < n and atomic_load(barrier, STOP) == 0:
         after, before = block.X[turn], block.X[1 - turn]
+        # Two queues in turn: one is cleared while nobody takes from it.
         if worker == 0:
             atomic_add(barrier, QUEUE + turn, -atomic_load(barrier, QUEUE + turn))
         sweep_share(weights, average, block, rows, first, before, after, l2, worker, team)
@@ -171,6 +177,7 @@ def descend_blocks(weights, average, block, rows, l2, bias, barrier, worker, tea
         first += B
     finite = atomic_load(barrier, STOP) == 0
     if finite and n > 0:
+        # W lags a block behind: the last one has had no sweep after it.
         last = (n - 1) // B * B
         at_hand = address_of(block.lines, worker, 0)
         tiles = class_tiles(K)

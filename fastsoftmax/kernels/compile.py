@@ -138,6 +138,7 @@ class _Inner(CPUDispatcher):
 
 
 def _options(flags: Collection[str]) -> dict[str, Any]:
+    # NumPy's error model: a check for 0 at each division is a branch, and keeps loops scalar.
     return {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
 
 

@@ -54,6 +54,7 @@ def class_curvatures(C, weights, block, rows, first, stop, d):
         for t in range(count):
             plain_logits(R, Z, b, t)
             y = rows.y[first + t]
+            # A step of 1 leaves onehot(y) - p in R: the probabilities follow from it.
             residual(R, b, t, y, one, 0.0)
             for k in range(K):
                 p = -R[t, k] if k != y else one - R[t, k]
@@ -76,6 +77,7 @@ def add_products(H, C, k, scratch, rows, d):
         for tile in range(class_tiles(D)):
             i = tile_start(D, tile)
             size = tile_start(D, tile + 1) - i
+            # Only the lower triangle is used, up to whole tiles.
             across = WIDE * lanes(H)
             stop = min(width, (i + size + across - 1) // across * across)
             update_classes(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)

@@ -387,6 +387,7 @@ def _gather_codes(X, start, stop, rows, first, at):
     for t in range(start, stop):
         for j in range(column, column + width):
             X[t, j] = zero
+        # A code outside this worker's features is one in another's, or none at all.
         j = code_at(at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]) - at[FIRST]
         if 0 <= j < width:
             X[t, column + j] = one
@@ -456,6 +457,7 @@ def gather(X, start, stop, rows, first, table):
     Return whether all of them are finite after the cast: the sum of 0 x is 0, or NaN.
     """
     noinline()
+    # Summed as 0 x beside the copy: a check of its own would be another pass over the rows.
     odd = X.dtype.type(0)
     for p in range(table.shape[0]):
         at = table[p]

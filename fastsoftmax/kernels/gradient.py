@@ -72,6 +72,7 @@ def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop
             weight = rows.weight[first + t]
             plain_logits(R, Z, b, t)
             y = rows.y[first + t]
+            # The residuals are added to the sum for b, not to b: all rows see the same weights.
             row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
             loss += weight * row_loss
             hits += weight * hit

@@ -118,6 +118,7 @@ def share_rest(other, rows, first, worker, team, barrier, queue):
     finite = True
     while True:
         item = atomic_add(barrier, queue, 1)
+        # Products first: the worker that takes the steps joins late, and gathers what is left.
         if item < strips:
             gram(other.G, after, item * GRAM_TILE, count, here, here)
             if first >= 0:
@@ -142,6 +143,7 @@ def descend_lookahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, bar
     mine, beyond = first_tile(tiles, d, worker, team), first_tile(tiles, d, worker + 1, team)
     loss, hits = 0.0, 0.0
     # Literal numbers as arguments would have every kernel below compiled once more.
+    # Two rounds fill the line: rows are gathered two blocks before their steps, margins one.
     first, turn = np.int64(-2) * B, np.int64(0)
     # Whoever is ahead sets the other turn's counter: all workers see the same here.
     while first < n and atomic_load(barrier, STOP + 1 - turn) == 0:
@@ -152,6 +154,7 @@ def descend_lookahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, bar
             if first >= 0:
                 now_sum = even_sum if turn == 0 else odd_sum
                 count = min(B, n - first)
+                # The margins were taken of a W without the block before; l2 has shrunk it since.
                 if first > 0:
                     keep = kept(rows.step, l2, first - B, B) if l2 > 0 else 1.0
                     catch_up(now, other.R, W.dtype.type(keep), count)
@@ -172,6 +175,7 @@ def descend_lookahead(weights, even_sum, odd_sum, even, odd, rows, l2, bias, bar
     if finite and n > 0:
         now, now_sum = (odd, odd_sum) if turn == 0 else (even, even_sum)
         at_hand = address_of(now.lines, worker, 0)
+        # W lags a block behind: the last one has had no sweep after it.
         first -= B
         bring_in(
             weights, now_sum, now.R, X[first // B % BLOCKS], mine, beyond, rows, first, n - first,

@@ -25,6 +25,7 @@ def measure(weights, block, rows):
         all_margins(Z, X, W, count, at_hand)
         for t in range(count):
             plain_logits(R, Z, b, t)
+            # A step of 0 changes nothing: what is wanted is the loss.
             row_loss, hit = residual(R, b, t, rows.y[first + t], R.dtype.type(0), 0.0)
             loss += rows.weight[first + t] * row_loss
             hits += rows.weight[first + t] * hit

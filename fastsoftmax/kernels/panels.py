@@ -103,6 +103,7 @@ def add_parts(out, parts):
     for i in range(out.shape[0]):
         for j in range(0, out.shape[1], lanes(out)):
             sums = load(parts[0], i, j)
+            # Always in the order of the panels: the bits do not depend on who computed which.
             for p in range(1, parts.shape[0]):
                 sums = sums + load(parts[p], i, j)
             store(out, i, j, sums)
@@ -246,6 +247,7 @@ def sweep_panels(panels, d, average, R, turn, keep, rows, first, l2, worker, tea
     coming, last = first + B, min(first + 2 * B, n)
     ahead = last - coming
     cursor = end = address_of(panels.at[worker], 0, 0)
+    # With each class tile the sweep asks for two rows, but their last lines; here for the rest.
     if MANY:
         asked = min(last, coming + 2 * sweep_tiles(K)) if in_lines(rows) else coming
         prefetch_ends(rows, coming, asked)
@@ -290,6 +292,7 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
     if here <= 0:
         return finite
     if lies_ready(X, rows, panel_start(d, low, count), panel_start(d, high, count)):
+        # Rows that lie ready are read where they are: `copy_gram` copies them anyway.
         point(at, rows, first, here)
     else:
         finite = gather(X, np.int64(0), here, rows.order, first, rows.table)
@@ -322,6 +325,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     # Literal numbers as arguments would have every kernel below compiled once more.
     first, turn = np.int64(0), np.int64(0)
     keep = W.dtype.type(1)
+    # Each worker steps its own biases: K numbers are cheaper than to wait for another's.
     copy_biases(b, weights.b)
     copy_panels(W, weights.W, count, worker, team)
     clear_coefficients(block.R, average, first)
@@ -340,6 +344,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
             loss = np.nan
             break
         here = min(B, n - first)
+        # From here on every worker does the same, and has the same bits.
         add_parts(block.Z, panels.Z[turn])
         add_parts(block.G, panels.G[turn])
         block_loss, block_hits = recur(block, b, average, rows, first, here, l2, bias)
@@ -348,6 +353,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
         if not np.isfinite(loss):
             break
         keep = W.dtype.type(kept(rows.step, l2, first, here) if l2 > 0 else 1.0)
+        # A sweep always brings in B rows: those that are missing have coefficients of 0.
         clear_coefficients(block.R, average, here)
         turn = following
         first += B

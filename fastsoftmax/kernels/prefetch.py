@@ -40,11 +40,13 @@ def plan_prefetch(lines, worker, rows, first, stop, every):
     room, count = lines.shape[1] - 1, 0
     for p in range(rows.table.shape[0]):
         at = rows.table[p]
+        # A row of a matrix that lies column by column is as many lines as it has features.
         if at[COLUMN_STRIDE] == at[ITEM]:
             for t in range(first, stop, every):
                 address = at[ADDRESS] + rows.order[t] * at[ROW_STRIDE]
                 line = address // LINE * LINE
                 length = (address + at[WIDTH] * at[ITEM] - line + LINE - 1) // LINE
+                # Rows of many parts may need more room: those left out are gathered unasked.
                 if count + length <= room:
                     list_lines(lines, worker, count, line, length)
                     count += length
@@ -64,6 +66,7 @@ def prefetch_rows(table, order, first, stop):
                 address = start + order[t] * stride
                 for line in range(0, length, LINE):
                     prefetch_line(address + line)
+                # Rows begin anywhere in a line: the last number may lie in one more.
                 prefetch_line(address + length - 1)
 
 

@@ -101,6 +101,7 @@ def margins(Z, X, W, tile, beyond, count, cursor, last):
         size = tile_start(K, i + 1) - k
         for start in range(0, d, PANEL):
             stop = min(start + PANEL, d)
+            # The first panel sets Z, those after it add: no pass to clear it.
             fresh = np.int64(start == 0)
             cursor = _dots(size, Z, zero, k, X, count, W, start, stop, fresh, cursor, last)
     return cursor
@@ -122,6 +123,7 @@ def copy_gram(G, X, at, start, stop):
     here, width = address_of(at, 0, 0), stop - start
     for s in range(0, B, GRAM_TILE):
         _copying(G, X, at, s, start, stop)
+    # Eight rows are one tile with 32 registers; with 16 squares fill what lies between two.
     if B > GRAM_TILE:
         for s in range(0, B, GRAM_TILE):
             for t in range(s + GRAM_TILE, B, ROW_TILE):

@@ -30,6 +30,7 @@ from fastsoftmax.kernels.vectors import (
 )
 
 
+# Decays are running products, never ratios of two: q may be 0.
 @kernel(FAST)
 def decay_gram(G, step, l2, first, count):
     """Multiply G[s, t] by q_{s+1} ... q_{t-1}, for s < t < count."""
@@ -45,6 +46,7 @@ def is_hit(R, t, y, z_y, highest):
     """Return whether y is the first class with the highest logit of row t."""
     if z_y != highest:
         return False
+    # Of equal logits the first class is the one predicted, as by argmax.
     step = lanes(R)
     for k in range(0, R.shape[1], step):
         lane = first_equal(load(R, t, k), highest)
@@ -61,12 +63,15 @@ def residual(R, b, t, y, step, bias_step):
     """
     noinline()
     width, lane_count = R.shape[1], lanes(R)
+    # By vectors: a plain maximum in a loop does not vectorise, with any flags.
     top = load(R, t, 0)
     for k in range(lane_count, width, lane_count):
         top = maximum(top, load(R, t, k))
     highest = largest(top)
+    # What the row loses is told by its logits, which the residuals are about to replace.
     z_y = R[t, y]
     hit = is_hit(R, t, y, z_y, highest)
+    # Less the highest, no exponential overflows, whatever the logits.
     shift = splat(R, highest)
     sums = splat(R, 0.0)
     for k in range(0, width, lane_count):
@@ -74,6 +79,7 @@ def residual(R, b, t, y, step, bias_step):
         store(R, t, k, e)
         sums = sums + e
     mass = total(sums)
+    # One division a row; the classes are multiplied.
     one = R.dtype.type(1)
     inverse = splat(R, one / mass)
     scale = splat(R, -step)
@@ -83,6 +89,7 @@ def residual(R, b, t, y, step, bias_step):
         r = scale * (p - one_hot(R, k, y))
         store(R, t, k, r)
         store(b, 0, k, fma(share, r, load(b, 0, k)))
+    # In float64, as all sums over rows are.
     return math.log(np.float64(mass)) + (np.float64(highest) - np.float64(z_y)), hit
 
 
@@ -99,6 +106,7 @@ def logits(R, Z, b, G, t):
     noinline()
     for k in range(0, R.shape[1], lanes(R)):
         z = load(Z, t, k) + load(b, 0, k)
+        # Steps of earlier tiles are in Z by now: see `couple` in `recur_wide`.
         for s in range(t - t % ROW_TILE, t):
             z = fma(splat(R, G[s, t]), load(R, s, k), z)
         store(R, t, k, z)
@@ -183,6 +191,7 @@ def shrink_block(Z, G, rows, first, count, l2):
     share = 1.0
     for t in range(count):
         scale_row(Z, t, Z.dtype.type(share))
+        # The row itself does not shrink what it is measured by: q_t acts on the rows after it.
         share *= max(0.0, 1.0 - rows.step[first + t] * l2)
     decay_gram(G, rows.step, l2, first, count)
 
@@ -247,12 +256,15 @@ def recur_narrow(block, b, rows, first, count, bias):
         store(R, t, 0, z)
         z_y = R[t, rows.y[row]]
         highest = largest(z)
+        # Padding classes have a bias of -inf: their exponentials are 0.
         e = exp(z - splat(R, highest))
         sum_e = total(e)
         step = R.dtype.type(rows.step[row])
+        # -step (p - onehot(y)) with one division: p itself is not needed.
         r = fma(e, splat(R, -step / sum_e), splat(R, step) * one_hot(R, 0, rows.y[row]))
         store(R, t, 0, r)
         biases = fma(share, r, biases)
+        # The logarithm is left to `weighted_logs`: one for the block instead of one a row.
         mass[t] = sum_e
         loss += rows.weight[row] * (np.float64(highest) - np.float64(z_y))
         hits += rows.weight[row] * (first_equal(z, highest) == rows.y[row])
@@ -267,6 +279,8 @@ def recur_wide(block, b, rows, first, count, bias):
     R, Z, G = block.R, block.Z, block.G
     loss, hits = 0.0, 0.0
     for t in range(count):
+        # What all earlier tiles add to this one is a matrix product; only within a tile is it
+        # row by row.
         if t % ROW_TILE == 0 and t > 0:
             couple(Z, t, Z.dtype.type(1), G, R, t, address_of(block.lines, 0, 0))
         logits(R, Z, b, G, t)
@@ -292,6 +306,7 @@ def recur(block, b, average, rows, first, count, l2, bias):
         loss, hits = recur_narrow(block, b, rows, first, count, bias)
     else:
         loss, hits = recur_wide(block, b, rows, first, count, bias)
+    # Sums need each row's whole step. What is left of it after the block comes last.
     if average is not None:
         sum_biases(average.b, b, R, rows, first, count, bias)
     if average is not None and not sums_simply(rows, l2, first, R.shape[0]):

@@ -17,6 +17,7 @@ def row_logits(R, W, b, X, t):
     K, d, step = W.shape[0], W.shape[1], lanes(W)
     for k in range(0, b.shape[1], step):
         store(R, 0, k, load(b, 0, k))
+    # A class at a time, no tiles: W of K d < 400 numbers stays in the first-level cache.
     for k in range(K):
         z = splat(W, W.dtype.type(0))
         for j in range(0, d, step):
@@ -50,6 +51,7 @@ def descend_rowwise(weights, average, block, rows, l2, bias):
     loss, hits, finite = 0.0, 0.0, True
     for first in range(0, n, B):
         count = min(B, n - first)
+        # A block ahead of its gather: shuffled rows come from memory at a latency of their own.
         prefetch_rows(rows.table, rows.order, first + B, min(first + 2 * B, n))
         finite = gather(X, np.int64(0), count, rows.order, first, rows.table) and np.isfinite(loss)
         if not finite:
@@ -60,6 +62,7 @@ def descend_rowwise(weights, average, block, rows, l2, bias):
             row_logits(R, W, b, X, t)
             row_loss, hit = residual(R, b, 0, rows.y[row], W.dtype.type(step), bias)
             keep = W.dtype.type(max(0.0, 1.0 - step * l2))
+            # Two calls, since a branch on None is left out only where it is an argument.
             if average is not None and rows.weight[row] > 0:
                 row_step(W, average.W, R, X, t, keep)
                 add_row(average.b, b)

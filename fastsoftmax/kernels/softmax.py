@@ -38,6 +38,7 @@ def exp_32(x):
     n = t - shift
     r = fma(n, splat(x, -LN2_HIGH_32), x)
     r = fma(n, splat(x, -LN2_LOW_32), r)
+    # A call of the C library for each class takes 2 to 3 ns, this 0.12 where K = 1,000.
     p = splat(x, 0.0013941118895837)
     p = fma(p, r, splat(x, 0.00837513477462432517))
     p = fma(p, r, splat(x, 0.0416663527711122113))

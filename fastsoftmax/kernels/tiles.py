@@ -72,6 +72,7 @@ def _lane_sums(builder, vectors):
 def _prefetch_next(builder, cursor, last):
     """Ask for the line that `cursor` points at; return the next cursor."""
     prefetch_at(builder, builder.load(builder.inttoptr(cursor, I64.as_pointer())))
+    # A select, not a branch: once the list is done, its last line is asked for again.
     onward = builder.add(cursor, number(8))
     return builder.select(builder.icmp_unsigned("<", onward, last), onward, last)
 
@@ -154,6 +155,7 @@ def dot_tile(rows, classes):
             vector = of_array(Z)
             ty, size = llvm_type(vector), vector.dtype.bitwidth // 8
             b_at = _addresses(context, builder, B, b, column, first, classes)
+            # Loops count in bytes: the counter is the offset in all rows, no index to scale.
             length = builder.mul(builder.sub(beyond, first), number(size))
             strip = Loop(builder, stop_row, rows, [line])
             a_at = _addresses(context, builder, A, a, builder.add(row, strip.at), first, rows)
@@ -279,6 +281,7 @@ def _triangle(context, builder, G, g, row, fresh, length, x_at, copy_at, lines):
                 sums[place] = multiply_add(builder, other, value, sums[place])
             if c in kept:
                 values[c] = value
+        # Else LLVM keeps the rows of one pass for the next, and sums on the stack instead.
         forget(builder)
     loop.carry([line, *sums])
     places = [(builder.add(row, number(r)), builder.add(row, number(c))) for r, c in PAIRS]
@@ -330,6 +333,7 @@ def update_tile(classes, wide):
             coming = _addresses(context, builder, W, w, after, first, classes)
             coming += _addresses(context, builder, S, s, after, first, classes) if averages else []
             x_stride = _row_stride(context, builder, X, x)
+            # E may be a Gram matrix, whose rows are as long as a block (see `couple`).
             e_stride = _row_stride(context, builder, E, coefficients)
             x_first = element_address(context, builder, X, x, zero, first)
             e_first = element_address(context, builder, E, coefficients, zero, row)
@@ -342,6 +346,7 @@ def update_tile(classes, wide):
             )
             sums = [builder.fmul(scale, load_at(builder, at, ty)) for at in w_at]
             sums += [fill(ty, 0.0)] * len(s_at)
+            # Sums are read after the loop over rows: they arrive while it runs.
             for at in s_at:
                 prefetch_at(builder, at)
             for at in coming:
@@ -446,9 +451,11 @@ def sweep_tile(classes):
             sums = [fill(ty, 0.0)] * (SWEEP_ROWS * classes)
             loop = Loop(builder, length, VECTOR_BYTES, sums)
             sums = list(loop.variables)
+            # Rows to come may be of another dtype than the model: a feature lies elsewhere there.
             offset = builder.lshr(builder.mul(loop.at, number_bytes), number(size.bit_length() - 1))
             for address in ahead:
                 prefetch_at(builder, builder.add(address, offset))
+            # W is read and written once: updated here, it is still at hand for the margins below.
             old = [load_at(builder, builder.add(at, loop.at), ty) for at in w_at]
             new = [builder.fmul(scale, value) for value in old]
             totals = [fill(ty, 0.0)] * len(s_at)
