@@ -464,6 +464,9 @@ def gather(X, start, stop, rows, first, table):
         conditioned = at[STEP] > 0 and not is_wide(at[KIND])
         if at[KIND] == CODES:
             _gather_codes(X, start, stop, rows, first, at)
+            if conditioned:
+                for t in range(start, stop):
+                    _condition(X, t, at)
         elif at[COLUMN_STRIDE] == at[ITEM]:
             odd += _gather_rows(X, start, stop, rows, first, at, conditioned)
         else:

@@ -407,3 +407,49 @@ def test_nulls_of_any_dtype_become_zero(dtype):
     told = {"nulls": "zero", "epochs": 2, "learning_rate": 0.1}
     mine = fastsoftmax.train(whole, "y", **told)
     assert_array_equal(mine.coef, fastsoftmax.train(filled, "y", **told).coef)
+
+
+def one_hot(table):
+    """Return the features of a table of `c` and `x` as numbers, a category a column, and labels."""
+    codes = np.array(table["c"].to_pylist())
+    columns = [codes == value for value in sorted(set(codes))]
+    return np.column_stack([*columns, table["x"].to_numpy()]).astype(np.float64), table["y"]
+
+
+@pytest.fixture(scope="module")
+def colours():
+    rng = np.random.default_rng(11)
+    n = 3000
+    c = rng.choice(["blue", "green", "red", "white"], n, p=[0.6, 0.3, 0.09, 0.01])
+    x = rng.normal(5, 3, n)
+    z = np.stack([c == "blue", x / 3, 2.0 * (c == "red")], axis=1)
+    y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    return pa.table({"c": c, "x": x, "y": y})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "lbfgs", "l2": 1e-3, "tolerance": 1e-10, "dtype": "float64"},
+        {"solver": "lbfgs", "l2": 1e-3, "standardize": True, "tolerance": 1e-10},
+        {"epochs": 3},
+        {"learning_rate": 0.05, "epochs": 2},
+        {"adaptive": True, "epochs": 2},
+    ],
+)
+def test_categories_train_as_the_same_numbers_do(colours, options):
+    X, y = one_hot(colours)
+    ours = fastsoftmax.train(colours, "y", categorical=["c"], **options)
+    theirs = fastsoftmax.train(X, y, **options)
+    exact = options.get("dtype") == "float64"
+    assert_allclose(ours.coef, theirs.coef, rtol=1e-6 if exact else 1e-3, atol=1e-4)
+    if "learning_rate" not in options:  # by hand nothing is measured
+        assert_allclose(ours.deviations, theirs.deviations, rtol=1e-9)
+    got, want = (model.predict_proba(data) for model, data in ((ours, colours), (theirs, X)))
+    assert_allclose(got, want, atol=1e-6 if exact else 1e-4)
+
+
+def test_a_model_of_categories_is_as_good_as_its_training_said(colours):
+    model = fastsoftmax.train(colours, "y", categorical=["c"], solver="lbfgs", l2=1e-3)
+    loss = fastsoftmax.evaluate(model, colours).log_loss
+    assert_allclose(loss, model.history[-1]["log_loss"], rtol=1e-5)
