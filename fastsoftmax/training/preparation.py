@@ -14,8 +14,8 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import STEP, sample_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
-from fastsoftmax.model.scaling import Moments, Scaling
-from fastsoftmax.optim.moments import MomentSums, wide_columns
+from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.moments import Moments, MomentSums, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.training.finite_check import check_features, checked_norm

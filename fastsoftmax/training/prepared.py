@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastsoftmax.model.scaling import Moments, Scaling
+from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.moments import Moments
 from fastsoftmax.optim.objective import ElasticNet
 from fastsoftmax.optim.state import array
 
