@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import fastsoftmax
 from fastsoftmax.cli import main as cli
@@ -17,7 +19,7 @@ from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training import warmup
-from tests import oracle
+from tests import floors, oracle
 
 
 def rows_of(K, d, n=150):
@@ -56,6 +58,66 @@ def test_each_rule_goes_on_from_copies_of_its_views(rule, average):
             sgd.weights.settle()
         for name, view in whole.views().items():
             assert_array_equal(other.views()[name], view, err_msg=name)
+
+
+def stepped(rule, dtype, threads, average):
+    """Return the weights, tally and rows after the rows of a rule's example took their steps."""
+    K, d, options = rule.example
+    X, y, w, eta = rows_of(K, d)
+    told = TrainOptions.of(average=average, threads=threads, dtype=dtype, l2=0.01, **options)
+    with SGD(K, d, told) as sgd:
+        tally = sgd.step((Dense(X),), np.arange(len(y)), y, w, eta, ends=True)
+        sgd.weights.settle()
+        return sgd.weights.mean(), tally, (X, y, w, eta)
+
+
+def by_the_book(rule, X, y, w, eta, average):
+    """Return what the plain mathematics make of the same rows; None where they have no rule."""
+    K, d, options = rule.example
+    state = oracle.zeros(K, d)
+    if options.get("adaptive"):
+        return None
+    if "batch_size" in options:
+        oracle.descend_batches(state, X, y, w, eta, options["batch_size"], l2=0.01)
+    else:
+        oracle.descend(state, X, y, w, eta, l2=0.01)
+    share = state.steps if average else 1
+    W, b = (state.W_sum, state.b_sum) if average else (state.W, state.b)
+    return W / share, b / share, state.loss
+
+
+@pytest.mark.parametrize("rule", choice.RULES)
+@pytest.mark.parametrize("average", [False, True])
+def test_each_rule_takes_the_steps_of_the_book(rule, average):
+    (W, b), tally, rows = stepped(rule, "float64", 1, average)
+    want = by_the_book(rule, *rows, average)
+    if want is None:  # see test_adagrad
+        assert np.isfinite(W).all()
+        return
+    assert_allclose(W, want[0], rtol=1e-9, atol=1e-12)
+    assert_allclose(b, want[1], rtol=1e-9, atol=1e-12)
+    assert_allclose(tally.loss, want[2], rtol=1e-10)
+
+
+@pytest.mark.parametrize("rule", choice.RULES)
+def test_each_rule_has_the_same_bits_for_any_number_of_threads(rule):
+    (W, b), tally, _ = stepped(rule, "float32", 1, True)
+    for threads in (2, 3):
+        (W_more, b_more), tally_more, _ = stepped(rule, "float32", threads, True)
+        assert_array_equal(W_more, W)
+        assert_array_equal(b_more, b)
+        assert tally_more == tally
+
+
+def test_each_kernel_that_steps_belongs_to_one_rule():
+    kernels = {
+        name
+        for path in (floors.PACKAGE / "kernels").glob("*.py")
+        for name in re.findall(r"^def (descend\w*)", path.read_text(), re.MULTILINE)
+    }
+    homes = [sys.modules[rule.__module__] for rule in choice.RULES]
+    used = [name for home in homes for name in vars(home) if name.startswith("descend")]
+    assert sorted(used) == sorted(kernels)
 
 
 class SignSteps(Rule):
