@@ -42,8 +42,22 @@ class Survivors:
         self._state.dropped.append((self.all.index(learner), why))
 
 
+def standing(learner: Learner, *, validated: bool) -> float:
+    """Return the loss by which a learner is compared with others.
+
+    It is that of the last validation where all have one, else the progressive loss since the worse
+    half was last given up: of a learner that has ended by then, of its last rows.
+    """
+    state = learner.state
+    if validated:
+        return state.history[-1]["validation_log_loss"]
+    if state.recent_loss.rows == 0 and state.history:
+        return state.history[-1]["log_loss"]
+    return state.recent_loss.means()[0]
+
+
 class Halving(Callback):
-    """Gives up the worse half, by the progressive loss since it last did."""
+    """Gives up the worse half of the learners, by how they stand."""
 
     def __init__(
         self, survivors: Survivors, state: TrainerState, active: Callable[[], list[Learner]]
@@ -63,8 +77,13 @@ class Halving(Callback):
 
     def _leave(self, count: int) -> None:
         """Give up all but so many."""
-        ranked = sorted(self._survivors.list(), key=lambda each: each.state.recent_loss.means()[0])
+        survivors = self._survivors.list()
+        validated = all(
+            each.state.history and "validation_log_loss" in each.state.history[-1]
+            for each in survivors
+        )
+        ranked = sorted(survivors, key=lambda each: standing(each, validated=validated))
         for learner in ranked[count:]:
             self._survivors.drop(learner, f"given up after {learner.state.seen:,} rows")
-        for learner in self._survivors.list():
+        for learner in self._active():  # one that has ended keeps its last loss
             learner.state.recent_loss = RunningLoss()
