@@ -21,6 +21,7 @@ from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Source
+from fastsoftmax.data.values import as_numpy
 
 BATCH_ROWS = 2**14
 TIMED_SECONDS = 1.0  # of reading, or until the data end
@@ -150,7 +151,7 @@ class _Extremes:
             self.nulls += array.null_count
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        values = pc.drop_null(array).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        values = as_numpy(pc.drop_null(array).cast(pa.float64(), safe=False))
         finite = values[np.isfinite(values)]
         self.not_finite += values.size - finite.size
         if finite.size:

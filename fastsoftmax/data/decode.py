@@ -14,7 +14,7 @@ from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector
 from fastsoftmax.data.parts import Codes, Dense, Part
-from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
+from fastsoftmax.data.values import Where, as_numpy, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
 Runs = list[list[Feature]]
@@ -23,9 +23,9 @@ TreatedCounts = Counter[str]  # what was done to values that were not there, and
 
 def nulls_of(array: pa.Array, width: int = 1) -> np.ndarray:
     """Return which rows of a column are null, wholly or in part: (rows,) bool."""
-    missing = pc.is_null(array).to_numpy(zero_copy_only=False)
+    missing = as_numpy(pc.is_null(array))
     if is_vector(array.type) and array.null_count < len(array):
-        inner = pc.is_null(items_of(array)).to_numpy(zero_copy_only=False)
+        inner = as_numpy(pc.is_null(items_of(array)))
         missing[~missing] = inner.reshape(-1, width).any(axis=1)
     return missing
 
@@ -34,7 +34,7 @@ def filled(array: pa.Array, feature: Feature, fill: float) -> np.ndarray:
     """Return numbers (n,) in the feature's dtype, nulls replaced."""
     if not array.null_count:
         return numbers(array).astype(feature.dtype, copy=False)
-    missing = pc.is_null(array).to_numpy(zero_copy_only=False)
+    missing = as_numpy(pc.is_null(array))
     if types.is_float16(array.type):  # Arrow 16 fills no nulls among these
         array = array.cast(pa.float32())
     zero = pa.scalar(False if types.is_boolean(array.type) else 0, array.type)
@@ -67,8 +67,8 @@ def refuse_other_lengths(batch: pa.RecordBatch, feature: Feature, where: Where) 
     if not is_vector(feature.kind) or fixed_width(feature.kind) is not None:
         return
     array = batch.column(name)
-    lengths = np.diff(array.offsets.to_numpy())
-    odd = np.flatnonzero((lengths != width) & ~pc.is_null(array).to_numpy(zero_copy_only=False))
+    lengths = np.diff(as_numpy(array.offsets))
+    odd = np.flatnonzero((lengths != width) & ~as_numpy(pc.is_null(array)))
     if odd.size:
         raise DataError(
             f'{where(int(odd[0]))}: column "{name}" holds a list of {lengths[odd[0]]} numbers, '
@@ -98,9 +98,9 @@ def _vectors(batch: pa.RecordBatch, feature: Feature, where: Where) -> np.ndarra
     values = filled(items, feature, 0.0).reshape(-1, width)
     if fill is None or not (array.null_count or items.null_count):
         return values
-    there = pc.is_valid(array).to_numpy(zero_copy_only=False)
+    there = as_numpy(pc.is_valid(array))
     rows = np.tile(np.array(fill).astype(feature.dtype), (batch.num_rows, 1))
-    missing = pc.is_null(items).to_numpy(zero_copy_only=False).reshape(-1, width)
+    missing = as_numpy(pc.is_null(items)).reshape(-1, width)
     rows[there] = np.where(missing, rows[there], values)
     return rows
 
@@ -111,7 +111,7 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, treated: Treat
     assert known is not None
     array = plain_values(batch.column(name))
     codes = np.full((batch.num_rows, 1), -1, feature.dtype)
-    there = np.flatnonzero(pc.is_valid(array).to_numpy(zero_copy_only=False))
+    there = np.flatnonzero(as_numpy(pc.is_valid(array)))
     if feature.column.fill is None:
         refuse_null(array, f'column "{name}"', where)
     find = Finder(known)

@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from fastsoftmax.data.layouts import is_number
-from fastsoftmax.data.values import Where, numbers, plain_values, refuse_null
+from fastsoftmax.data.values import (
+    Where,
+    as_arrow,
+    as_numpy,
+    numbers,
+    plain_values,
+    refuse_null,
+    words_as_arrow,
+)
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import INTEGER_KINDS, Classes
 
@@ -66,12 +74,12 @@ def kind_of(labels: pa.DataType, subject: str) -> str:
 
 def _whole(labels: pa.Array, subject: str, where: Where) -> pa.Array:
     """Return float labels as int64, or raise DataError at the first that is no whole number."""
-    values = labels.to_numpy().astype(np.float64)
+    values = as_numpy(labels).astype(np.float64)
     odd = np.flatnonzero(~((values == np.floor(values)) & (np.abs(values) < 2.0**63)))
     if odd.size:
         value = values[odd[0]]
         raise DataError(f"{where(int(odd[0]))}: {subject} is {value}, no whole number. {SUITABLE}")
-    return pa.array(values.astype(np.int64))
+    return as_arrow(values.astype(np.int64))
 
 
 def plain_labels(labels: pa.Array, subject: str, where: Where) -> pa.Array:
@@ -91,6 +99,13 @@ def _family(kind: str) -> str:
     return "integer" if kind in INTEGER_KINDS else kind
 
 
+def _held(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return classes as an array of a type that holds them all."""
+    if types.is_integer(kind) or types.is_boolean(kind):
+        return as_arrow(np.array(values, kind.to_pandas_dtype()))
+    return words_as_arrow(values, kind)
+
+
 class Encoder:
     """Known classes, and how labels of any type become their indices."""
 
@@ -106,7 +121,7 @@ class Encoder:
         found = pc.index_in(plain, value_set=values)
         if found.null_count:
             self._refuse_unknown(plain, found, subject, where)
-        at = found.to_numpy()
+        at = as_numpy(found)
         return at if positions.size == len(self._classes) else positions[at]
 
     def _table(self, kind: pa.DataType, subject: str) -> tuple[pa.Array, np.ndarray]:
@@ -117,7 +132,7 @@ class Encoder:
             if types.is_integer(kind):
                 limits = np.iinfo(kind.to_pandas_dtype())
                 values = [(k, value) for k, value in values if limits.min <= value <= limits.max]
-            held = pa.array([value for _, value in values], kind)
+            held = _held([value for _, value in values], kind)
             self._tables[kind] = held, np.array([k for k, _ in values], dtype=np.int32)
         return self._tables[kind]
 
@@ -130,7 +145,7 @@ class Encoder:
             )
 
     def _refuse_unknown(self, plain: pa.Array, found: pa.Array, subject: str, where: Where) -> None:
-        row = int(np.flatnonzero(pc.is_null(found).to_numpy(zero_copy_only=False))[0])
+        row = int(np.flatnonzero(as_numpy(pc.is_null(found)))[0])
         raise DataError(
             f"{where(row)}: {subject} is {plain[row].as_py()!r}, none of the "
             f"{len(self._classes)} classes ({_sample(self._classes.values)}). "
@@ -145,7 +160,7 @@ class Finder(Encoder):
         """Return indices (n,) int32 of values without nulls."""
         plain = plain_labels(labels, subject, where)
         values, positions = self._table(plain.type, subject)
-        found = pc.fill_null(pc.index_in(plain, value_set=values), -1).to_numpy()
+        found = as_numpy(pc.fill_null(pc.index_in(plain, value_set=values), -1))
         return np.append(positions, np.int32(-1))[found]  # of all positions, -1 is the last
 
 

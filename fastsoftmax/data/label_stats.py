@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, plain_labels, weights_of
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
 from fastsoftmax.data.source import LabelStats
-from fastsoftmax.data.values import Where
+from fastsoftmax.data.values import Where, as_numpy
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sort_classes
 
@@ -49,7 +49,7 @@ class Discovery:
             new = pc.unique(plain.filter(pc.is_null(at)))
             self._known = pa.concat_arrays([self._known, new])
             at = pc.index_in(plain, value_set=self._known)
-        return at.to_numpy()
+        return as_numpy(at)
 
     def __add__(self, other: Discovery) -> Discovery:
         """Return what both found: the own values in their order, then the other's further ones."""
@@ -66,7 +66,7 @@ class Discovery:
         """Return the numbers here of what another found, all of which was found here too."""
         if other._known is None:
             return np.zeros(0, np.int64)
-        return pc.index_in(other._known, value_set=self._known).to_numpy().astype(np.int64)
+        return as_numpy(pc.index_in(other._known, value_set=self._known)).astype(np.int64)
 
     def __len__(self) -> int:
         return 0 if self._known is None else len(self._known)

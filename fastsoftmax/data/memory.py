@@ -12,6 +12,7 @@ from fastsoftmax.data.encode import Encoder, Given, GivenLabels
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, LabelStats, Source
+from fastsoftmax.data.values import as_arrow
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -116,8 +117,8 @@ def _arrow_array(values: Any) -> pa.Array:
 def _of_numpy(array: np.ndarray) -> pa.Array:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype.kind in "biuf":
-        array = _readable(array) if array.dtype != np.bool_ else array
+    if array.dtype.kind in "biuf" and array.ndim == 1:
+        return as_arrow(array if array.dtype == np.bool_ else _readable(array))
     return pa.array(array, from_pandas=array.dtype == np.object_)
 
 

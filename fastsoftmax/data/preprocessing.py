@@ -14,7 +14,7 @@ from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
 from fastsoftmax.data.label_stats import Discovery
 from fastsoftmax.data.layouts import is_vector
-from fastsoftmax.data.values import Where, plain_values
+from fastsoftmax.data.values import Where, as_arrow, as_numpy, plain_values
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sorted_values
 
@@ -132,10 +132,10 @@ class _Categories(_ColumnSurvey):
 
     def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
         name = self.feature.column.name
-        whole = array.is_valid().to_numpy(zero_copy_only=False) & rows.trained
+        whole = as_numpy(array.is_valid()) & rows.trained
         there = np.flatnonzero(whole)
         if there.size:
-            values = plain_values(array.filter(pa.array(whole)))
+            values = plain_values(array.filter(as_arrow(whole)))
             self._discovery(values, f'column "{name}"', lambda row: rows.where(int(there[row])))
         self._refuse_too_many()
 
@@ -176,10 +176,10 @@ class _Numbers(_ColumnSurvey):
             return
         width = self.feature.width
         values, there = np.zeros((len(array), width)), np.zeros((len(array), width), np.bool_)
-        whole = ~np.asarray(array.is_null().to_numpy(zero_copy_only=False))
+        whole = ~as_numpy(array.is_null())
         items = items_of(array) if is_vector(array.type) else plain_values(array.drop_null())
         values[whole] = filled(items, self.feature, 0.0).astype(np.float64).reshape(-1, width)
-        there[whole] = items.is_valid().to_numpy(zero_copy_only=False).reshape(-1, width)
+        there[whole] = as_numpy(items.is_valid()).reshape(-1, width)
         there &= rows.trained[:, None] & np.isfinite(values)
         # One after the other, so that sums do not depend on how a reader cuts its batches.
         values = np.where(there, values, 0.0)

@@ -20,7 +20,7 @@ from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
 from fastsoftmax.data.source import Chunk, LabelStats, Source
-from fastsoftmax.data.values import Where
+from fastsoftmax.data.values import Where, as_arrow
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -240,8 +240,8 @@ class TableSource(Source):
 def _without(weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
     """Return weights, of which those of rows that are dropped are 0."""
     if weights is None:
-        return pa.array(np.where(dropped, 0.0, 1.0))
-    return pc.if_else(pa.array(dropped), pa.scalar(0).cast(weights.type), weights)
+        return as_arrow(np.where(dropped, 0.0, 1.0))
+    return pc.if_else(as_arrow(dropped), pa.scalar(0).cast(weights.type), weights)
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,45 @@ from fastsoftmax.errors import DataError
 Where = Callable[[int], str]  # the place of a row, numbered within the batch
 
 
+def as_numpy(array: pa.Array) -> np.ndarray:
+    """Return numbers or booleans without nulls as an array (n,), numbers where they lie.
+
+    pyarrow's own to_numpy imports pandas where it is installed, which takes 0.4 s.
+    """
+    n, first = len(array), array.offset
+    if types.is_boolean(array.type):
+        whole = np.frombuffer(array.buffers()[1] or b"", np.uint8)[first // 8 :]
+        bits = np.unpackbits(whole, count=first % 8 + n, bitorder="little")
+        return bits[first % 8 :].view(np.bool_)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    if n == 0:
+        return np.zeros(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, n, first * dtype.itemsize)
+
+
+def as_arrow(values: np.ndarray) -> pa.Array:
+    """Return numbers or booleans (n,) as an Arrow array, numbers where they lie.
+
+    pyarrow.array imports pandas where it is installed, to see whether that made them.
+    """
+    kind, n = pa.from_numpy_dtype(values.dtype), len(values)
+    stored = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else values
+    return pa.Array.from_buffers(kind, n, [None, pa.py_buffer(np.ascontiguousarray(stored))])
+
+
+def words_as_arrow(words: Sequence[str], kind: pa.DataType) -> pa.Array:
+    """Return words as an Arrow array of strings, or of large strings."""
+    stored = [word.encode() for word in words]
+    offsets = np.zeros(len(words) + 1, np.int64)
+    np.cumsum([len(word) for word in stored], out=offsets[1:])
+    offsets = offsets if types.is_large_string(kind) else offsets.astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(stored))]
+    return pa.Array.from_buffers(kind, len(words), buffers)
+
+
 def first_null(array: pa.Array) -> int:
     """Return the position of the first null."""
-    return int(pc.is_null(array).to_numpy(zero_copy_only=False).argmax())
+    return int(as_numpy(pc.is_null(array)).argmax())
 
 
 def refuse_null(array: pa.Array, subject: str, where: Where) -> None:
@@ -47,7 +83,7 @@ def _joined_strings(views: pa.Array) -> pa.Array:
 def numbers(array: pa.Array) -> np.ndarray:
     """Return numbers without nulls as an array (n,): booleans as uint8, decimals as float64."""
     if types.is_boolean(array.type):
-        return array.to_numpy(zero_copy_only=False).view(np.uint8)
+        return as_numpy(array).view(np.uint8)
     if types.is_decimal(array.type):
-        return array.cast(pa.float64()).to_numpy()
-    return array.to_numpy()
+        array = array.cast(pa.float64())
+    return as_numpy(array)

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from fastsoftmax.data.parts import Part, part_of
 from fastsoftmax.data.source import Chunk
+from fastsoftmax.data.values import as_arrow, as_numpy
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.transpose import copy_matrix
@@ -118,7 +119,7 @@ class DiskCache(Cache):
         columns = [_as_arrow(array) for array in rows]
         for name, values in _beside(chunk):
             names.append(name)
-            columns.append(pa.array(values))
+            columns.append(as_arrow(values))
         batch = pa.RecordBatch.from_arrays(columns, names)
         if self._writer is None:
             dtypes = json.dumps([part.described for part in chunk.parts])
@@ -222,7 +223,7 @@ class _Mapped:
         count = len(self._described)
         rows = [_rows_of(column) for column in batch.columns[:count]]
         named = zip(batch.schema.names[count:], batch.columns[count:], strict=True)
-        beside = {name: values.to_numpy() for name, values in named}
+        beside = {name: as_numpy(values) for name, values in named}
         if [checksum(values) for values in (*rows, *beside.values())] != facts["checksums"]:
             raise DataError(
                 f"{self._origin}: batch {number} is not what was written. Check the disk, or train"
