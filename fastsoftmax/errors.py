@@ -57,6 +57,10 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.model = model
 
 
+class NotConverged(UserWarning):
+    """A fit ended by a limit of passes or of time, not because little was left to gain."""
+
+
 class StoppedError(FastsoftmaxError):
     """A run ended by a signal before it was done; the message says what was kept."""
 

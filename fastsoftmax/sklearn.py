@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastsoftmax.errors import DataError, MissingExtraError, OptionError, TrainingInterrupted
+from fastsoftmax.errors import (
+    DataError,
+    MissingExtraError,
+    NotConverged,
+    OptionError,
+    TrainingInterrupted,
+)
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
@@ -16,6 +23,7 @@ from fastsoftmax.training.train import train
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.utils import check_random_state
     from sklearn.utils.class_weight import compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
@@ -102,6 +110,14 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             shuffle=self.shuffle,
             seed=self._seed(),
         )  # fmt: skip
+        goes_on = self.solver == "lbfgs" or self.tol is not None  # until little is left to gain
+        if goes_on and self.model_.record["ended"] == "epochs":
+            warnings.warn(
+                f"the fit ended by max_iter={self.max_iter} before it had converged: raise"
+                " max_iter, or tol",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self._with_losses([epoch["log_loss"] for epoch in self.model_.history])
 
     def partial_fit(
@@ -215,13 +231,15 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if init is not None:
             init = _with_classes(init, given_classes(range(len(self.classes_))))
         try:
-            model = train(
-                X, labels, weight=weights, init=init,
-                report=_Patience(self.tol if options["solver"] == "sgd" else None),
-                batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
-                fit_intercept=self.fit_intercept, threads=self._threads(),
-                verbose=bool(self.verbose), **options,
-            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotConverged)  # told in scikit-learn's terms
+                model = train(
+                    X, labels, weight=weights, init=init,
+                    report=_Patience(self.tol if options["solver"] == "sgd" else None),
+                    batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
+                    fit_intercept=self.fit_intercept, threads=self._threads(),
+                    verbose=bool(self.verbose), **options,
+                )  # fmt: skip
         except TrainingInterrupted as stop:
             self.model_ = _with_classes(stop.model, _spoken(self.classes_))
             raise

@@ -38,7 +38,7 @@ ROOMS = (
     " sgd gradient preconditioner objective lbfgs optimizer)"
     " evaluation(metrics report evaluate calibrate describe formatting tables)"
     " training(progress memory_check finite_check prepared divergence learner_state"
-    " row_weights stopping learner tuning preparation trainer_state rows callbacks halving"
+    " row_weights stopping learner ending tuning preparation trainer_state rows callbacks halving"
     " finish trainer warm_start checkpoint inputs identity train sweep warmup)"
     " sklearn"
     " cli(console progress outputs commands parsers main)"

@@ -1,6 +1,7 @@
 """SoftmaxClassifier is a scikit-learn classifier in every respect that scikit-learn checks."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ pytest.importorskip("sklearn")
 
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -172,3 +174,18 @@ def test_an_interrupt_leaves_it_fitted(iris, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ours.fit(*iris)
     assert ours.score(*iris) > 0.3
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "sgd", "tol": 1e-9, "learning_rate": 1e-4}])
+def test_a_fit_that_max_iter_ended_is_warned_of_as_scikit_learn_does(options):
+    X, y = load_digits(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match="ended by max_iter=2 before it had converged"):
+        estimator = SoftmaxClassifier(max_iter=2, **options).fit(X, y)
+    assert estimator.score(X, y) > 0.5
+
+
+def test_epochs_of_steps_without_a_tolerance_are_as_many_as_were_asked_for():
+    X, y = load_digits(return_X_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SoftmaxClassifier(solver="sgd", max_iter=2).fit(X, y)

@@ -28,7 +28,8 @@ class RunFacts:
     window, buckets: rows that were shuffled together, and how many buckets they were dealt into.
     target, weight: a column's name, or an array, which has no name to be remembered by.
     rows: those of an epoch. mass (K,): their weight by class.
-    data: the files. origin: what is known of the models that this one goes on from.
+    data: the files. ended: why no more steps were taken.
+    origin: what is known of the models that this one goes on from.
     """
 
     options: dict[str, Any]
@@ -41,6 +42,7 @@ class RunFacts:
     rows: int
     mass: np.ndarray
     data: list[dict[str, Any]]
+    ended: str
     origin: dict[str, Any]
 
 
@@ -59,6 +61,7 @@ def record_of(facts: RunFacts) -> dict[str, Any]:
         "rows": facts.rows,
         "prior": [float(mass) / total for mass in facts.mass],
         "data": facts.data,
+        "ended": facts.ended,
         **facts.origin,
         "versions": versions(),
     }

@@ -20,7 +20,7 @@ from fastsoftmax.training.learner_state import FoundWeights, LearnerState
 from fastsoftmax.training.prepared import Prepared
 from fastsoftmax.training.progress import EpochFacts
 from fastsoftmax.training.row_weights import RowWeights
-from fastsoftmax.training.stopping import is_enough
+from fastsoftmax.training.stopping import enough
 
 MOST_EPOCHS = 200  # where epochs is auto
 SMALL_FLOPS = 1e8  # of a pass: below it SGD before full gradients gains nothing
@@ -167,9 +167,10 @@ class Learner:
         """Note an epoch's facts, and whether another is worth too little."""
         state = self.state
         state.history.append(facts)
-        state.is_over = is_enough(
-            state, facts, self.options, self.sgd.weights.mean, finishes=self.finishes
+        state.ended = enough(
+            state, facts, self.options, self.sgd.weights.mean, K=self.K, finishes=self.finishes
         )
+        state.is_over = state.ended is not None
 
     def reach(self, theta: np.ndarray) -> None:
         """Have found the weights theta (K, d + 1), the bias last."""

@@ -34,8 +34,8 @@ class LearnerState:
     were last given up; watched_loss: since divergence was last looked for.
 
     first_rate: the first step size of this epoch. is_found: full gradients have come to their end.
-    is_over: another epoch is worth too little. waited: epochs since the best one. found: by full
-    gradients. views: of what takes the steps, filled when the state is kept.
+    is_over: another epoch is worth too little, and ended says why. waited: epochs since the best
+    one. found: by full gradients. views: of what takes the steps, filled when the state is kept.
     """
 
     history: list[EpochFacts] = field(default_factory=list)
@@ -47,6 +47,7 @@ class LearnerState:
     is_found: bool = False
     is_over: bool = False
     waited: int = 0
+    ended: str | None = None
     best: FoundWeights | None = None
     found: FoundWeights | None = None
     schedule: Schedule | None = None

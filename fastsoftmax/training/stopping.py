@@ -13,6 +13,7 @@ from fastsoftmax.training.progress import EpochFacts
 
 PATIENCE = 3  # epochs, where epochs is auto and validation says when to stop
 WORTHWHILE = 1e-3  # of the loss: less than this is not worth another epoch
+FLOOR = 1e-5  # of the loss of guessing: nor is this, where classes are nearly separable
 
 
 def expected_gain(state: LearnerState) -> tuple[float | None, float | None]:
@@ -34,15 +35,16 @@ def expected_gain(state: LearnerState) -> tuple[float | None, float | None]:
     return max(0.0, last * ratio), error
 
 
-def is_enough(
+def enough(
     state: LearnerState,
     last: EpochFacts,
     options: TrainOptions,
     weights: Callable[[], tuple[np.ndarray, np.ndarray]],
     *,
+    K: int,
     finishes: bool,
-) -> bool:
-    """Return whether another epoch is worth too little; weights(): those that `last` is about.
+) -> str | None:
+    """Return why another epoch is worth too little, or None; weights(): those of `last`.
 
     finishes: full gradients come after the epochs.
     """
@@ -55,8 +57,15 @@ def is_enough(
             state.best, state.waited = FoundWeights(loss, *weights()), 0
         else:
             state.waited += 1
-        return state.waited >= patience
+        return "patience" if state.waited >= patience else None
     gain = last.get("gain")
     if steps.epochs != "auto" or finishes or gain is None:
-        return False
-    return bool(gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"])
+        return None
+    if gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"]:
+        return "tolerance"
+    return "floor" if stopping.tolerance is None and gain < floor(K) else None
+
+
+def floor(K: int) -> float:
+    """Return the gain, in nats, that is nothing, whatever is left of the loss."""
+    return FLOOR * math.log(K)

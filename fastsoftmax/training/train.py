@@ -28,6 +28,7 @@ from fastsoftmax.training.callbacks import (
     Validation,
 )
 from fastsoftmax.training.checkpoint import Checkpoints
+from fastsoftmax.training.ending import warn_of_limits
 from fastsoftmax.training.finish import ends_by_full_gradients
 from fastsoftmax.training.halving import Halving
 from fastsoftmax.training.identity import identity_of
@@ -82,7 +83,9 @@ def train(
     )
     with opened_trainer(inputs, [TrainOptions.of(**options)], report) as trainer:
         train_to_end(trainer, inputs)
-        return model_of(trainer, trainer.learners[0], inputs)
+        (learner,) = trainer.learners
+        warn_of_limits(learner, trainer.why_ended(learner))
+        return model_of(trainer, learner, inputs)
 
 
 @contextmanager
@@ -187,12 +190,12 @@ def train_to_end(trainer: Trainer, inputs: Inputs) -> None:
         trainer.callbacks = quiet
         trainer.close_epoch()
         best = trainer.survivors.list()[0]
-        raise TrainingInterrupted(model_of(trainer, best, inputs)) from None
+        raise TrainingInterrupted(model_of(trainer, best, inputs, "interrupt")) from None
 
 
-def model_of(trainer: Trainer, learner: Learner, inputs: Inputs) -> Model:
-    """Return what a learner has learnt."""
-    record = _record(trainer.rows, learner, inputs)
+def model_of(trainer: Trainer, learner: Learner, inputs: Inputs, ended: str | None = None) -> Model:
+    """Return what a learner has learnt; ended: why it takes no more steps, where it is known."""
+    record = _record(trainer.rows, learner, inputs, ended or trainer.why_ended(learner))
 
     def model(weights: Pair) -> Model:
         return Model(
@@ -209,7 +212,7 @@ def model_of(trainer: Trainer, learner: Learner, inputs: Inputs) -> Model:
     return found
 
 
-def _record(rows: TrainingRows, learner: Learner, inputs: Inputs) -> dict[str, Any]:
+def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) -> dict[str, Any]:
     """Return what the model of a learner remembers of its run."""
     state, prepared, plan = learner.state, learner.prepared, rows.plan
     options = learner.options.shaping()
@@ -229,6 +232,7 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs) -> dict[str, A
             rows=state.history[-1]["rows"] if state.history else state.seen,
             mass=rows.mass,
             data=data,
+            ended=ended,
             origin=warm_start.record(inputs.init, data),
         )
     )

@@ -17,6 +17,7 @@ from fastsoftmax.optim.optimizer import OptimizerState
 from fastsoftmax.optim.state import State, dump, load
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.callbacks import Callback, Event
+from fastsoftmax.training.ending import why_ended
 from fastsoftmax.training.finish import pass_progress, take_passes
 from fastsoftmax.training.halving import Survivors, first_halving
 from fastsoftmax.training.learner import Learner
@@ -76,6 +77,11 @@ class Trainer:
     def has_begun(self) -> bool:
         """Whether anything has been learnt."""
         return self.state.visited > 0
+
+    def why_ended(self, learner: Learner) -> str:
+        """Return why a learner takes no more steps."""
+        is_done = self.state.place.phase == "done"
+        return why_ended(learner, is_done=is_done, told_to_stop=self.told_to_stop)
 
     def train(self) -> None:
         """Train all epochs, or until another is worth little, or the run is over."""

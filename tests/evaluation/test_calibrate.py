@@ -87,7 +87,7 @@ def test_features_brought_to_one_scale_stay_so():
     raw, X, y = draw(3.0)
     conditioning = Scaling(np.arange(5.0), np.array([0.5, 1, 2, 4, 8]))
     model = Model(
-        *conditioning.conditioned(raw.coef, raw.intercept), raw.classes_, conditioning=conditioning
+        *conditioning.scaled(raw.coef, raw.intercept), raw.classes_, conditioning=conditioning
     )
     got, want = calibrate(model, X, y), calibrate(raw, X, y)
     assert got.conditioning is conditioning

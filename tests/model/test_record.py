@@ -22,6 +22,7 @@ FACTS = RunFacts(
     rows=12,
     mass=np.array([1.0, 3.0]),
     data=[{"name": "a.parquet", "rows": 12}],
+    ended="tolerance",
     origin={},
 )
 
@@ -34,7 +35,7 @@ def test_a_record_is_json_that_comes_back_as_it_was():
 def test_a_record_has_the_keys_that_readers_of_models_know():
     assert list(record_of(FACTS)) == [
         *("options", "reasons", "deviations", "window", "buckets", "target", "weight", "rows"),
-        *("prior", "data", "versions"),
+        *("prior", "data", "ended", "versions"),
     ]
 
 
