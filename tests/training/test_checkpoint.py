@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STATES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::fastsoftmax.errors.NotConverged")
+
+
 @pytest.fixture(autouse=True)
 def reports_after_each_span(monkeypatch):
     monkeypatch.setattr(callbacks, "REPORT_SECONDS", 0.0)

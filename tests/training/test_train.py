@@ -299,7 +299,8 @@ def test_rows_of_weight_zero_might_as_well_not_be_there():
 
 def test_time_is_up_inside_an_epoch():
     X, y, _ = problem(10, 60, 20_000)
-    model = fastsoftmax.train(X, y, epochs=10_000, max_seconds=0.3)
+    with pytest.warns(fastsoftmax.NotConverged, match="max_seconds"):
+        model = fastsoftmax.train(X, y, epochs=10_000, max_seconds=0.3)
     assert 1 <= len(model.history) < 10_000
     assert np.isfinite(model.coef).all()
 
