@@ -20,9 +20,9 @@ DESIGN = ROOT / "docs/design.md"
 # Every module, after those that it may import.
 ROOMS = (
     "errors version"
-    " kernels(parts compile vectors workspace sizes barrier workers softmax checksum permute"
-    " cholesky gather transpose prefetch operands tiles products recurrence blocks lookahead panels"
-    " rowwise binary minibatch adagrad gradient curvature measure)"
+    " kernels(parts level target compile vectors workspace sizes barrier workers softmax checksum"
+    " permute cholesky gather transpose prefetch operands tiles products recurrence blocks"
+    " lookahead panels rowwise binary minibatch adagrad gradient curvature measure)"
     " labels options files"
     " data(mixing manifest parts source values layouts packed columns column_names"
     " column_choice schemas encode decode label_stats preprocessing memory"

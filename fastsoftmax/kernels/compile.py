@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
-from numba.core.registry import CPUDispatcher
+from numba import config
+
+from fastsoftmax.kernels.target import LevelDispatcher, compile_for_level
 
 # "nnan" and "ninf" stay out: with them LLVM may delete the finite checks that catch divergence.
 FAST = frozenset({"reassoc", "contract", "arcp", "nsz"})
@@ -122,7 +123,7 @@ def _keep(dispatcher: Any, folder: Path) -> None:
 _FOLDER = code_folder()
 
 
-class _Inner(CPUDispatcher):
+class _Inner(LevelDispatcher):
     """A kernel that kernels call: the code for a call from Python is made when one comes.
 
     That code takes every array apart. Made with each of sixty kernels, it was a third of the time
@@ -133,7 +134,7 @@ class _Inner(CPUDispatcher):
 
     def __call__(self, *arguments: Any) -> Any:
         if self.outer is None:
-            self.outer = njit(**_options(self.targetoptions["fastmath"]))(self.py_func)
+            self.outer = compile_for_level(**_options(self.targetoptions["fastmath"]))(self.py_func)
         return self.outer(*arguments)
 
 
@@ -157,12 +158,12 @@ def kernel(flags: frozenset[str] = FAST, *, entry: bool = False) -> Callable[[An
         if config.DISABLE_JIT:
             return function
         if entry:
-            compiled = njit(**_options(flags))(function)
+            compiled = compile_for_level(**_options(flags))(function)
             if _FOLDER is not None:
                 _keep(compiled, _FOLDER)
             return compiled
         bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        compiled = njit(**_options(flags), **bare)(function)
+        compiled = compile_for_level(**_options(flags), **bare)(function)
         compiled.__class__ = _Inner
         return compiled
 

@@ -18,9 +18,9 @@ from llvmlite import ir
 from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.kernels.parts import PartLike, Stored
 from fastsoftmax.kernels.vectors import (
-    FEATURES,
     I32,
     I64,
     VECTOR_BYTES,
@@ -46,7 +46,7 @@ KINDS = tuple(
 )
 CODES = len(KINDS)  # the kind of int32 codes of categories, each of which is a feature
 HALF = np.dtype("f2")
-WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(FEATURES)
+WIDENS_HALVES = not {"f16c", "neon"}.isdisjoint(LEVEL.features)
 # Numbers with more digits than a float32 are conditioned before they are rounded, others after.
 WIDE = tuple(KINDS.index(np.dtype(name)) for name in ("f8", "u4", "i4", "u8", "i8"))
 # FIRST: the feature, of those that a code stands for, that COLUMN is. CENTRE, SCALE: where those of

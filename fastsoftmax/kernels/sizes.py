@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastsoftmax.kernels.vectors import REGISTERS
+from fastsoftmax.kernels.level import LEVEL
 
-MANY = REGISTERS == 32  # AVX-512 and ARM; AVX2 has 16
+MANY = LEVEL.registers == 32  # AVX-512 and ARM; AVX2 has 16
 # 4 x 5 sums, 4 rows and a broadcast fill 32 registers; 4 x 3 sums, 3 classes and a row fill 16. One
 # more is kept in memory, and a tile takes twice as long, or five times where the stack lies badly.
 ROW_TILE = 4

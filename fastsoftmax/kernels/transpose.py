@@ -14,11 +14,12 @@ from numba import types
 
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, part_table
+from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.kernels.parts import Matrix, is_row_major
-from fastsoftmax.kernels.vectors import I32, REGISTERS, element_address, word
+from fastsoftmax.kernels.vectors import I32, element_address, word
 
 # Numbers on a side of a tile held in registers: of 16 registers, 16 a side take twice as long as 8.
-SIDE = 16 if REGISTERS == 32 else 8
+SIDE = 16 if LEVEL.registers == 32 else 8
 TALL = 256  # rows whose columns are followed so far that the processor fetches ahead
 
 

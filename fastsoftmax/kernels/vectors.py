@@ -1,7 +1,7 @@
 """The only place that speaks LLVM: one vector register of floats as a value in a kernel.
 
 Numba's own loops vectorise when LLVM sees fit; a kernel that must not depend on that says what it
-wants with these few words instead. A vector has as many lanes as the widest registers of this CPU
+wants with these few words instead. A vector has as many lanes as the widest registers of the level
 hold, `lanes(A)` of A's dtype. Arithmetic is exactly what is written, without fast-math flags. With
 the JIT off the same words mean NumPy arrays of that many elements.
 """
@@ -11,26 +11,16 @@ from __future__ import annotations
 import operator
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, overload, register_model
 
+from fastsoftmax.kernels.level import LEVEL
 
-def cpu_features() -> frozenset[str]:
-    """Return the features of the CPU that kernels are compiled for, as LLVM names them."""
-    if config.CPU_NAME and config.CPU_NAME != "host":
-        listed = (config.CPU_FEATURES or "").split(",")
-        return frozenset(name[1:] for name in listed if name.startswith("+"))
-    return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
-
-
-FEATURES = cpu_features()
-VECTOR_BYTES = 64 if "avx512f" in FEATURES else 32 if "avx" in FEATURES else 16
-REGISTERS = 32 if "avx512f" in FEATURES or "neon" in FEATURES else 16
-
+VECTOR_BYTES = LEVEL.vector_bytes
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import fastsoftmax
 from fastsoftmax.kernels import compile as policy
+from fastsoftmax.kernels.level import host_levels
 
 PROGRAM = """
 import numpy as np, numba, warnings
@@ -44,6 +45,15 @@ def test_machine_code_is_kept_for_the_next_process_in_a_private_folder(tmp_path)
     (folder,) = (tmp_path / "code").iterdir()
     assert folder.name == policy.source_digest()
     assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(len(host_levels()) < 2, reason="a processor of the lowest level")
+def test_machine_code_is_kept_for_each_level(tmp_path):
+    run(tmp_path)
+    lower = {"FASTSOFTMAX_LEVEL": list(host_levels())[-2]}
+    assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 0 []"
+    assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 1 []"
+    assert run(tmp_path) == "[3, 2, 0, 4, 1] 1 []"
 
 
 def test_damaged_code_is_compiled_again_with_one_warning(tmp_path):

@@ -9,16 +9,18 @@ from numba import config, version_info
 
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.vectors import FEATURES, VECTOR_BYTES
+from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
 
 pytestmark = [
     pytest.mark.skipif(config.DISABLE_JIT, reason="there is no machine code"),
-    pytest.mark.skipif("fma" not in FEATURES, reason="not an x86 CPU with fused multiply-adds"),
+    pytest.mark.skipif(
+        "fma" not in LEVEL.features, reason="not an x86 CPU with fused multiply-adds"
+    ),
 ]
-REGISTER = {64: "zmm", 32: "ymm"}.get(VECTOR_BYTES, "xmm")
+REGISTER = {64: "zmm", 32: "ymm"}.get(LEVEL.vector_bytes, "xmm")
 
 
 def machine_code(monkeypatch, name, K, d, dtype):
