@@ -118,7 +118,7 @@ def first_sentence(path: Path) -> str:
     """Return what a module says it is."""
     said = ast.get_docstring(tree(path)) or ""
     sentence = re.split(r"(?<=\.)\s", " ".join(said.split()))[0].rstrip(".")
-    return re.sub(r"^The only place (that |for |where )?", "", sentence)
+    return re.sub(r"^The only place (that |for )?", "", sentence)
 
 
 def floor_of(name: str) -> str:
@@ -127,17 +127,15 @@ def floor_of(name: str) -> str:
 
 
 def picture() -> str:
-    """Return a line for each floor, the highest first: what it imports from the floors below."""
+    """Return the floors as stairs, the highest first: an x where one imports from a floor below."""
     below: dict[str, set[str]] = {}
     for name, targets in arrows().items():
-        mine = below.setdefault(floor_of(name), set())
-        mine |= {floor_of(target) for target in targets} - {floor_of(name)}
-    order = list(dict.fromkeys(map(floor_of, rooms())))
-    width = max(map(len, order))
+        below.setdefault(floor_of(name), set()).update(map(floor_of, targets))
+    order = list(dict.fromkeys(map(floor_of, reversed(rooms()))))
     lines = []
-    for floor in reversed(order):
-        used = [other for other in reversed(order) if other in below[floor]]
-        lines.append(f"{floor:<{width}}  -> {', '.join(used)}" if used else floor)
+    for step, floor in enumerate(order):
+        marks = ["x" if floor in below[user] else "." for user in order[:step]]
+        lines.append("".join(f"{mark:<3}" for mark in marks) + floor)
     return "\n".join(lines)
 
 

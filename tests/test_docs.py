@@ -22,6 +22,9 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 LANGUAGES = {"console", "python", "text"}
+FOLDERS = ("", "fastsoftmax", "fastsoftmax/training", "tests", "bench", "examples")
+# Files that docs/design.md says somebody may write one day.
+GUESTS = {"engines/dask.py", "training/rounds.py", "model/onnx.py", "evaluation/plots.py"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -112,6 +115,31 @@ def test_every_command_and_every_line_of_python_runs(document, playground, monke
 def test_links_between_documents_lead_somewhere(document):
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_that_a_document_names_is_there(document):
+    for name in set(re.findall(r"`([\w/.-]+\.(?:py|sh))\b", document.read_text())) - GUESTS:
+        known = "NAME" in name or any((ROOT / folder / name).exists() for folder in FOLDERS)
+        assert known, f"{document.name}: {name}"
+
+
+def test_every_promise_names_tests_that_are_there():
+    page = (ROOT / "docs/promises.md").read_text()
+    _, _, *rows = re.findall(r"^\| (.*?) \| (.*?) \|", page, re.MULTILINE)
+    for promise, tests in rows:
+        named = re.findall(r"`((?:bench/)?[\w/]+\.py)`", tests)
+        assert named, f"{promise}: no test is named"
+        for name in named:
+            folder = ROOT if name.startswith("bench/") else ROOT / "tests"
+            assert (folder / name).is_file(), f"{promise}: {name}"
+
+
+def test_the_files_to_read_first_are_eight():
+    design = (ROOT / "docs/design.md").read_text()
+    listed = re.findall(r"^\d\. `(.*?)`", design, re.MULTILINE)
+    assert len(listed) == 8
+    assert all((ROOT / path).is_file() for path in listed)
 
 
 def test_every_option_is_documented_with_its_default():

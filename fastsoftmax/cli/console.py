@@ -1,4 +1,4 @@
-"""The only place that talks on stderr, and that hears the signals which ask a command to stop."""
+"""The only place that talks on stderr, and hears the signals that ask a command to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only place with threads that read: they make items while the caller uses the ones before."""
+"""The only place that reads in threads: they make items while the caller uses the ones before."""
 
 from __future__ import annotations
 
