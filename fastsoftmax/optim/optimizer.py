@@ -47,26 +47,6 @@ class OptimizerState:
         return np.inf if self.memory.gain is None else self.memory.gain
 
 
-@dataclass(frozen=True)
-class Enough:
-    """The gain at which a minimisation ends: this share of the objective, or so many nats."""
-
-    tolerance: float
-    floor: float = 0.0
-
-    def holds(self, state: OptimizerState) -> bool:
-        """Return whether so little is left."""
-        return state.gain <= max(self.tolerance * abs(state.point.value), self.floor)
-
-    def by(self, state: OptimizerState) -> str:
-        """Return which of the two it was, of a minimisation that ended: tolerance or floor.
-
-        Where no lower point was found, rounding is all that was left: that is tolerance, too.
-        """
-        share = self.tolerance * abs(state.point.value)
-        return "floor" if share < state.gain <= self.floor else "tolerance"
-
-
 def begin(objective: Objective, theta: np.ndarray) -> OptimizerState:
     """Return the state at weights theta (K, d + 1), the bias last; it takes a pass."""
     search = LBFGS(objective.evaluate, lambda v: v, _l1_of(objective))
@@ -75,12 +55,12 @@ def begin(objective: Objective, theta: np.ndarray) -> OptimizerState:
 
 
 def iterates(
-    objective: Objective, state: OptimizerState, *, passes: int, enough: Enough, memory: int
+    objective: Objective, state: OptimizerState, *, passes: int, tolerance: float, memory: int
 ) -> Generator[OptimizerState, None, None]:
     """Yield the state after each step, the same object each time.
 
-    Ends when little `enough` is left to gain, or after `passes` over the rows. memory: bytes that
-    the run may take, by which the preconditioner is chosen.
+    Ends when the estimated gain is below `tolerance` times the objective, or after `passes` over
+    the rows. memory: bytes that the run may take, by which the preconditioner is chosen.
     """
     K, d, l1 = objective.K, objective.d, _l1_of(objective)
     itemsize = np.dtype(objective.dtype).itemsize
@@ -111,7 +91,7 @@ def iterates(
             if state.steps in RENEWALS and state.passes - state.learnt >= cost:
                 state.learnt, state.learnt_at = state.passes, state.point.x
                 learn()
-            _advance(state, search, objective, passes, enough)
+            _advance(state, search, objective, passes, tolerance)
             yield state
 
 
@@ -120,21 +100,21 @@ def minimise(
 ) -> np.ndarray:
     """Return the weights (K, d + 1) at the end of all iterates from theta."""
     state = begin(objective, theta)
-    enough = Enough(tolerance)
-    for _ in iterates(objective, state, passes=passes, enough=enough, memory=memory):
+    for _ in iterates(objective, state, passes=passes, tolerance=tolerance, memory=memory):
         continue
     return state.point.x
 
 
 def _advance(
-    state: OptimizerState, search: LBFGS, objective: Objective, passes: int, enough: Enough
+    state: OptimizerState, search: LBFGS, objective: Objective, passes: int, tolerance: float
 ) -> None:
     """Take a step, and note where it led."""
     following = search.step(state.point, passes)
     if following is not None:
         state.point, state.steps = following, state.steps + 1
     state.log_loss, state.accuracy = objective.log_loss, objective.accuracy
-    state.is_over = following is None or enough.holds(state)
+    enough = state.gain <= tolerance * abs(state.point.value)
+    state.is_over = following is None or enough
 
 
 def _l1_of(objective: Objective) -> np.ndarray | None:

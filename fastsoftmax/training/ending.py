@@ -11,7 +11,7 @@ from fastsoftmax.training.learner import Learner
 def why_ended(learner: Learner, *, is_done: bool, told_to_stop: bool) -> str:
     """Return why a learner takes no more steps, as its model's record says it.
 
-    tolerance, floor or patience: little was left to gain. epochs: as many as were asked for are
+    tolerance or patience: little was left to gain. epochs: as many as were asked for are
     done. max_iter: as many as there are where nobody asked. callback: one asked to stop;
     max_seconds: time was up.
     """

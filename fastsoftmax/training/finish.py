@@ -11,14 +11,13 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.objective import Objective, precision
-from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, iterates
+from fastsoftmax.optim.optimizer import OptimizerState, begin, iterates
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rows import TrainingRows
-from fastsoftmax.training.stopping import floor
 
 ENOUGH, OPTIMUM = 1e-4, 1e-7  # of the objective: what full gradients leave ungained
 FINISH_FLOPS = 1e10  # of a pass, that full gradients are taken over where nobody asked for them
@@ -40,13 +39,6 @@ def tolerance_of(options: TrainOptions) -> float:
     """Return the share of the objective at which the gain that is left is too little."""
     asked = options.stopping.solver == "lbfgs"
     return options.stopping.tolerance or (OPTIMUM if asked else ENOUGH)
-
-
-def floor_of(learner: Learner) -> float:
-    """Return the gain, in nats, that is too little whatever the loss; 0 where somebody asked."""
-    stopping = learner.options.stopping
-    asked = stopping.solver == "lbfgs" or stopping.tolerance is not None
-    return 0.0 if asked else floor(learner.K)
 
 
 def objective_of(learner: Learner, windows: Callable[[], Iterator[Window]]) -> Objective:
@@ -91,15 +83,14 @@ def take_passes(
         is_done = optimizer is not None and learner.state.is_over
         optimizer = optimizer or begin(objective, first_theta(learner))
         passes = learner.last_epoch - learner.sgd_epochs
-        enough = Enough(tolerance_of(learner.options), floor_of(learner))
-        memory = learner.prepared.memory
+        tolerance, memory = tolerance_of(learner.options), learner.prepared.memory
         with closing(
-            iterates(objective, optimizer, passes=passes, enough=enough, memory=memory)
+            iterates(objective, optimizer, passes=passes, tolerance=tolerance, memory=memory)
         ) as steps:
             while not is_done and next(steps, None) is not None:
                 is_done = ended(optimizer)
         if optimizer.is_over:
-            learner.state.ended = enough.by(optimizer)
+            learner.state.ended = "tolerance"
         if not objective.finite:
             for window in rows.all():
                 check_features(window, np.arange(window.rows), learner.sgd.dtype)

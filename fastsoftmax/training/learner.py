@@ -168,7 +168,7 @@ class Learner:
         state = self.state
         state.history.append(facts)
         state.ended = enough(
-            state, facts, self.options, self.sgd.weights.mean, K=self.K, finishes=self.finishes
+            state, facts, self.options, self.sgd.weights.mean, finishes=self.finishes
         )
         state.is_over = state.ended is not None
 

@@ -13,7 +13,6 @@ from fastsoftmax.training.progress import EpochFacts
 
 PATIENCE = 3  # epochs, where epochs is auto and validation says when to stop
 WORTHWHILE = 1e-3  # of the loss: less than this is not worth another epoch
-FLOOR = 1e-5  # of the loss of guessing: nor is this, where classes are nearly separable
 
 
 def expected_gain(state: LearnerState) -> tuple[float | None, float | None]:
@@ -41,7 +40,6 @@ def enough(
     options: TrainOptions,
     weights: Callable[[], tuple[np.ndarray, np.ndarray]],
     *,
-    K: int,
     finishes: bool,
 ) -> str | None:
     """Return why another epoch is worth too little, or None; weights(): those of `last`.
@@ -61,11 +59,5 @@ def enough(
     gain = last.get("gain")
     if steps.epochs != "auto" or finishes or gain is None:
         return None
-    if gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"]:
-        return "tolerance"
-    return "floor" if stopping.tolerance is None and gain < floor(K) else None
-
-
-def floor(K: int) -> float:
-    """Return the gain, in nats, that is nothing, whatever is left of the loss."""
-    return FLOOR * math.log(K)
+    is_little = gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"]
+    return "tolerance" if is_little else None

@@ -37,13 +37,6 @@ def test_a_model_tells_why_its_run_ended(rows, options, ended, tmp_path):
     assert fastsoftmax.load(tmp_path / "m").record["ended"] == ended
 
 
-def test_separable_classes_end_by_the_floor():
-    X = np.repeat(np.eye(5), 40, axis=0) * 3
-    model = fastsoftmax.train(X, np.repeat(np.arange(5), 40), l2=0.0)
-    assert model.record["ended"] == "floor"
-    assert model.history[-1]["log_loss"] < 1e-3
-
-
 @pytest.mark.parametrize(
     ("options", "limit"),
     [

@@ -8,7 +8,7 @@ import pytest
 from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.learner_state import LearnerState
-from fastsoftmax.training.stopping import FLOOR, PATIENCE, WORTHWHILE, expected_gain, floor
+from fastsoftmax.training.stopping import PATIENCE, WORTHWHILE, expected_gain
 from fastsoftmax.training.stopping import enough as why_enough
 
 
@@ -53,11 +53,11 @@ def test_the_gain_has_the_error_of_two_means_where_there_are_parts():
     assert expected_gain(state)[1] is None
 
 
-def enough(state, facts, finishes=False, K=3, **options):
+def enough(state, facts, finishes=False, **options):
     """Return why these facts end a run of these options."""
     given = TrainOptions.of(**options)
     weights = (np.ones((2, 3)), np.zeros(2))
-    return why_enough(state, facts, given, lambda: weights, K=K, finishes=finishes)
+    return why_enough(state, facts, given, lambda: weights, finishes=finishes)
 
 
 def test_a_gain_below_a_share_of_the_loss_ends_a_run_whose_epochs_are_auto():
@@ -87,13 +87,3 @@ def test_the_best_weights_are_kept_and_must_be_better_by_min_delta():
     assert (state.best.loss, state.waited) == (0.80, 1)
     assert enough(state, epoch(1.0, validation_log_loss=0.76), **told)
     assert state.best.W.shape == (2, 3)
-
-
-def test_a_gain_that_is_nothing_ends_a_run_whatever_the_loss():
-    """Nearly separable classes leave a loss of which a thousandth is nothing."""
-    nothing, K = 0.5 * FLOOR * np.log(1000), 1000
-    assert floor(K) == 2 * nothing
-    assert enough(LearnerState(), epoch(0.003, gain=nothing), K=K) == "floor"
-    assert enough(LearnerState(), epoch(0.003, gain=3 * nothing), K=K) is None
-    assert enough(LearnerState(), epoch(0.003, gain=nothing), K=K, tolerance=1e-9) is None
-    assert enough(LearnerState(), epoch(9.0, gain=nothing), K=K) == "tolerance"
