@@ -18,7 +18,7 @@ MEMORY = "150MB"
 CHILD = """
 import sys, threading, time, warnings
 import numpy as np
-import fastsoftmax, fastsoftmax.data.parquet
+import fastsoftmax, fastsoftmax.data.formats.parquet
 
 def held():
     with open("/proc/self/status") as file:
