@@ -10,11 +10,10 @@ from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.rules.choice import choose_rule
-from fastsoftmax.optim.rules.rule import Visit
+from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
 from fastsoftmax.optim.tables import PartTables, affine_of
 from fastsoftmax.optim.tally import Tally
-from fastsoftmax.optim.weights import Weights
 from fastsoftmax.options import TrainOptions
 
 
@@ -29,9 +28,9 @@ class SGD:
         """Begin at zeros."""
         steps, penalty = options.steps, options.penalty
         self.K, self.d, self.dtype = K, d, np.dtype(steps.dtype)
-        self.rule = choose_rule(K, d, steps)(K, d, steps, options.reading.thread_count)
-        columns = self.rule.columns if steps.average else []
-        self.weights = Weights(K, d, self.dtype, columns=columns, block_rows=self.rule.block_rows)
+        task = Task(K, d, steps)
+        self.rule = choose_rule(task)(task, options.reading.thread_count)
+        self.weights = self.rule.new_weights(average=bool(steps.average))
         self._batch_size = steps.batch_size
         self._bias = np.ones(1) if penalty.fit_intercept else np.zeros(1)
         self._tables = PartTables(self.rule.columns)
@@ -87,8 +86,8 @@ class SGD:
         visit = Visit(self._tables.of(parts), order, labels, weight, eta, ends, penalties.l2, bias)
         tally = self.rule.step(self.weights, visit)
         if penalties.act_between:
-            W = self.weights.arrays.W[:, : self.d]
-            penalties.shrink(W, float((eta * weight).sum()) / self._batch_size)
+            step = float((eta * weight).sum()) / self._batch_size
+            self.weights.change(lambda W: penalties.shrink(W, step))
         if self.weights.sums:
             self.weights.count(len(order), self.rule.counted(visit))
             if self.weights.unsettled_rows >= self.lengths.settled:

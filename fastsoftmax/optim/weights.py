@@ -5,7 +5,7 @@ The rest of the house says get, set, zero and mean, in (K, d) and (K,).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,10 @@ class Weights:
         """Begin at W (K, d) and b (K,)."""
         self.arrays.W[:, : self.d] = W
         self.arrays.b[0, : self.K] = b
+
+    def change(self, act: Callable[[np.ndarray], None]) -> None:
+        """Let something act on W (K, d) in place."""
+        act(self.arrays.W[:, : self.d])
 
     def zero(self) -> None:
         """Begin at zeros, with nothing averaged."""

@@ -11,6 +11,7 @@ import numpy as np
 from fastsoftmax.errors import OptionError
 from fastsoftmax.optim.lbfgs import HISTORY
 from fastsoftmax.optim.rules.choice import choose_rule
+from fastsoftmax.optim.rules.rule import Task
 from fastsoftmax.options import TrainOptions
 
 MEMINFO = Path("/proc/meminfo")
@@ -25,7 +26,7 @@ def bytes_per_weight(K: int, d: int, options: TrainOptions) -> int:
     ):  # pairs of steps and gradient changes, and a few more in float64
         return itemsize + 8 * (2 * HISTORY + 12)
     average = itemsize + 8 if options.steps.average else 0
-    return itemsize * choose_rule(K, d, options.steps).numbers + average
+    return itemsize * choose_rule(Task(K, d, options.steps)).numbers + average
 
 
 def available_bytes() -> int | None:

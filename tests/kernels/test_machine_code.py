@@ -11,6 +11,7 @@ from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.optim.rules.choice import choose_rule
+from fastsoftmax.optim.rules.rule import Task
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
 
@@ -29,7 +30,7 @@ def machine_code(monkeypatch, name, K, d, dtype):
     What Python itself calls around them is left out.
     """
     options = TrainOptions.of(dtype=dtype, threads=1)
-    home = sys.modules[choose_rule(K, d, options.steps).__module__]
+    home = sys.modules[choose_rule(Task(K, d, options.steps)).__module__]
     fresh = kernel(EXACT)(getattr(home, name).py_func)
     monkeypatch.setattr(home, name, fresh)
     with SGD(K, d, options) as own:

@@ -14,7 +14,7 @@ import fastsoftmax
 from fastsoftmax.cli import main as cli
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.rules import choice
-from fastsoftmax.optim.rules.rule import Rule
+from fastsoftmax.optim.rules.rule import Rule, Task
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.options import TrainOptions
@@ -31,7 +31,7 @@ def rows_of(K, d, n=150):
 @pytest.mark.parametrize("rule", choice.RULES)
 def test_each_rule_is_the_first_to_fit_its_example(rule):
     K, d, options = rule.example
-    assert choice.choose_rule(K, d, TrainOptions.of(**options).steps) is rule
+    assert choice.choose_rule(Task(K, d, TrainOptions.of(**options).steps)) is rule
 
 
 @pytest.mark.parametrize("rule", choice.RULES)
@@ -127,13 +127,13 @@ class SignSteps(Rule):
     example = (3, 5, {})
     numbers = 2
 
-    def __init__(self, K, d, steps, threads):
-        super().__init__(K, d, steps, threads)
+    def __init__(self, task, threads):
+        super().__init__(task, threads)
         self.calls = np.zeros(1)
 
     @staticmethod
-    def fits(K, d, steps):
-        return (K, d) == (3, 5)
+    def fits(task):
+        return (task.K, task.d) == (3, 5)
 
     def shortened(self, call, span):
         return 64, 64

@@ -8,10 +8,9 @@ from fastsoftmax.kernels.adagrad import LEAST, descend_adagrad
 from fastsoftmax.kernels.operands import Rows, new_coefficients
 from fastsoftmax.kernels.workspace import aligned
 from fastsoftmax.optim.penalties import Penalties
-from fastsoftmax.optim.rules.rule import SUMMED_ROWS, Rule, Visit, summed_length
+from fastsoftmax.optim.rules.rule import SUMMED_ROWS, Rule, Task, Visit, summed_length
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 CALL_FLOPS = 5e8  # divisions and roots take longer than products
 UNIT = 30.0  # in the place of a norm: steps are sizes of weights
@@ -24,17 +23,17 @@ class AdaGrad(Rule):
     example = (10, 16, {"adaptive": True})
     numbers = 2
 
-    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+    def __init__(self, task: Task, threads: int) -> None:
         """Allocate the sums of squared gradients."""
-        super().__init__(K, d, steps, threads)
-        self._squares = new_coefficients(K, d, self.dtype)
+        super().__init__(task, threads)
+        self._squares = new_coefficients(self.K, self.d, self.dtype)
         self._penalties = aligned((2, 1, self._squares.W.shape[1]), self.dtype)
         self.restart()
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether each weight is to have its own step size."""
-        return bool(steps.adaptive)
+        return bool(task.steps.adaptive)
 
     def workers(self, K: int, d: int, threads: int) -> int:
         """Return one: each row waits for the one before."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.binary import descend_binary
 from fastsoftmax.kernels.sizes import is_tiny
-from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.rules.rule import Rule, Task, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class Binary(Rule):
@@ -17,9 +16,9 @@ class Binary(Rule):
     example = (2, 16, {})
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether there are two classes, and the plain loop is faster."""
-        return K == 2 and is_tiny(K, d)
+        return task.K == 2 and is_tiny(task.K, task.d)
 
     def workers(self, K: int, d: int, threads: int) -> int:
         """Return one: each row waits for the one before."""

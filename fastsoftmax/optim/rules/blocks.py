@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from fastsoftmax.kernels.blocks import descend_blocks
-from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.rules.rule import Rule, Task, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class Blocks(Rule):
@@ -16,7 +15,7 @@ class Blocks(Rule):
     example = (100, 64, {})
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return True: it is the last of the list."""
         return True
 

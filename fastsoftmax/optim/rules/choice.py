@@ -13,13 +13,12 @@ from fastsoftmax.optim.rules.lookahead import Lookahead
 from fastsoftmax.optim.rules.minibatch import MiniBatch
 from fastsoftmax.optim.rules.panels import Panels
 from fastsoftmax.optim.rules.rowwise import Rowwise
-from fastsoftmax.optim.rules.rule import Rule
-from fastsoftmax.options import Steps
+from fastsoftmax.optim.rules.rule import Rule, Task
 
 # Asked in this order; the last one takes what is left.
 RULES: tuple[type[Rule], ...] = (AdaGrad, MiniBatch, Binary, Rowwise, Panels, Lookahead, Blocks)
 
 
-def choose_rule(K: int, d: int, steps: Steps) -> type[Rule]:
-    """Return the first rule that takes such steps for K classes and d features."""
-    return next(rule for rule in RULES if rule.fits(K, d, steps))
+def choose_rule(task: Task) -> type[Rule]:
+    """Return the first rule that takes such steps."""
+    return next(rule for rule in RULES if rule.fits(task))

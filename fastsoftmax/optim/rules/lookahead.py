@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.lookahead import descend_lookahead, new_turns, other_turn
 from fastsoftmax.kernels.sizes import looks_ahead
-from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.rules.rule import Rule, Task, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class Lookahead(Rule):
@@ -16,15 +15,15 @@ class Lookahead(Rule):
     name = "many classes and features"
     example = (600, 512, {})
 
-    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+    def __init__(self, task: Task, threads: int) -> None:
         """Allocate scratch for every other block as well."""
-        super().__init__(K, d, steps, threads)
-        self._turns = new_turns(K, d, self.dtype, self.block_rows, self.team.size)
+        super().__init__(task, threads)
+        self._turns = new_turns(self.K, self.d, self.dtype, self.block_rows, self.team.size)
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether what it adds to the work is little."""
-        return looks_ahead(K, d)
+        return looks_ahead(task.K, task.d)
 
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take one step per row."""

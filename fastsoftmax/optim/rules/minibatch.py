@@ -6,10 +6,9 @@ import numpy as np
 
 from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch, new_gradient
 from fastsoftmax.kernels.operands import Rows
-from fastsoftmax.optim.rules.rule import CALL_FLOPS, SUMMED_ROWS, Rule, Visit, summed_length
+from fastsoftmax.optim.rules.rule import CALL_FLOPS, SUMMED_ROWS, Rule, Task, Visit, summed_length
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class MiniBatch(Rule):
@@ -19,16 +18,16 @@ class MiniBatch(Rule):
     example = (10, 16, {"batch_size": 64})
     numbers = 2
 
-    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+    def __init__(self, task: Task, threads: int) -> None:
         """Allocate the gradient of the batch at hand."""
-        super().__init__(K, d, steps, threads)
-        self._batch_size = steps.batch_size
-        self._gradient = new_gradient(K, d, self.dtype)
+        super().__init__(task, threads)
+        self._batch_size = task.steps.batch_size
+        self._gradient = new_gradient(self.K, self.d, self.dtype)
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether a step has several rows."""
-        return steps.batch_size > 1
+        return task.steps.batch_size > 1
 
     def shortened(self, call: int, span: int) -> tuple[int, int]:
         """Return lengths at which sums that each batch adds W to keep their digits."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.panels import descend_panels, new_panels, panel_columns
 from fastsoftmax.kernels.sizes import has_panels, panel_count
-from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.rules.rule import Rule, Task, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class Panels(Rule):
@@ -16,15 +15,15 @@ class Panels(Rule):
     name = "few classes, many features"
     example = (10, 784, {})
 
-    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+    def __init__(self, task: Task, threads: int) -> None:
         """Allocate scratch for the panels of each worker."""
-        super().__init__(K, d, steps, threads)
-        self._panels = new_panels(K, d, self.dtype, self.team.size)
+        super().__init__(task, threads)
+        self._panels = new_panels(self.K, self.d, self.dtype, self.team.size)
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether a class each would be too little to share."""
-        return has_panels(K, d)
+        return has_panels(task.K, task.d)
 
     def workers(self, K: int, d: int, threads: int) -> int:
         """Return one for each panel, if there are threads."""

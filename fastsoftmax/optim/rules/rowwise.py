@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastsoftmax.kernels.rowwise import descend_rowwise
 from fastsoftmax.kernels.sizes import is_tiny
-from fastsoftmax.optim.rules.rule import Rule, Visit
+from fastsoftmax.optim.rules.rule import Rule, Task, Visit
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
-from fastsoftmax.options import Steps
 
 
 class Rowwise(Rule):
@@ -17,9 +16,9 @@ class Rowwise(Rule):
     example = (4, 16, {})
 
     @staticmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether the plain loop is faster than the blocked one."""
-        return is_tiny(K, d)
+        return is_tiny(task.K, task.d)
 
     def workers(self, K: int, d: int, threads: int) -> int:
         """Return one: each row waits for the one before."""

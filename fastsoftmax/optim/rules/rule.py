@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -50,6 +51,15 @@ class Visit(NamedTuple):
         return Rows(self.tables[worker], self.order, self.labels, self.weight, step)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a rule is chosen by: K classes, d features, and how steps are to be taken."""
+
+    K: int
+    d: int
+    steps: Steps
+
+
 class Lengths(NamedTuple):
     """How many rows a kernel call, a span, and the time between two settlings of averages have."""
 
@@ -69,9 +79,10 @@ class Rule(ABC):
     example: ClassVar[tuple[int, int, dict[str, Any]]]  # K, d and options of a problem it fits
     numbers: ClassVar[int] = 1  # held for each weight, those of averages aside
 
-    def __init__(self, K: int, d: int, steps: Steps, threads: int) -> None:
+    def __init__(self, task: Task, threads: int) -> None:
         """Allocate; `fits` must hold."""
-        self.K, self.d, self.dtype = K, d, np.dtype(steps.dtype)
+        K, d = task.K, task.d
+        self.K, self.d, self.dtype = K, d, np.dtype(task.steps.dtype)
         self.block_rows = block_rows(K, d)
         workers = self.workers(K, d, threads)
         self.columns = self.cut(workers)
@@ -80,7 +91,7 @@ class Rule(ABC):
 
     @staticmethod
     @abstractmethod
-    def fits(K: int, d: int, steps: Steps) -> bool:
+    def fits(task: Task) -> bool:
         """Return whether this rule takes such steps, if none before it in the list does."""
 
     @abstractmethod
@@ -92,6 +103,11 @@ class Rule(ABC):
         sums = weights.sums[0] if weights.sums else None
         facts = kernel(weights.arrays, sums, self.block, visit.rows(), visit.l2, visit.bias)
         return Tally(*facts)
+
+    def new_weights(self, *, average: bool) -> Weights:
+        """Return zeros, laid out as the kernel takes them, whose mean over steps is kept or not."""
+        columns = self.columns if average else []
+        return Weights(self.K, self.d, self.dtype, columns=columns, block_rows=self.block_rows)
 
     def close(self) -> None:
         """End its threads."""
