@@ -10,13 +10,14 @@ import numpy as np
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.errors import DataError, OptionError
-from fastsoftmax.evaluation.metrics import Calibration, Confusion, ranks
+from fastsoftmax.evaluation.metrics import BINS, Calibration, Confusion, ranks
 from fastsoftmax.evaluation.report import Report
 from fastsoftmax.model.model import Model
-from fastsoftmax.model.scoring import scored
+from fastsoftmax.model.scoring import in_bulk, is_large, scored
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Source
+    from fastsoftmax.inference.scorer import JudgedSums
 
 TOP_K = 5  # where there are more classes than that
 
@@ -34,16 +35,35 @@ def evaluate(
     if top_k is not None and not 1 <= top_k <= K:
         raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k}")
     top_k = TOP_K if top_k is None and K > TOP_K else top_k
-    totals = Totals(K, _prior_losses(model), top_k)
     source = open_judged(model, data, target, weight)
     try:
-        for z, y, w in judged(model, source):
-            totals.add(z, y, w)
+        totals = total(model, source, top_k)
     finally:
         source.close()
     if totals.rows == 0:
         raise nothing_judged()
     return totals.report(model.classes_.values, source.treated())
+
+
+def total(model: Model, source: Source, top_k: int | None) -> Totals:
+    """Return the sums over all rows: by NumPy, or by the kernels where there are many."""
+    totals = Totals(len(model.classes_), _prior_losses(model), top_k)
+    if not is_large(model.parameters, source):
+        for z, y, w in judged(model, source):
+            totals.add(z, y, w)
+        return totals
+    prior = totals.prior_losses
+    parts = in_bulk(model.parameters, source).judged(
+        source,
+        model.classes_,
+        BINS,
+        top_k or 0,
+        np.zeros(len(model.classes_)) if prior is None else prior,
+        tabulate=totals.confusion.table is not None,
+    )
+    for sums in parts:
+        totals += totals.of(sums)
+    return totals
 
 
 def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
@@ -105,6 +125,18 @@ class Totals:
             self.top_hits += float(w @ (ranks(z, y) < self.top_k))
         if self.prior_losses is not None:
             self.prior_loss += float(w @ self.prior_losses[y])
+
+    def of(self, sums: JudgedSums) -> Totals:
+        """Return sums that the kernels made of rows as these; nothing is copied."""
+        made = Totals(len(self.confusion.true), self.prior_losses, self.top_k)
+        made.rows = int(sums.rows[0])
+        facts = sums.facts.tolist()
+        made.weight, made.loss, made.hits, made.top_hits, made.prior_loss = facts
+        made.confusion.true, made.confusion.guessed, made.confusion.hits = sums.classes
+        made.confusion.table = None if self.confusion.table is None else sums.table
+        made.calibration.rows = sums.bin_rows
+        made.calibration.weight, made.calibration.confidence, made.calibration.hits = sums.bins
+        return made
 
     def __add__(self, other: Totals) -> Totals:
         """Return the sums over the rows of both, which a model of the same classes has judged."""

@@ -11,12 +11,17 @@ import numpy as np
 
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.errors import DataError
+from fastsoftmax.inference.answers import Answer, is_worth
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.parameters import Parameters
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Chunk, Source
+    from fastsoftmax.inference.bulk import Bulk
     from fastsoftmax.labels import Classes
+
+
+Finish = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,16 @@ class Scores:
         """The rows of the chunk that the logits are of."""
         return slice(self.start, self.start + len(self.logits))
 
-    @property
-    def dropped(self) -> np.ndarray | None:
-        """Which of the rows have no prediction, for a null among their features."""
-        return None if self.chunk.dropped is None else self.chunk.dropped[self.span]
+    def answer(self, finish: Finish) -> Answer:
+        """Return what `finish` makes of the logits, with what is handed on beside them."""
+        kept, dropped = self.chunk.kept, self.chunk.dropped
+        return Answer(
+            finish(self.logits),
+            self.chunk.piece,
+            self.chunk.start + self.start,
+            kept=None if kept is None else kept.slice(self.start, len(self.logits)),
+            dropped=None if dropped is None else dropped[self.span],
+        )
 
 
 def decision(model: Parameters, data: Any) -> np.ndarray:
@@ -86,13 +97,42 @@ def scored(model: Parameters, source: Source, classes: Classes | None = None) ->
             yield Scores(chunk, start, logits)
 
 
-def _collect(
-    model: Parameters, data: Any, finish: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def is_large(model: Parameters, source: Source) -> bool:
+    """Return whether the kernels take less time than NumPy, even if they are yet to be loaded.
+
+    Nobody knows how long a reader is: it is taken for long.
+    """
+    return source.rows is None or is_worth(source.rows, *model.weights.shape)
+
+
+def in_bulk(model: Parameters, source: Source) -> Bulk:
+    """Return what scores the rows of `source` by the kernels, which are loaded for it."""
+    from fastsoftmax.inference.bulk import Bulk
+
+    def plain(chunk: Chunk) -> Iterator[tuple[int, np.ndarray]]:
+        return logits_of(
+            model, chunk.parts, lambda row: source.place(chunk.piece, chunk.start + row)
+        )
+
+    scaling = model.scaling
+    affine = None if scaling is None else (scaling.centre, scaling.scale)
+    return Bulk(model.weights, model.bias, affine, plain)
+
+
+def answered(model: Parameters, source: Source, finish: Finish) -> Iterator[Answer]:
+    """Yield what `finish` makes of the logits of all rows of `source`, in order."""
+    if not is_large(model, source):
+        return (scores.answer(finish) for scores in scored(model, source))
+    bulk = in_bulk(model, source)
+    return bulk.probabilities(source) if finish is softmax else bulk.logits(source, finish)
+
+
+def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
     """Return what `finish` makes of the logits of all rows."""
     matrix = _as_matrix(data)
     if matrix is not None:
         _check_matrix(matrix, model)
+    if matrix is not None and not is_worth(len(matrix), *model.weights.shape):
         blocks = logits_of(model, (Dense(matrix),), lambda row: f"row {row}")
         return _stack((finish(z) for _, z in blocks), len(matrix))
     # Opening a Source costs the import of pyarrow, which a matrix does not need.
@@ -103,21 +143,21 @@ def _collect(
         data, like=model.columns, like_width=model.n_features, null_policy=NullPolicy(model.nulls)
     )
     try:
-        results = (_without_dropped(finish(s.logits), s, source) for s in scored(model, source))
-        return _stack(results, source.rows)
+        answers = answered(model, source, finish)
+        return _stack((_without_dropped(answer, source) for answer in answers), source.rows)
     finally:
         source.close()
 
 
-def _without_dropped(block: np.ndarray, scores: Scores, source: Source) -> np.ndarray:
-    """Return results of which those of dropped rows are NaN; classes cannot be."""
-    dropped = scores.dropped
+def _without_dropped(answer: Answer, source: Source) -> np.ndarray:
+    """Return answers of which those of dropped rows are NaN; classes cannot be."""
+    block, dropped = answer.values, answer.dropped
     if dropped is None or not dropped.any():
         return block
     if block.dtype.kind != "f" or block.ndim == 1:
-        row = scores.start + int(dropped.argmax())
+        row = answer.start + int(dropped.argmax())
         raise DataError(
-            f"{source.place(scores.chunk.piece, scores.chunk.start + row)}: a feature is null, and"
+            f"{source.place(answer.piece, row)}: a feature is null, and"
             " the model drops such rows: leave them out, or use predict_proba, which gives NaN."
         )
     block[dropped] = np.nan
@@ -183,9 +223,6 @@ def write_predictions(
     from fastsoftmax.data.formats.sink import open_sink
 
     with open_sink(path, model.classes, proba=proba, top_n=top_n) as sink:
-        for scores in scored(model, source):
-            kept = scores.chunk.kept
-            if kept is not None:
-                kept = kept.slice(scores.start, len(scores.logits))
-            sink.append(softmax(scores.logits), kept, scores.dropped)
+        for answer in answered(model, source, softmax):
+            sink.append(answer.values, answer.kept, answer.dropped, answer.best)
     return sink.rows

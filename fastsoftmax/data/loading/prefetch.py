@@ -82,7 +82,7 @@ class OrderedPool(Generic[Item]):
 
     work: makes the items of the jobs that it takes from the iterator it is given, one job after
     the other, and asks for the next when one is done. Each thread runs it once. At most
-    `threads` + 1 jobs are begun and not used up, with WAITING items of each.
+    `threads` + 1 jobs are begun and not used up, with `waiting` items of each.
     """
 
     def __init__(
@@ -90,8 +90,10 @@ class OrderedPool(Generic[Item]):
         work: Callable[[Iterator[int]], Generator[Item, None, None]],
         jobs: Sequence[int],
         threads: int,
+        waiting: int = WAITING,
     ) -> None:
         self._work, self._jobs, self._most = work, jobs, threads + 1
+        self._most_waiting = waiting
         self._changed = threading.Condition()
         self._waiting: dict[int, deque[Item]] = {}
         self._done: set[int] = set()  # begun, and no item to come
@@ -183,7 +185,9 @@ class OrderedPool(Generic[Item]):
 
     def _hand_in(self, job: int, item: Item) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._waiting[job]) < WAITING)
+            self._changed.wait_for(
+                lambda: self._stopped or len(self._waiting[job]) < self._most_waiting
+            )
             if not self._stopped:
                 self._waiting[job].append(item)
                 self._changed.notify_all()

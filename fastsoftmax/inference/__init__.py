@@ -1,0 +1,1 @@
+"""Many rows through the kernels, at weights that stay as they are."""
