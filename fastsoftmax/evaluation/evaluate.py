@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.evaluation.metrics import BINS, Calibration, Confusion, ranks
 from fastsoftmax.evaluation.report import Report
+from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.model.model import Model
-from fastsoftmax.model.scoring import in_bulk, is_large, scored
+from fastsoftmax.model.scoring import in_bulk, peek, scored
 
 if TYPE_CHECKING:
-    from fastsoftmax.data.source import Source
+    from fastsoftmax.data.source import Chunk, Source
     from fastsoftmax.inference.scorer import JudgedSums
 
 TOP_K = 5  # where there are more classes than that
@@ -48,19 +49,20 @@ def evaluate(
 def total(model: Model, source: Source, top_k: int | None) -> Totals:
     """Return the sums over all rows: by NumPy, or by the kernels where there are many."""
     totals = Totals(len(model.classes_), _prior_losses(model), top_k)
-    if not is_large(model.parameters, source):
-        for z, y, w in judged(model, source):
+    is_large, chunks = peek(model.parameters, source, model.classes_)
+    if not is_large:
+        for z, y, w in judged(model, source, chunks):
             totals.add(z, y, w)
         return totals
     prior = totals.prior_losses
-    parts = in_bulk(model.parameters, source).judged(
-        source,
+    judgement = Judgement(
         model.classes_,
         BINS,
         top_k or 0,
         np.zeros(len(model.classes_)) if prior is None else prior,
         tabulate=totals.confusion.table is not None,
     )
+    parts = in_bulk(model.parameters, source).judged(source, judgement, chunks)
     for sums in parts:
         totals += totals.of(sums)
     return totals
@@ -77,9 +79,14 @@ def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
     )  # fmt: skip
 
 
-def judged(model: Model, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield float64 logits (n, K), classes (n,) and weights (n,) of the rows of positive weight."""
-    for scores in scored(model.parameters, source, model.classes_):
+def judged(
+    model: Model, source: Source, chunks: Iterable[Chunk] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield float64 logits (n, K), classes (n,) and weights (n,) of the rows of positive weight.
+
+    chunks: those of the source, where they were asked for already.
+    """
+    for scores in scored(model.parameters, source, model.classes_, chunks):
         labels, weights = scores.chunk.labels, scores.chunk.weights
         assert labels is not None  # asked for by passing the classes
         w = np.ones(len(scores.logits)) if weights is None else weights[scores.span]

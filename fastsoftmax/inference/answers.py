@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.labels import Classes
+
 # NumPy takes 0.5 us a row and 20 ns for each feature and class of it, the kernels a tenth of that
 # once they are there; loading them takes 1.2 s from what was kept, and 20 s where they compile.
 ROW_SECONDS, NUMBER_SECONDS, FLOP_SECONDS = 0.5e-6, 20e-9, 0.1e-9
@@ -17,6 +19,22 @@ def is_worth(rows: int, K: int, d: int) -> bool:
     """Return whether NumPy would take longer for so many rows than the kernels take to load."""
     a_row = ROW_SECONDS + NUMBER_SECONDS * (K + d) + FLOP_SECONDS * K * d
     return rows * a_row > WORTH_SECONDS
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is summed over rows whose classes are known: see kernels.scoring.JudgedSums.
+
+    classes: those that labels are encoded against. bins: of confidence. top: of a hit among the so
+    many most probable classes; 0 for none. prior (K,): the loss of a row of each class. tabulate:
+    whether weights are summed by true and predicted class together.
+    """
+
+    classes: Classes
+    bins: int
+    top: int
+    prior: np.ndarray
+    tabulate: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from fastsoftmax.data.formats.files import PAGES_SHARE
 from fastsoftmax.data.loading.prefetch import OrderedPool, Prefetcher
 from fastsoftmax.data.source import Chunk, Source
-from fastsoftmax.inference.answers import Answer
+from fastsoftmax.inference.answers import Answer, Judgement
 from fastsoftmax.inference.scorer import Scorer, TrainedWeights
 from fastsoftmax.kernels.scoring import JudgedSums, new_judged_sums
 from fastsoftmax.labels import Classes
@@ -58,8 +57,13 @@ class Bulk:
         self._step = max(ANSWER_BYTES // row_bytes, 64)
         self._waiting = max(WAITING_BYTES // (self._step * self._weights.K * weights.itemsize), 2)
 
-    def probabilities(self, source: Source) -> Generator[Answer, None, None]:
-        """Yield the probabilities of all rows in order."""
+    def probabilities(
+        self, source: Source, chunks: Iterator[Chunk] | None = None
+    ) -> Generator[Answer, None, None]:
+        """Yield the probabilities of all rows in order.
+
+        chunks: those of the source, where they were asked for already; here and below.
+        """
 
         def score(scorer: Scorer, chunk: Chunk) -> tuple[np.ndarray, np.ndarray | None]:
             out, best = self._room(chunk), np.empty(chunk.rows, np.int64)
@@ -69,9 +73,11 @@ class Bulk:
                 out[start : start + len(z)] = _softmax(z)
             return out, None
 
-        return self._answers(source, score)
+        return self._answers(source, score, chunks)
 
-    def logits(self, source: Source, finish: Finish) -> Generator[Answer, None, None]:
+    def logits(
+        self, source: Source, finish: Finish, chunks: Iterator[Chunk] | None = None
+    ) -> Generator[Answer, None, None]:
         """Yield what `finish` makes of the logits of all rows, in order."""
 
         def score(scorer: Scorer, chunk: Chunk) -> tuple[np.ndarray, None]:
@@ -81,12 +87,11 @@ class Bulk:
                     out[start : start + len(z)] = z
             return finish(out), None
 
-        return self._answers(source, score)
+        return self._answers(source, score, chunks)
 
     def judged(
-        self, source: Source, classes: Classes, bins: int, top: int, prior: np.ndarray,
-        *, tabulate: bool,
-    ) -> Generator[JudgedSums, None, None]:  # fmt: skip
+        self, source: Source, judgement: Judgement, chunks: Iterator[Chunk] | None = None
+    ) -> Generator[JudgedSums, None, None]:
         """Yield the sums over the rows of positive weight, of one run of pieces after the other."""
         units = _units(source.pieces)
         lasts = [unit[-1] for unit in units]
@@ -95,10 +100,10 @@ class Bulk:
             scorer, sums = Scorer(self._weights), None
             for chunk in chunks:
                 if sums is None:
-                    sums = new_judged_sums(self._weights.K, bins, tabulate=tabulate)
-                assert chunk.labels is not None  # asked for by passing the classes
-                is_fine = scorer.judge(sums, chunk.parts, chunk.labels, chunk.weights, top, prior)
-                if not is_fine:
+                    sums = new_judged_sums(
+                        self._weights.K, judgement.bins, tabulate=judgement.tabulate
+                    )
+                if not scorer.judge(sums, judgement, chunk):
                     self._refuse(chunk)
                 if _ends(chunk, source.pieces, lasts):
                     yield sums
@@ -106,7 +111,7 @@ class Bulk:
             if sums is not None:
                 yield sums
 
-        return self._run(source, classes, work, units, 2)
+        return self._run(source, judgement.classes, work, units, 2, chunks)
 
     def _room(self, chunk: Chunk) -> np.ndarray:
         return np.empty((chunk.rows, self._weights.K), self._weights.dtype)
@@ -120,6 +125,7 @@ class Bulk:
         self,
         source: Source,
         score: Callable[[Scorer, Chunk], tuple[np.ndarray, np.ndarray | None]],
+        chunks: Iterator[Chunk] | None,
     ) -> Generator[Answer, None, None]:
         def work(chunks: Iterable[Chunk]) -> Generator[Answer, None, None]:
             scorer = Scorer(self._weights)
@@ -129,7 +135,7 @@ class Bulk:
                     yield Answer(values, part.piece, part.start, best, part.kept, part.dropped)
 
         units = [[piece] for piece, rows in enumerate(source.pieces or ()) if rows]
-        return self._run(source, None, work, units, self._waiting)
+        return self._run(source, None, work, units, self._waiting, chunks)
 
     def _run(
         self,
@@ -138,10 +144,12 @@ class Bulk:
         work: Work[Item],
         units: Sequence[Sequence[int]],
         waiting: int,
+        chunks: Iterator[Chunk] | None,
     ) -> Generator[Item, None, None]:
         """Yield what `work` makes of all chunks, unit after unit."""
-        if source.in_memory or len(units) < 2:
-            return work(_ahead(source, classes))
+        if chunks is not None or source.in_memory or len(units) < 2:
+            chunks = source.chunks(classes) if chunks is None else chunks
+            return work(chunks if source.in_memory else _ahead(chunks))
         affordable = int(PAGES_SHARE * MEMORY) // max(source.reading_bytes, 1)
         readers = max(min(self._threads, affordable), 1)
         source.allot(MEMORY // readers)
@@ -158,17 +166,13 @@ def _softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
-def _ahead(source: Source, classes: Classes | None) -> Generator[Chunk, None, None]:
-    """Yield all chunks, decoded by a thread of its own where that takes time."""
-    with closing(source.chunks(classes)) as chunks:
-        if source.in_memory:
-            yield from chunks
-            return
-        reader = Prefetcher(chunks, threading.Event())
-        try:
-            yield from reader.items()
-        finally:
-            reader.stop()
+def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
+    """Yield the chunks, decoded by a thread of its own."""
+    reader = Prefetcher((chunk for chunk in chunks), threading.Event())
+    try:
+        yield from reader.items()
+    finally:
+        reader.stop()
 
 
 def _cut(chunk: Chunk, step: int) -> Iterator[Chunk]:

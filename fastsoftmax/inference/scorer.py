@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.data.parts import Part
+from fastsoftmax.data.source import Chunk
+from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.operands import Coefficients, Rows, new_block, new_coefficients
 from fastsoftmax.kernels.scoring import JudgedSums as JudgedSums
@@ -61,20 +63,13 @@ class Scorer:
             for span, rows in self._cut(parts, None, None)
         )
 
-    def judge(
-        self,
-        sums: JudgedSums,
-        parts: tuple[Part, ...],
-        labels: np.ndarray,
-        weights: np.ndarray | None,
-        top: int,
-        prior: np.ndarray,
-    ) -> bool:
+    def judge(self, sums: JudgedSums, judgement: Judgement, chunk: Chunk) -> bool:
         """Add rows whose classes are known to the sums."""
+        assert chunk.labels is not None  # asked for by passing the classes
         known = self._weights.coefficients
         return all(
-            judge_rows(sums, known, self._block, rows, top, prior)
-            for _, rows in self._cut(parts, labels, weights)
+            judge_rows(sums, known, self._block, rows, judgement.top, judgement.prior)
+            for _, rows in self._cut(chunk.parts, chunk.labels, chunk.weights)
         )
 
     def _cut(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fastsoftmax.inference.bulk import Bulk
     from fastsoftmax.labels import Classes
 
+
+# Bytes of features that are kept of a reader until it is known to be long.
+PEEKED_BYTES = 2**26
 
 Finish = Callable[[np.ndarray], np.ndarray]
 
@@ -83,12 +87,18 @@ def log_sum_exp(z: np.ndarray) -> np.ndarray:
     return largest + np.log(np.exp(z - largest[:, None]).sum(axis=1))
 
 
-def scored(model: Parameters, source: Source, classes: Classes | None = None) -> Iterator[Scores]:
+def scored(
+    model: Parameters,
+    source: Source,
+    classes: Classes | None = None,
+    chunks: Iterable[Chunk] | None = None,
+) -> Iterator[Scores]:
     """Yield the logits of all rows of `source` in order, a bounded block at a time.
 
-    `classes` are those to encode the labels against; None leaves labels and weights out.
+    `classes` are those to encode the labels against; None leaves labels and weights out. chunks:
+    those of the source, where they were asked for already.
     """
-    for chunk in source.chunks(classes):
+    for chunk in source.chunks(classes) if chunks is None else chunks:
 
         def place(row: int, chunk: Chunk = chunk) -> str:
             return source.place(chunk.piece, chunk.start + row)
@@ -97,12 +107,31 @@ def scored(model: Parameters, source: Source, classes: Classes | None = None) ->
             yield Scores(chunk, start, logits)
 
 
-def is_large(model: Parameters, source: Source) -> bool:
-    """Return whether the kernels take less time than NumPy, even if they are yet to be loaded.
+def peek(
+    model: Parameters, source: Source, classes: Classes | None = None
+) -> tuple[bool, Iterator[Chunk] | None]:
+    """Return whether the rows are so many that the kernels score them sooner than NumPy.
 
-    Nobody knows how long a reader is: it is taken for long.
+    The chunks come with it where nobody knows how many rows there are before they are read.
     """
-    return source.rows is None or is_worth(source.rows, *model.weights.shape)
+    if source.rows is not None:
+        return is_worth(source.rows, *model.weights.shape), None
+    chunks = iter(source.chunks(classes))
+    held: deque[Chunk] = deque()
+    rows = size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        rows += chunk.rows
+        size += sum(part.nbytes for part in chunk.parts)
+        if size > PEEKED_BYTES or is_worth(rows, *model.weights.shape):
+            return True, _rest(held, chunks)
+    return False, _rest(held, chunks)
+
+
+def _rest(held: deque[Chunk], chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    while held:
+        yield held.popleft()
+    yield from chunks
 
 
 def in_bulk(model: Parameters, source: Source) -> Bulk:
@@ -121,10 +150,13 @@ def in_bulk(model: Parameters, source: Source) -> Bulk:
 
 def answered(model: Parameters, source: Source, finish: Finish) -> Iterator[Answer]:
     """Yield what `finish` makes of the logits of all rows of `source`, in order."""
-    if not is_large(model, source):
-        return (scores.answer(finish) for scores in scored(model, source))
+    is_large, chunks = peek(model, source)
+    if not is_large:
+        return (scores.answer(finish) for scores in scored(model, source, chunks=chunks))
     bulk = in_bulk(model, source)
-    return bulk.probabilities(source) if finish is softmax else bulk.logits(source, finish)
+    if finish is softmax:
+        return bulk.probabilities(source, chunks)
+    return bulk.logits(source, finish, chunks)
 
 
 def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
@@ -140,7 +172,10 @@ def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
     from fastsoftmax.data.preprocessing import NullPolicy
 
     source = open_source(
-        data, like=model.columns, like_width=model.n_features, null_policy=NullPolicy(model.nulls)
+        data if matrix is None else matrix,
+        like=model.columns,
+        like_width=model.n_features,
+        null_policy=NullPolicy(model.nulls),
     )
     try:
         answers = answered(model, source, finish)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -20,7 +22,8 @@ from fastsoftmax.model import scoring
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.model.scoring import write_predictions
-from tests.models import Rows, make_model
+from tests.floors import PACKAGE
+from tests.models import make_model
 from tests.tables import DTYPES, LAYOUTS, feature_columns, matrix, mixed_order
 
 ROWS = 700
@@ -32,8 +35,6 @@ def by_kernels(monkeypatch):
 
     def choose(chosen: bool, threads: int = 2) -> None:
         monkeypatch.setattr(scoring, "is_worth", lambda *sizes: chosen)
-        monkeypatch.setattr(scoring, "is_large", lambda *sizes: chosen)
-        monkeypatch.setattr("fastsoftmax.evaluation.evaluate.is_large", lambda *sizes: chosen)
         monkeypatch.setattr(bulk, "available_threads", lambda: threads)
         monkeypatch.setattr(bulk, "SUMMED_ROWS", 100)
 
@@ -280,11 +281,22 @@ def test_probabilities_survive_logits_of_ten_thousand(by_kernels):
     np.testing.assert_allclose(got, evaluate(model, 1e4 * X, y).log_loss, rtol=1e-5)
 
 
-def test_few_rows_load_no_kernels_and_many_are_worth_it():
+def test_kernels_are_for_many_rows():
     assert not answers.is_worth(20_000, 10, 64)
     assert answers.is_worth(5_000_000, 10, 64)
-    model = make_model(3, 4)
-    assert not scoring.is_large(model.parameters, Rows([np.zeros((9, 4))]))
+
+
+def test_few_rows_load_no_kernels(tmp_path):
+    code = (
+        "import sys, numpy as np, pyarrow as pa; from tests.models import make_model\n"
+        "from fastsoftmax.evaluation.evaluate import evaluate\n"
+        "model, X = make_model(3, 4, named=False), np.zeros((99, 4))\n"
+        "table = pa.table({'v': list(X)})\n"
+        "model.predict(X); model.predict_proba(table); evaluate(model, X, np.zeros(99, int))\n"
+        "model.predict(table.to_reader())\n"
+        "assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 
 def test_all_rows_of_weight_zero_are_nothing_to_evaluate(by_kernels):
