@@ -9,16 +9,18 @@ import numpy as np
 
 from fastsoftmax.labels import Classes
 
-# NumPy takes 0.5 us a row and 20 ns for each feature and class of it, the kernels a tenth of that
-# once they are there; loading them takes 1.2 s from what was kept, and 20 s where they compile.
-ROW_SECONDS, NUMBER_SECONDS, FLOP_SECONDS = 0.5e-6, 20e-9, 0.1e-9
-WORTH_SECONDS = 1.5
+# NumPy takes a microsecond a row, 1 ns for each feature and class of it and 0.025 ns for each
+# product (10 x 64: 1.0 us, 1,000 x 768: 23 us), more than twice that to judge few classes. The
+# kernels take 0.15 us and 19 us, with every thread there is, but are loaded first: in 0.7 s from
+# what was kept, in 10 s where they must be compiled.
+ROW_SECONDS, NUMBER_SECONDS, PRODUCT_SECONDS = 1e-6, 1e-9, 0.025e-9
+LOADING_SECONDS = 0.7
 
 
 def is_worth(rows: int, K: int, d: int) -> bool:
     """Return whether NumPy would take longer for so many rows than the kernels take to load."""
-    a_row = ROW_SECONDS + NUMBER_SECONDS * (K + d) + FLOP_SECONDS * K * d
-    return rows * a_row > WORTH_SECONDS
+    a_row = ROW_SECONDS + NUMBER_SECONDS * (K + d) + PRODUCT_SECONDS * K * d
+    return rows * a_row > LOADING_SECONDS
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class Scorer:
             count = span.stop - start
             laid = tuple(part[span].by_row(copy_matrix) for part in parts)
             table = part_table(laid, affine=self._weights.affine)
-            y = self._order[:0] if labels is None else labels[span]
-            w = self._ones[:count] if weights is None else weights[span]
+            # Copies: Arrow's are read-only, and kernels would be compiled again for those.
+            y = self._order[:0] if labels is None else labels[span].astype(np.int32)
+            w = self._ones[:count] if weights is None else weights[span].astype(np.float64)
             yield span, Rows(table, self._order[:count], y, w, self._ones[:0])

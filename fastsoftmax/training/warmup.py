@@ -9,9 +9,14 @@ import numpy as np
 
 from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
 from fastsoftmax.data.parts import Dense
+from fastsoftmax.data.source import Chunk
+from fastsoftmax.inference.answers import Judgement
+from fastsoftmax.inference.scorer import Scorer, TrainedWeights
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.compile import code_folder
+from fastsoftmax.kernels.scoring import new_judged_sums
 from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.labels import given_classes
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.moments import MomentSums
 from fastsoftmax.optim.preconditioner import Batch, Preconditioner
@@ -52,6 +57,11 @@ def warm_up() -> Iterator[tuple[str, float]]:
         now = time.perf_counter()
         yield f"full gradients, {dtype}", now - started
         started = now
+    for dtype in ("float32", "float64"):
+        _score(np.zeros((2, 1), dtype))
+        now = time.perf_counter()
+        yield f"predictions, {dtype}", now - started
+        started = now
     for average in (False, True):
         for dtype in ("float32", "float64"):
             for rule in RULES:
@@ -63,6 +73,18 @@ def warm_up() -> Iterator[tuple[str, float]]:
                 now = time.perf_counter()
                 yield f"{rule.name}, {dtype}{', averaged' if average else ''}", now - started
                 started = now
+
+
+def _score(weights: np.ndarray) -> None:
+    """Answer and judge a row in all ways."""
+    scorer = Scorer(TrainedWeights(weights, weights[:, 0], None))
+    parts = (Dense(np.ones((1, 1), np.float32)),)
+    out = np.empty((1, len(weights)), weights.dtype)
+    scorer.logits(out, parts)
+    scorer.probabilities(out, np.empty(1, np.int64), parts)
+    row = Chunk(parts, np.zeros(1, np.int32), np.ones(1), 0, 0)
+    judgement = Judgement(given_classes([0, 1]), 1, 1, np.zeros(2), tabulate=True)
+    scorer.judge(new_judged_sums(2, 1, tabulate=True), judgement, row)
 
 
 def kept_in() -> str | None:

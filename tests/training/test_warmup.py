@@ -12,6 +12,7 @@ from fastsoftmax.kernels.cholesky import factor, solve
 from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
 from fastsoftmax.kernels.gradient import add_gradient
 from fastsoftmax.kernels.measure import add_moments
+from fastsoftmax.kernels.scoring import judge_rows, logits_of_rows, probabilities_of_rows
 from fastsoftmax.optim import sgd
 from fastsoftmax.optim.rules import rowwise
 from fastsoftmax.optim.rules.rowwise import Rowwise
@@ -30,6 +31,8 @@ def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
         "what measures columns",
         "full gradients, float32",
         "full gradients, float64",
+        "predictions, float32",
+        "predictions, float64",
         "few classes and features, float32",
         "few classes and features, float64",
         "few classes and features, float32, averaged",
@@ -82,3 +85,20 @@ def test_without_a_place_for_machine_code_it_says_what_to_do():
     )
     assert finished.returncode == 1
     assert "FASTSOFTMAX_CACHE" in finished.stderr
+
+
+def test_predictions_after_it_compile_nothing_more(monkeypatch):
+    monkeypatch.setattr(warmup, "RULES", (Rowwise,))
+    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    kernels = (logits_of_rows, probabilities_of_rows, judge_rows)
+    before = [len(kernel.signatures) for kernel in kernels]
+    monkeypatch.setattr("fastsoftmax.model.scoring.is_worth", lambda *sizes: True)
+    X = np.random.default_rng(0).integers(0, 9, (60, 5)).astype(np.uint8)
+    y, w = X[:, 0] // 3, np.ones(60)
+    w.flags.writeable = False
+    model = fastsoftmax.train(X, y, epochs=1, learning_rate=1e-4)
+    fastsoftmax.evaluate(model, X, y, w)
+    fastsoftmax.evaluate(model, np.asfortranarray(X), y)
+    model.predict_proba(X)
+    model.predict(X)
+    assert [len(kernel.signatures) for kernel in kernels] == before
