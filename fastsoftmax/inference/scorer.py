@@ -46,6 +46,7 @@ class Scorer:
         self._block = new_block(K, d, weights.dtype, gradient_rows(K, d))
         self._step = max(LAID_OUT_BYTES // (max(d, 1) * weights.dtype.itemsize), 64)
         self._order, self._ones = np.arange(self._step), np.ones(self._step)
+        self._rooms: dict[int, Part] = {}  # by the number of the part that is laid out there
 
     def logits(self, out: np.ndarray, parts: tuple[Part, ...]) -> bool:
         """Set out (n, K) to the logits of all rows."""
@@ -79,9 +80,23 @@ class Scorer:
         for start in range(0, parts[0].rows, self._step):
             span = slice(start, min(start + self._step, parts[0].rows))
             count = span.stop - start
-            laid = tuple(part[span].by_row(copy_matrix) for part in parts)
+            laid = [self._laid_out(i, part[span]) for i, part in enumerate(parts)]
             table = part_table(laid, affine=self._weights.affine)
             # Copies: Arrow's are read-only, and kernels would be compiled again for those.
             y = self._order[:0] if labels is None else labels[span].astype(np.int32)
             w = self._ones[:count] if weights is None else weights[span].astype(np.float64)
             yield span, Rows(table, self._order[:count], y, w, self._ones[:0])
+
+    def _laid_out(self, number: int, part: Part) -> Part:
+        """Return the part where each row lies together in memory.
+
+        In the same room again and again: to give memory back for each part of a chunk, and to fault
+        it in anew, doubled the system's share of the time.
+        """
+        if part.is_row_major:
+            return part
+        room = self._rooms.get(number)
+        if room is None or (room.described, room.width) != (part.described, part.width):
+            room = self._rooms[number] = part.room(self._step)
+        room.fill(copy_matrix, 0, part)
+        return room[: part.rows]
