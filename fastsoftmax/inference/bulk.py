@@ -16,6 +16,7 @@ import numpy as np
 
 from fastsoftmax.data.loading.prefetch import OrderedPool, Prefetcher
 from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.errors import DataError
 from fastsoftmax.inference.answers import Answer, Judgement
 from fastsoftmax.inference.scorer import Scorer, TrainedWeights
 from fastsoftmax.kernels.scoring import JudgedSums, new_judged_sums
@@ -118,7 +119,10 @@ class Bulk:
     def _refuse(self, chunk: Chunk) -> None:
         for _ in self._plain(chunk):
             pass
-        raise FloatingPointError("logits at the very limit of their dtype")
+        raise DataError(
+            f"the features are so large that the logits do not fit {self._weights.dtype}. Check"
+            " them, or scale them before training."
+        )
 
     def _answers(
         self,
