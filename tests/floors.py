@@ -24,7 +24,7 @@ ROOMS = (
     " permute cholesky gather transpose prefetch operands tiles products recurrence blocks"
     " lookahead panels rowwise binary minibatch adagrad gradient curvature measure scoring)"
     " labels options files"
-    " data(mixing manifest parts source values layouts packed columns column_names"
+    " data(mixing manifest parts source layouts values packed columns column_names"
     " column_choice schemas encode decode label_stats preprocessing memory"
     " formats/remote formats/discover formats/partitions formats/batches formats/files"
     " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"

@@ -54,6 +54,7 @@ def test_it_is_as_accurate_as_logistic_regression(iris):
         assert ours > theirs - 0.02
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_takes_part_in_pipelines_and_searches():
     X, y = load_iris(return_X_y=True)
     pipe = make_pipeline(StandardScaler(), SoftmaxClassifier(l2=1e-2))
@@ -68,6 +69,7 @@ def test_a_pickled_classifier_predicts_the_same(iris):
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("names", [["a", "b", "c"], [False, True], [3.0, 7.0, 9.0], [-1, 0, 5]])
 def test_predictions_come_in_the_labels_own_type(iris, names):
     X, y = iris

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.layouts import is_number
+from fastsoftmax.data.layouts import is_number, numpy_dtype
 from fastsoftmax.data.values import (
     Where,
     as_arrow,
@@ -102,7 +102,7 @@ def _family(kind: str) -> str:
 def _held(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Return classes as an array of a type that holds them all."""
     if types.is_integer(kind) or types.is_boolean(kind):
-        return as_arrow(np.array(values, kind.to_pandas_dtype()))
+        return as_arrow(np.array(values, numpy_dtype(kind)))
     return words_as_arrow(values, kind)
 
 
@@ -130,7 +130,7 @@ class Encoder:
             self._refuse_other_family(kind, subject)
             values = list(enumerate(self._classes.values))
             if types.is_integer(kind):
-                limits = np.iinfo(kind.to_pandas_dtype())
+                limits = np.iinfo(numpy_dtype(kind))
                 values = [(k, value) for k, value in values if limits.min <= value <= limits.max]
             held = _held([value for _, value in values], kind)
             self._tables[kind] = held, np.array([k for k, _ in values], dtype=np.int32)

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import types
 
+FLOATS = {"halffloat": "f2", "float": "f4", "double": "f8"}  # as Arrow calls them
+
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
     """Return the type in which `kind` is stored: a fixed-shape tensor is a fixed-size list."""
@@ -46,6 +48,14 @@ def is_number(kind: pa.DataType) -> bool:
     return is_plain(kind) or bool(types.is_boolean(kind) or types.is_decimal(kind))
 
 
+def numpy_dtype(kind: pa.DataType) -> np.dtype:
+    """Return NumPy's dtype of plain numbers or booleans.
+
+    pyarrow's own way to it, to_pandas_dtype, wants pandas in old versions.
+    """
+    return np.dtype(FLOATS.get(str(kind), str(kind)))
+
+
 def decoded_dtype(kind: pa.DataType) -> np.dtype:
     """Return the dtype that numbers of `kind` are decoded to."""
     if types.is_dictionary(kind):
@@ -54,4 +64,4 @@ def decoded_dtype(kind: pa.DataType) -> np.dtype:
         return np.dtype(np.uint8)
     if types.is_decimal(kind):
         return np.dtype(np.float64)
-    return np.dtype(kind.to_pandas_dtype())
+    return numpy_dtype(kind)

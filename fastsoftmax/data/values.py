@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from fastsoftmax.data.layouts import numpy_dtype
 from fastsoftmax.errors import DataError
 
 Where = Callable[[int], str]  # the place of a row, numbered within the batch
@@ -24,7 +25,7 @@ def as_numpy(array: pa.Array) -> np.ndarray:
         whole = np.frombuffer(array.buffers()[1] or b"", np.uint8)[first // 8 :]
         bits = np.unpackbits(whole, count=first % 8 + n, bitorder="little")
         return bits[first % 8 :].view(np.bool_)
-    dtype = np.dtype(array.type.to_pandas_dtype())
+    dtype = numpy_dtype(array.type)
     if n == 0:
         return np.zeros(0, dtype)
     return np.frombuffer(array.buffers()[1], dtype, n, first * dtype.itemsize)

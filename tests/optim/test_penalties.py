@@ -85,6 +85,7 @@ def test_sgd_under_l1_has_zeros_and_comes_near_the_optimum(batch_size, copies):
     assert (model.coef[:, :10] != 0).mean() > 0.5
 
 
+@pytest.mark.filterwarnings("ignore::fastsoftmax.errors.NotConverged")
 def test_the_norm_falls_as_l2_grows():
     X, y = load_wine(return_X_y=True)
     for solver in ("lbfgs", "sgd"):
