@@ -16,7 +16,9 @@ def rounds(sums, barrier, worker, team, count):
     """In each round add every worker's number of the round before to one's own."""
     for _ in range(count):
         wait(barrier, team)
-        total = sums.sum()
+        total = 0.0
+        for i in range(team):
+            total += sums[i]
         wait(barrier, team)
         sums[worker] = total
     wait(barrier, team)
