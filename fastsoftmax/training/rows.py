@@ -73,9 +73,8 @@ class TrainingRows:
         return loader.epoch(self.seed, 0)
 
     def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
-        """Note that rows of these weights took a step, where nobody could count them before."""
-        if self.stats is None:
-            self.mass += np.bincount(window.labels[order], weight, len(self.mass))
+        """Note that rows of these weights took a step."""
+        self.mass += np.bincount(window.labels[order], weight, len(self.mass))
 
     def new_mixing(self) -> Mixing | None:
         """Return what measures how well windows mix the rows, where they do not hold all."""

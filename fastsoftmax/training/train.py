@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.data.source import Source
 from fastsoftmax.errors import DivergedError, OptionError, TrainingInterrupted
+from fastsoftmax.labels import Classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.record import RunFacts, record_of
 from fastsoftmax.optim.state import State
@@ -135,6 +137,8 @@ def learners_of(
 ) -> list[Learner]:
     """Return a learner of each settings; goes_on: a model that is known to be new to the rows."""
     init, source, classes = inputs.init, rows.source, rows.classes
+    if init is not None:
+        _refuse_other(init, source, classes)
     refuse_what_does_not_fit(len(classes), source.n_features, settings)
     alone = len(settings) == 1
     learners = [
@@ -148,15 +152,19 @@ def learners_of(
     ]  # fmt: skip
     if init is None:
         return learners
+    for learner in learners:
+        learner.init = (init.coef, init.intercept)
+        learner.before = warm_start.rows_taken(goes_on)
+    return learners
+
+
+def _refuse_other(init: Model, source: Source, classes: Classes) -> None:
+    """Raise OptionError where a model to start from has other features or classes."""
     if init.n_features != source.n_features or init.classes_ != classes:
         raise OptionError(
             f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
             f" have {source.n_features} and {list(classes.values[:5])}: they must agree."
         )
-    for learner in learners:
-        learner.init = (init.coef, init.intercept)
-        learner.before = warm_start.rows_taken(goes_on)
-    return learners
 
 
 def callbacks_of(

@@ -188,7 +188,8 @@ class Trainer:
             some = order[place.row : place.row + step]
             self._step(window, some, ends=window.last and place.row + step >= len(order))
             self.state.visit(len(some))
-            self.rows.count(window, some, self.learners[0].row_weights.of(window, some))
+            if self.rows.stats is None:  # nobody could count them before
+                self.rows.count(window, some, self.learners[0].row_weights.of(window, some))
             self._emit("on_span", Event(self.active()[0], self._progress))
             if self.is_over:
                 return
