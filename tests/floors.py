@@ -36,7 +36,7 @@ ROOMS = (
     " optim(tally state schedules moments tables l1 penalties weights"
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/panels"
     " rules/lookahead rules/blocks rules/choice"
-    " sgd gradient preconditioner objective lbfgs optimizer)"
+    " sgd gradient preconditioner hessian objective lbfgs optimizer)"
     " evaluation(metrics report evaluate calibrate describe formatting tables)"
     " training(progress memory_check finite_check prepared divergence learner_state"
     " row_weights stopping learner ending tuning preparation trainer_state rows callbacks halving"

@@ -1,7 +1,8 @@
-"""The only place that computes second derivatives of the loss: a matrix of features for each class.
+"""The only place that computes second derivatives of the loss: matrices of features.
 
-The Hessian's block of class k is the sum over rows of w p_k (1 - p_k) x x', with a last feature of
-1 for the bias. It preconditions the full-gradient solver, so a sample of rows is enough.
+The Hessian's block of classes k and l is the sum over rows of w p_k ([k = l] - p_l) x x', with a
+last feature of 1 for the bias. It preconditions the full-gradient solver, so a sample of rows is
+enough.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from fastsoftmax.kernels.workspace import aligned, row_length
 # Scratch of one worker: rows X, scaled rows E (B, width), and lines of no use but their address.
 ProductScratch = namedtuple("ProductScratch", "X E lines")
 PRODUCT_ROWS = 96  # rows whose products are added at once: two blocks of them stay in the cache
-SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right still hold W in place
 
 
 def new_products(d: int, dtype: np.dtype) -> ProductScratch:
@@ -41,8 +41,8 @@ def gather_ones(X, count, rows, first, d):
 
 
 @kernel(EXACT, entry=True)
-def class_curvatures(C, weights, block, rows, first, stop, d):
-    """Set C[t, k] = w p_k (1 - p_k) for the rows first : stop; column d of W is the bias."""
+def class_probabilities(P, weights, block, rows, first, stop, d):
+    """Set P[t, k] = p_k for the rows first : stop; column d of W is the bias."""
     W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
     B, K = Z.shape[0], W.shape[0]
     at_hand = address_of(block.lines, 0, 0)
@@ -57,30 +57,8 @@ def class_curvatures(C, weights, block, rows, first, stop, d):
             # A step of 1 leaves onehot(y) - p in R: the probabilities follow from it.
             residual(R, b, t, y, one, 0.0)
             for k in range(K):
-                p = -R[t, k] if k != y else one - R[t, k]
-                weight = C.dtype.type(rows.weight[first + t])
-                C[first + t, k] = weight * max(p * (one - p), R.dtype.type(SURE))
+                P[first + t, k] = -R[t, k] if k != y else one - R[t, k]
         first += count
-
-
-@kernel(EXACT, entry=True)
-def add_products(H, C, k, scratch, rows, d):
-    """Add to the lower triangle of H (d + 1, width) the sum over all rows of C[t, k] x x'."""
-    X, E = scratch.X, scratch.E
-    n, B, D, width = rows.order.shape[0], X.shape[0], d + 1, X.shape[1]
-    at_hand = address_of(scratch.lines, 0, 0)
-    one, start = H.dtype.type(1), np.int64(0)
-    for first in range(0, n, B):
-        count = min(B, n - first)
-        gather_ones(X, count, rows, first, d)
-        _scale_rows(E, X, C, k, first, count)
-        for tile in range(class_tiles(D)):
-            i = tile_start(D, tile)
-            size = tile_start(D, tile + 1) - i
-            # Only the lower triangle is used, up to whole tiles.
-            across = WIDE * lanes(H)
-            stop = min(width, (i + size + across - 1) // across * across)
-            update_classes(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
 
 
 @kernel(EXACT)
@@ -91,6 +69,67 @@ def _scale_rows(E, X, C, k, first, count):
         share = splat(X, C[first + t, k])
         for j in range(0, X.shape[1], lanes(X)):
             store(E, t, j, share * load(X, t, j))
+
+
+@kernel(EXACT)
+def _scale_rows_of_pair(E, X, P, k, l, rows, first, count):  # noqa: E741 - the index of a class
+    """Set E[t] = w p_k ([k = l] - p_l) X[t]."""
+    noinline()
+    one, zero = X.dtype.type(1), X.dtype.type(0)
+    for t in range(count):
+        p, q = P[first + t, k], P[first + t, l]
+        share = X.dtype.type(rows.weight[first + t]) * (p * ((one if k == l else zero) - q))
+        scale = splat(X, share)
+        for j in range(0, X.shape[1], lanes(X)):
+            store(E, t, j, scale * load(X, t, j))
+
+
+@kernel(EXACT)
+def _add_block(H, E, X, count, D, at_hand):
+    """Add E' X over the rows of a block to the lower triangle of H (D, width), in whole tiles."""
+    noinline()
+    one, start = H.dtype.type(1), np.int64(0)
+    for tile in range(class_tiles(D)):
+        i = tile_start(D, tile)
+        size = tile_start(D, tile + 1) - i
+        across = WIDE * lanes(H)
+        stop = min(X.shape[1], (i + size + across - 1) // across * across)
+        update_classes(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
+
+
+@kernel(EXACT, entry=True)
+def add_products(H, C, k, scratch, rows, d):
+    """Add to the lower triangle of H (d + 1, width) the sum over all rows of C[t, k] x x'."""
+    X, E = scratch.X, scratch.E
+    n, B = rows.order.shape[0], X.shape[0]
+    at_hand = address_of(scratch.lines, 0, 0)
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        gather_ones(X, count, rows, first, d)
+        _scale_rows(E, X, C, k, first, count)
+        _add_block(H, E, X, count, d + 1, at_hand)
+
+
+@kernel(EXACT, entry=True)
+def add_pair_products(H, P, scratch, rows, d, first_pair, stop_pair):
+    """Add to H[i] the lower triangle of the sum over all rows of w p_k ([k = l] - p_l) x x'.
+
+    Pair first_pair + i is number k (k + 1) / 2 + l, l <= k, up to stop_pair. H (pairs, d + 1,
+    width), P (n, K): the probabilities.
+    """
+    X, E = scratch.X, scratch.E
+    n, B, K = rows.order.shape[0], X.shape[0], P.shape[1]
+    at_hand = address_of(scratch.lines, 0, 0)
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        gather_ones(X, count, rows, first, d)
+        pair = 0
+        for k in range(K):
+            for l in range(k + 1):  # noqa: E741
+                if first_pair <= pair < stop_pair:
+                    _scale_rows_of_pair(E, X, P, k, l, rows, first, count)
+                    _add_block(H[pair - first_pair], E, X, count, d + 1, at_hand)
+                pair += 1
 
 
 @kernel(FAST, entry=True)

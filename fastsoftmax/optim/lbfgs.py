@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,12 +49,14 @@ class Memory:
     """What the next step of a search depends on, beside the point.
 
     gain: what the optimum is estimated to lie below the present value; None where nobody knows.
+    missed: by which share of it the estimate before differed from what its step gained and left.
     values: the last ones. share: of what the preconditioner says, as the last step's curvature has
     it.
     """
 
     evaluations: int = 0
     gain: float | None = None
+    missed: float = 1.0
     pairs: list[Pair] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     share: float = 1.0
@@ -67,6 +70,15 @@ class Memory:
         """Keep a value, and of those before as many as are looked at again."""
         self.values.append(value)
         del self.values[: -2 * TREND - 1]
+
+
+class _Ahead(NamedTuple):
+    """Where a search goes from a point: the slope there, a direction, and their product."""
+
+    point: Point
+    slope: np.ndarray
+    direction: np.ndarray
+    promised: float
 
 
 class LBFGS:
@@ -86,6 +98,7 @@ class LBFGS:
     ) -> None:
         self._evaluate, self._precondition, self._l1 = evaluate, precondition, l1
         self.memory = Memory() if memory is None else memory
+        self._ahead: _Ahead | None = None
 
     def start(self, x: np.ndarray) -> Point:
         """Return the point at x."""
@@ -93,15 +106,21 @@ class LBFGS:
         self.memory.values = [point.value]
         return point
 
-    def step(self, point: Point, most: int) -> Point | None:
-        """Return the next point; None where there is none below, or after `most` evaluations."""
+    def forget(self) -> None:
+        """Think anew where to go: the preconditioner is another."""
+        self._ahead = None
+
+    def assess(self, point: Point) -> _Ahead | None:
+        """Return where to go from a point, and note what is left to gain; None: nothing lies below.
+
+        The decrement of Newton's method, - slope direction / 2, is what a quadratic would gain.
+        """
+        if self._ahead is not None and self._ahead.point is point:
+            return self._ahead
         memory, slope = self.memory, self._slope(point)
         direction = self._direction(point, slope)
         promised = _dot(slope, direction)
-        if not promised < 0:
-            if not memory.pairs:
-                memory.gain = 0.0
-                return None
+        if not promised < 0 and memory.pairs:
             memory.pairs.clear()
             direction = self._direction(point, slope)
             promised = _dot(slope, direction)
@@ -111,10 +130,23 @@ class LBFGS:
         # Where steps turn out shorter than promised, the promise was of a part of what is left.
         gain = max(-promised / (2 * min(memory.share, 1.0)), _extrapolated(memory.values))
         memory.gain = gain if np.isfinite(gain) else None
-        found = self._search_line(point, slope, direction, promised, most)
-        if found is not None:
-            self._learn(found.x - point.x, found.gradient - point.gradient)
-            memory.note(found.value)
+        self._ahead = _Ahead(point, slope, direction, promised)
+        return self._ahead
+
+    def step(self, point: Point, most: int) -> Point | None:
+        """Return the next point; None where there is none below, or after `most` evaluations."""
+        ahead = self.assess(point)
+        if ahead is None:
+            return None
+        memory, expected = self.memory, self.memory.gain
+        found = self._search_line(ahead, most)
+        if found is None:
+            return None
+        self._learn(found.x - point.x, found.gradient - point.gradient)
+        memory.note(found.value)
+        self.assess(found)
+        if expected and memory.gain is not None:
+            memory.missed = abs(point.value - found.value + memory.gain - expected) / expected
         return found
 
     def _learn(self, s: np.ndarray, y: np.ndarray) -> None:
@@ -158,9 +190,8 @@ class LBFGS:
             direction[(direction * slope >= 0) & (self._l1 > 0)] = 0.0
         return direction
 
-    def _search_line(
-        self, point: Point, slope: np.ndarray, direction: np.ndarray, promised: float, most: int
-    ) -> Point | None:
+    def _search_line(self, ahead: _Ahead, most: int) -> Point | None:
+        point, slope, direction, promised = ahead
         length = 1.0
         for _ in range(HALVINGS):
             if self.memory.evaluations >= most:

@@ -5,14 +5,16 @@ Sums over rows are float64 in a fixed order, so the bits depend on no number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
+from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.gradient import FullGradient
-from fastsoftmax.optim.preconditioner import Batch, sample_rows
+from fastsoftmax.optim.preconditioner import Batch
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.
 DOUBLE_FLOPS = 1e9
@@ -100,8 +102,31 @@ class Objective:
             gradient[:, d] = 0.0
         return smooth, gradient
 
-    def sample(self) -> Batch:
-        """Return the first rows, as many as their curvature is to be taken from."""
-        batch = next(iter(self._rows()))
-        counted = np.flatnonzero(batch.weight > 0)[: sample_rows(self.d, self.n)]
-        return Batch(batch.parts, *(np.ascontiguousarray(v[counted]) for v in batch[1:]))
+    def sample(self, count: int) -> Batch:
+        """Return so many rows from all over: of those that count, every so many-th.
+
+        Where rows come in several batches, it takes a pass and copies what it returns.
+        """
+        every, some, parts = max(1, self.n // max(count, 1)), [], []
+        for batch in self._rows():
+            counted = np.flatnonzero(batch.weight > 0)
+            is_all = len(counted) >= self.n
+            counted = counted[::every]
+            taken = Batch(batch.parts, *(np.ascontiguousarray(v[counted]) for v in batch[1:]))
+            if is_all:
+                return taken
+            some.append(taken)
+            parts.append([part.take(copy_matrix, taken.order) for part in batch.parts])
+        order = np.arange(sum(len(taken.order) for taken in some))
+        labels, weight = (np.concatenate([taken[i] for taken in some]) for i in (2, 3))
+        together = tuple(_joined(pieces) for pieces in zip(*parts, strict=True))
+        return Batch(together, order, labels, weight)
+
+
+def _joined(pieces: Sequence[Part]) -> Part:
+    """Return the rows of parts of one kind as one."""
+    joined, first = pieces[0].room(sum(part.rows for part in pieces)), 0
+    for part in pieces:
+        joined.fill(copy_matrix, first, part)
+        first += part.rows
+    return joined

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastsoftmax.optim.hessian import new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
-from fastsoftmax.optim.preconditioner import Preconditioner, choose_matrices
+from fastsoftmax.optim.preconditioner import Diagonal, Preconditioner
 from fastsoftmax.optim.state import array
-
-# The curvature is taken anew after so many iterations: it was taken far from the optimum.
-RENEWALS = (4, 12, 30, 60)
 
 
 @dataclass
@@ -46,6 +44,11 @@ class OptimizerState:
         """Nats that the optimum is estimated to lie below the objective here."""
         return np.inf if self.memory.gain is None else self.memory.gain
 
+    @property
+    def gain_error(self) -> float:
+        """Nats by which that may be wrong, as the estimate before it was."""
+        return self.gain * self.memory.missed
+
 
 def begin(objective: Objective, theta: np.ndarray) -> OptimizerState:
     """Return the state at weights theta (K, d + 1), the bias last; it takes a pass."""
@@ -54,45 +57,83 @@ def begin(objective: Objective, theta: np.ndarray) -> OptimizerState:
     return OptimizerState(point, search.memory, objective.log_loss, objective.accuracy, theta)
 
 
-def iterates(
-    objective: Objective, state: OptimizerState, *, passes: int, tolerance: float, memory: int
-) -> Generator[OptimizerState, None, None]:
-    """Yield the state after each step, the same object each time.
+@dataclass(frozen=True)
+class Enough:
+    """What is too little to go on for: a gain below this share of the objective, or so many nats.
 
-    Ends when the estimated gain is below `tolerance` times the objective, or after `passes` over
-    the rows. memory: bytes that the run may take, by which the preconditioner is chosen.
+    passes: over the rows, after which it ends all the same.
     """
-    K, d, l1 = objective.K, objective.d, _l1_of(objective)
-    itemsize = np.dtype(objective.dtype).itemsize
-    # Andrew and Gao's projections are onto the orthants of the weights as they are: a matrix would
-    # turn the direction out of the orthant.
-    matrices = 0 if l1 is not None else choose_matrices(K, d, objective.n, memory, itemsize)
-    with Preconditioner(
-        K, d, objective.dtype, matrices, objective.threads, objective.scaling
-    ) as preconditioner:
 
-        def learn() -> None:
-            preconditioner.learn(
-                state.learnt_at, objective.sample(), objective.l2, objective.squares
-            )
+    passes: int
+    tolerance: float
+    floor: float = 0.0
 
-        def precondition(v: np.ndarray) -> np.ndarray:
-            # A number added to the weights of all classes changes no probability. Without L1,
-            # where it would lead away from zeros, directions stay clear of that.
-            w = preconditioner.apply(v)
-            if not objective.fit_intercept:
-                w[:, d] = 0.0
-            return w if l1 is not None else w - w.mean(axis=0)
+    def is_met(self, state: OptimizerState) -> bool:
+        """Return whether too little is left to gain."""
+        return state.gain <= max(self.tolerance * abs(state.point.value), self.floor)
 
+
+def iterates(
+    objective: Objective, state: OptimizerState, enough: Enough, *, memory: int
+) -> Generator[OptimizerState, None, None]:
+    """Yield the state after each step, the same object each time, until there is enough of them.
+
+    memory: bytes that the run may take, by which the preconditioner is chosen.
+    """
+    with preconditioner_of(objective, memory) as preconditioner:
+        yield from iterates_by(preconditioner, objective, state, enough)
+
+
+def preconditioner_of(objective: Objective, memory: int, *, keeps: bool = False) -> Preconditioner:
+    """Return what suits an objective; keeps: for one penalty after another."""
+    K, d, dtype, scaling = objective.K, objective.d, objective.dtype, objective.scaling
+    if _l1_of(objective) is not None:
+        # Andrew and Gao's projections are onto the orthants of the weights as they are: a matrix
+        # would turn the direction out of the orthant.
+        return Diagonal(K, d, dtype, scaling)
+    return new_preconditioner(
+        K, d, dtype, scaling,
+        rows=objective.n, memory=memory, threads=objective.threads, keeps=keeps,
+    )  # fmt: skip
+
+
+def iterates_by(
+    preconditioner: Preconditioner, objective: Objective, state: OptimizerState, enough: Enough,
+    *, learns: bool = True,
+) -> Generator[OptimizerState, None, None]:  # fmt: skip
+    """Yield what `iterates` does, by a preconditioner; learns: it takes the curvature itself."""
+    l1 = _l1_of(objective)
+
+    def learn() -> None:
+        sample = objective.sample(preconditioner.sample_rows(objective.n))
+        preconditioner.learn(state.learnt_at, sample, objective.l2, objective.squares)
+
+    def precondition(v: np.ndarray) -> np.ndarray:
+        # A number added to the weights of all classes changes no probability. Without L1,
+        # where it would lead away from zeros, directions stay clear of that.
+        w = preconditioner.apply(v)
+        if not objective.fit_intercept:
+            w[:, objective.d] = 0.0
+        return w if l1 is not None else w - w.mean(axis=0)
+
+    if learns:
         learn()
-        search = LBFGS(objective.evaluate, precondition, l1, state.memory)
-        cost = preconditioner.passes(objective.n)
-        while not state.is_over and state.passes < passes and objective.finite:
-            if state.steps in RENEWALS and state.passes - state.learnt >= cost:
-                state.learnt, state.learnt_at = state.passes, state.point.x
-                learn()
-            _advance(state, search, objective, passes, tolerance)
-            yield state
+    search = LBFGS(objective.evaluate, precondition, l1, state.memory)
+    cost = preconditioner.passes(objective.n)
+    if not state.is_over and (search.assess(state.point) is None or enough.is_met(state)):
+        state.is_over = True
+        yield state
+    while not state.is_over and state.passes < enough.passes and objective.finite:
+        if (
+            learns
+            and state.steps in preconditioner.renewals
+            and state.passes - state.learnt >= cost
+        ):
+            state.learnt, state.learnt_at = state.passes, state.point.x
+            learn()
+            search.forget()
+        _advance(state, search, objective, enough)
+        yield state
 
 
 def minimise(
@@ -100,21 +141,19 @@ def minimise(
 ) -> np.ndarray:
     """Return the weights (K, d + 1) at the end of all iterates from theta."""
     state = begin(objective, theta)
-    for _ in iterates(objective, state, passes=passes, tolerance=tolerance, memory=memory):
+    for _ in iterates(objective, state, Enough(passes, tolerance), memory=memory):
         continue
     return state.point.x
 
 
-def _advance(
-    state: OptimizerState, search: LBFGS, objective: Objective, passes: int, tolerance: float
-) -> None:
+def _advance(state: OptimizerState, search: LBFGS, objective: Objective, enough: Enough) -> None:
     """Take a step, and note where it led."""
-    following = search.step(state.point, passes)
+    following = search.step(state.point, enough.passes)
     if following is not None:
         state.point, state.steps = following, state.steps + 1
-    state.log_loss, state.accuracy = objective.log_loss, objective.accuracy
-    enough = state.gain <= tolerance * abs(state.point.value)
-    state.is_over = following is None or enough
+        state.log_loss, state.accuracy = objective.log_loss, objective.accuracy
+    if following is not None or state.passes < enough.passes:
+        state.is_over = following is None or enough.is_met(state)
 
 
 def _l1_of(objective: Objective) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.objective import Objective, precision
-from fastsoftmax.optim.optimizer import OptimizerState, begin, iterates
+from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, iterates
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features
@@ -19,26 +19,27 @@ from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rows import TrainingRows
 
-ENOUGH, OPTIMUM = 1e-4, 1e-7  # of the objective: what full gradients leave ungained
-FINISH_FLOPS = 1e10  # of a pass, that full gradients are taken over where nobody asked for them
+OPTIMUM = 1e-7  # of the objective: what full gradients leave ungained where they are asked for
+FLOOR = 1e-5  # of the loss of guessing: less than this is nothing, whatever is left
 
 
 def ends_by_full_gradients(options: TrainOptions, rows: TrainingRows) -> bool:
-    """Return whether full gradients end the run: all rows are at hand, and passes are short."""
+    """Return whether full gradients end the run: where all is left open, and rows come again."""
     if options.stopping.solver == "lbfgs":
         return True
     steps = options.steps
-    flops = 4.0 * len(rows.classes) * rows.source.n_features * (rows.source.rows or math.inf)
     averages = steps.average is True or options.penalty.l1 > 0
-    simple = steps.batch_size == 1 and not options.by_hand and steps.epochs == "auto" and averages
-    simple = simple and not steps.adaptive and not rows.is_validated
-    return simple and flops <= FINISH_FLOPS and rows.plan.kind == "all"
+    plain = steps.batch_size == 1 and not steps.adaptive and averages
+    return plain and not options.by_hand and steps.epochs == "auto" and not rows.source.one_pass
 
 
-def tolerance_of(options: TrainOptions) -> float:
-    """Return the share of the objective at which the gain that is left is too little."""
-    asked = options.stopping.solver == "lbfgs"
-    return options.stopping.tolerance or (OPTIMUM if asked else ENOUGH)
+def enough_of(learner: Learner) -> Enough:
+    """Return what is too little for a learner to go on for by full gradients."""
+    stopping = learner.options.stopping
+    passes = learner.last_epoch - learner.sgd_epochs
+    if stopping.tolerance is None and stopping.solver != "lbfgs":
+        return Enough(passes, 0.0, FLOOR * math.log(learner.K))
+    return Enough(passes, stopping.tolerance or OPTIMUM)
 
 
 def objective_of(learner: Learner, windows: Callable[[], Iterator[Window]]) -> Objective:
@@ -82,15 +83,14 @@ def take_passes(
         # A run that was kept after its last pass has no more of them.
         is_done = optimizer is not None and learner.state.is_over
         optimizer = optimizer or begin(objective, first_theta(learner))
-        passes = learner.last_epoch - learner.sgd_epochs
-        tolerance, memory = tolerance_of(learner.options), learner.prepared.memory
+        enough = enough_of(learner)
         with closing(
-            iterates(objective, optimizer, passes=passes, tolerance=tolerance, memory=memory)
+            iterates(objective, optimizer, enough, memory=learner.prepared.memory)
         ) as steps:
             while not is_done and next(steps, None) is not None:
                 is_done = ended(optimizer)
         if optimizer.is_over:
-            learner.state.ended = "tolerance"
+            learner.state.ended = "floor" if enough.floor else "tolerance"
         if not objective.finite:
             for window in rows.all():
                 check_features(window, np.arange(window.rows), learner.sgd.dtype)
@@ -117,6 +117,7 @@ def pass_progress(
         learning_rate=0.0,
         treated=treated,
         gain=gain if math.isfinite(gain) else None,
+        gain_error=optimizer.gain_error if math.isfinite(gain) else None,
         finished=True,
         solver="lbfgs",
     )

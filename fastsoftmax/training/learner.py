@@ -10,6 +10,7 @@ from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.source import LabelStats
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.labels import Classes, class_factors
+from fastsoftmax.optim.hessian import has_whole
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.state import copies
 from fastsoftmax.optim.tally import RunningLoss
@@ -84,6 +85,7 @@ class Learner:
         if not self.finishes:
             return self.last_epoch
         small = 4.0 * self.K * self.d * (self.steps or 0) < SMALL_FLOPS
+        small |= has_whole(self.K, self.d, self.options.reading.memory_bytes)
         if small or self.options.penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)

@@ -43,8 +43,10 @@ def prepare(learner: Learner, window: Window, *, measures: bool) -> None:
     moments = first.moments()
     scaling = None if moments is None else first.scaling(moments)
     prepared = first.prepared(moments, scaling)
-    choose_penalty(learner, prepared, sample, learner.steps or window.rows)
+    theta = choose_penalty(learner, prepared, sample, learner.steps or window.rows)
     learner.take(prepared)
+    if theta is not None and learner.sgd_epochs == 0:  # full gradients begin near their end
+        learner.sgd.weights.set(theta[:, : learner.d], theta[:, learner.d])
     if learner.sgd_epochs > 0:
         learner.state.schedule = choose_schedule(learner, window, sample)
         learner.sgd.warm_up(window.parts, measures=measures)
@@ -115,15 +117,17 @@ class _FirstRows:
         return Prepared(scaling, moments, float(o.penalty.l1), memory, units)
 
 
-def choose_penalty(learner: Learner, prepared: Prepared, sample: Batch, rows: int) -> None:
+def choose_penalty(
+    learner: Learner, prepared: Prepared, sample: Batch, rows: int
+) -> np.ndarray | None:
     """Set l2: as it was given, or that under which held-out rows of the sample do best.
 
-    rows: those that take a step in an epoch.
+    rows: those that take a step in an epoch. Return weights near the optimum, where known.
     """
     o = learner.options
     if o.penalty.l2 != "auto":
         prepared.l2 = float(o.penalty.l2)
-        return
+        return None
     problem = Problem(
         learner.K, learner.d, rows, sample, prepared.units,
         prepared.scaling, o.penalty.fit_intercept, o.steps.dtype, o.reading.thread_count,
@@ -132,6 +136,7 @@ def choose_penalty(learner: Learner, prepared: Prepared, sample: Batch, rows: in
     choice = choose_l2(problem)
     prepared.l2, prepared.notes["l2"] = choice.value, choice.reason
     logger.info("l2 %.3g: %s", choice.value, choice.reason)
+    return choice.theta
 
 
 def choose_schedule(learner: Learner, window: Window, sample: Batch) -> Schedule:

@@ -11,28 +11,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.hessian import MOST_WEIGHTS
 from fastsoftmax.optim.objective import ElasticNet, Objective, precision
-from fastsoftmax.optim.optimizer import minimise
+from fastsoftmax.optim.optimizer import (
+    Enough,
+    OptimizerState,
+    begin,
+    iterates_by,
+    preconditioner_of,
+)
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 
 # C, the inverse of the penalty times the rows: from strong to weak, half a decade at a time.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 9))
+USUAL = 4  # C = 0.1, where the search begins where it does not try them all
 WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will not do better
 # Of the loss: less tells no two penalties apart. On digits the test loss is 1.02 times that of the
 # best C in place of 1.03, over six splits; on iris, wine and breast_cancer it is as it was.
 ALIKE = 0.005
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
+CURVATURE_FLOPS = 2e9  # of the products of these rows, where all weights have one matrix
+ROWS_PER_WEIGHT = 40  # of these rows, at most
+LEAST_ROWS = 4000  # of these rows, if there are so many
 ENOUGH_ROWS = 20  # for each class, below which rows cannot tell one penalty from another
-FOLDS = ((500, 50), (2000, 10), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
-FOLD_FLOPS = 4e9  # that fits of one strength to all folds may take, about
-LEAST_FOLDS = 4  # of which some are then left out
+FOLDS = ((500, 50), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
+TRY_ALL = 500  # rows up to which all strengths are tried: there the best one varies much
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
 THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
-PASSES = 40  # of such a fit, at most
-# Where rows are many each fit goes on from that of the strength before, and takes its time.
-NEARLY, FEW_PASSES = 1e-3, 12
+PASSES = 60  # of such a fit, at most
+STALE = 6  # passes of a fit after which the curvature is taken anew for the next ones
 RATE_ROWS = 8192  # that step sizes are compared on
 RATE_FLOPS = 2e10
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # in units of 1 / (mean squared norm + 1)
@@ -54,22 +63,22 @@ class Problem:
     memory: int
     squares: np.ndarray | None = None
 
-    @property
-    def small(self) -> bool:
-        """Whether a pass is over before a second thread has begun."""
-        return 4 * self.K * self.d * len(self.sample.order) < THREAD_FLOPS
+    def penalties(self, l2: float) -> ElasticNet:
+        """Return the penalties of each feature's weights under an l2."""
+        return ElasticNet(l2 * self.units, np.zeros(self.d))
 
     def objective(self, batch: Batch, l2: float) -> Objective:
         """Return the objective over some rows under a penalty."""
+        small = 4 * self.K * self.d * len(batch.order) < THREAD_FLOPS
         return Objective(
             self.K,
             self.d,
             lambda: (batch,),
-            ElasticNet(l2 * self.units, np.zeros(self.d)),
+            self.penalties(l2),
             n=len(batch.order),
             # That of the passes to come, over all rows: another would have to be compiled as well.
             dtype=precision(self.K, self.d, self.rows, self.dtype),
-            threads=1 if self.small else self.threads,
+            threads=1 if small else self.threads,  # a pass is over before a second has begun
             scaling=self.scaling,
             fit_intercept=self.fit_intercept,
             squares=self.squares,
@@ -78,15 +87,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """A value, and why it was taken."""
+    """A value, and why it was taken; theta (K, d + 1): weights that come near the fit under it."""
 
     value: float
     reason: str
+    theta: np.ndarray | None = None
 
 
 def penalty_rows(K: int, d: int) -> int:
     """Return on how many rows l2 is chosen, at most."""
-    return max(1000, int(SAMPLE_FLOPS / (4 * K * d)))
+    some, weights = SAMPLE_FLOPS / (4 * K * d), K * (d + 1)
+    if weights <= MOST_WEIGHTS:
+        curved = min(ROWS_PER_WEIGHT * weights, CURVATURE_FLOPS / weights**2)
+        some = min(some, max(curved, LEAST_ROWS))
+    return max(1000, int(some))
 
 
 def choose_l2(problem: Problem) -> Choice:
@@ -96,50 +110,159 @@ def choose_l2(problem: Problem) -> Choice:
     are few, the strongest penalty is taken of those whose losses are alike: a weak one costs more
     where it is wrong.
     """
-    some = penalty_rows(problem.K, problem.d)
-    sample = _first(problem.sample, some)
+    sample = _first(problem.sample, penalty_rows(problem.K, problem.d))
     n = len(sample.order)
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
-    fit = float(n * problem.K * problem.d * (4 * PASSES + 2 * problem.d))
-    affordable = max(1, int(FOLD_FLOPS / fit)) if n <= ONE_FOLD else 1
-    folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
-    parts = [_split(sample, fold, folds) for fold in range(min(folds, affordable))]
-    thetas = [np.zeros((problem.K, problem.d + 1)) for _ in parts]
-    losses: list[float] = []
-    # Two classes have two vectors of weights here, half of one each: the penalty counts half.
-    vectors = 2.0 if problem.K == 2 else 1.0
-    for C in STRENGTHS:
-        loss = weight = 0.0
-        for fold, (kept, held) in enumerate(parts):
-            with problem.objective(kept, vectors / (C * len(kept.order))) as objective:
-                thetas[fold] = minimise(
-                    objective,
-                    thetas[fold],
-                    passes=PASSES if len(parts) > 1 else FEW_PASSES,
-                    tolerance=SETTLED if len(parts) > 1 else NEARLY,
-                    memory=problem.memory,
-                )
-            with problem.objective(held, 0.0) as objective:
-                objective.evaluate(thetas[fold])
-                share = float(held.weight.sum())
-                loss += objective.log_loss * share
-                weight += share
-        losses.append(loss / weight)
-        best = int(np.argmin(losses))
-        if len(losses) - 1 - best >= WORSE:
+    with Trial(problem, sample, folds, 1 if n > ONE_FOLD else folds) as trial:
+        losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
+        best = min(losses, key=lambda i: (losses[i], i))
+        if n <= ONE_FOLD:  # few rows
+            alike = losses[best] * (1 + ALIKE)  # it may be no number, where a feature is none
+            best = next((i for i in sorted(losses) if losses[i] <= alike), best)
+        C = STRENGTHS[best]
+        reason = (
+            f"C = {C:.3g}: log-loss {losses[best]:.4f} on {trial.held_rows:,} held-out rows of"
+            f" {n:,}, in {len(trial.folds)} fold(s)"
+        )
+        return Choice(trial.vectors / (C * problem.rows), reason, trial.nearest(best))
+
+
+def _tried_in_turn(trial: Trial) -> dict[int, float]:
+    """Return the losses of strengths from the strongest on, until weaker ones do no better."""
+    losses: dict[int, float] = {}
+    for i in range(len(STRENGTHS)):
+        losses[i] = trial.loss(i)
+        if i - min(losses, key=lambda j: (losses[j], j)) >= WORSE:
             break
-    if len(parts) > 1:  # few rows
-        alike = losses[best] * (1 + ALIKE)  # it may be no number, where a feature is none
-        best = next((i for i, loss in enumerate(losses) if loss <= alike), best)
-    C = STRENGTHS[best]
-    held_out = sum(len(held.order) for _, held in parts)
-    reason = (
-        f"C = {C:.3g}: log-loss {losses[best]:.4f} on {held_out:,} held-out rows of {n:,}, in"
-        f" {len(parts)} fold(s)"
-    )
-    return Choice(vectors / (C * problem.rows), reason)
+    return losses
+
+
+def _tried_downhill(trial: Trial) -> dict[int, float]:
+    """Return the losses of strengths on the way from the usual one to the best.
+
+    They are a decade apart; beside the best, half decades are those of a parabola.
+    """
+    losses = {USUAL: trial.loss(USUAL)}
+
+    def go(step: int) -> None:
+        at = min(losses, key=lambda i: (losses[i], i))
+        while 0 <= at + step < len(STRENGTHS):
+            if at + step not in losses:
+                losses[at + step] = trial.loss(at + step)
+            if not losses[at + step] < losses[at]:
+                return
+            at += step
+
+    go(2)
+    if len(losses) == 2:  # a weaker one is worse
+        go(-2)
+    return losses | _between(losses)
+
+
+def _between(losses: dict[int, float]) -> dict[int, float]:
+    """Return the losses of the half decades beside the best strength, by a parabola through it and
+    the decades on both sides."""
+    best = min(losses, key=lambda i: (losses[i], i))
+    below, at, above = (losses.get(best + step, math.inf) for step in (-2, 0, 2))
+    if not math.isfinite(below + at + above):
+        return {}
+    slope, bend = (above - below) / 4, (above + below - 2 * at) / 8
+    return {best + step: at + slope * step + bend for step in (-1, 1)}
+
+
+@dataclass
+class _Fold:
+    """Rows that are fitted, and rows that are held out meanwhile; share: the weight of these."""
+
+    kept: Objective
+    held: Objective
+    share: float
+
+
+class Trial:
+    """Fits of one problem under one strength of the penalty after another.
+
+    Each goes on from the fit before, and all folds share a curvature, that of the rows of all of
+    them: it is taken anew where fits take long with it.
+    """
+
+    def __init__(self, problem: Problem, sample: Batch, folds: int, used: int) -> None:
+        """folds: into which rows are dealt; used: how many of them are held out in turn."""
+        self.problem = problem
+        # Two classes have two vectors of weights here, half of one each: the penalty counts half.
+        self.vectors = 2.0 if problem.K == 2 else 1.0
+        zeros = np.zeros((problem.K, problem.d + 1))
+        parts = [_split(sample, fold, folds) for fold in range(used)]
+        self.folds = [
+            _Fold(
+                problem.objective(kept, 0.0),
+                problem.objective(held, 0.0),
+                float(held.weight.sum()),
+            )
+            for kept, held in parts
+        ]
+        self.held_rows = sum(len(held.order) for _, held in parts)
+        self._whole = problem.objective(sample, 0.0) if used > 1 else self.folds[0].kept
+        self.theta, self.thetas = zeros, dict[int, np.ndarray]()
+        self._curvature = preconditioner_of(self._whole, problem.memory, keeps=True)
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._curvature.close()
+        self._whole.close()
+        for fold in self.folds:
+            fold.kept.close()
+            fold.held.close()
+
+    def loss(self, strength: int) -> float:
+        """Return the mean loss of rows when they are held out, under STRENGTHS[strength]."""
+        C, whole = STRENGTHS[strength], self._whole
+        self.theta = self.thetas[strength] = self._fit_whole(C)
+        loss = weight = 0.0
+        for fold in self.folds:
+            kept = fold.kept
+            fold.held.evaluate(self.theta if kept is whole else self._fit(kept, C).point.x)
+            loss += fold.held.log_loss * fold.share
+            weight += fold.share
+        return loss / weight
+
+    def nearest(self, strength: int) -> np.ndarray:
+        """Return the fit (K, d + 1) under the strength nearest to one, of the stronger ones."""
+        return self.thetas[min(self.thetas, key=lambda i: (abs(i - strength), i))]
+
+    def _fit_whole(self, C: float) -> np.ndarray:
+        """Return the fit to all rows, and have the curvature there where it was far away."""
+        whole = self._whole
+        self._penalise(whole, C)
+        if not self.thetas:
+            self._learn()
+        else:
+            self._curvature.penalise(whole.l2)
+        state = self._fit(whole, C)
+        self.theta = state.point.x
+        if state.passes > STALE:
+            self._learn()
+        return self.theta
+
+    def _learn(self) -> None:
+        whole, curvature = self._whole, self._curvature
+        sample = whole.sample(curvature.sample_rows(whole.n))
+        curvature.learn(self.theta, sample, whole.l2, whole.squares)
+
+    def _penalise(self, objective: Objective, C: float) -> None:
+        objective.penalty = self.problem.penalties(self.vectors / (C * objective.n))
+
+    def _fit(self, objective: Objective, C: float) -> OptimizerState:
+        self._penalise(objective, C)
+        state = begin(objective, self.theta)
+        enough = Enough(PASSES, SETTLED)
+        for _ in iterates_by(self._curvature, objective, state, enough, learns=False):
+            continue
+        return state
 
 
 def _first(batch: Batch, count: int) -> Batch:

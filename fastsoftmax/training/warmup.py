@@ -18,8 +18,9 @@ from fastsoftmax.kernels.scoring import new_judged_sums
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.labels import given_classes
 from fastsoftmax.optim.gradient import FullGradient
+from fastsoftmax.optim.hessian import WholeHessian
 from fastsoftmax.optim.moments import MomentSums
-from fastsoftmax.optim.preconditioner import Batch, Preconditioner
+from fastsoftmax.optim.preconditioner import Batch, ByClass, Diagonal
 from fastsoftmax.optim.rules.choice import RULES
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
@@ -50,8 +51,12 @@ def warm_up() -> Iterator[tuple[str, float]]:
     for dtype in ("float32", "float64"):
         with FullGradient(2, 1, dtype, 1) as full:
             full.add(parts, *nothing)
-        for matrices in (0, 1):
-            with Preconditioner(2, 1, dtype, matrices, 1, None) as curvature:
+        for curvature in (
+            WholeHessian(2, 1, dtype, None, 1),
+            ByClass(2, 1, dtype, None, matrices=1, threads=1),
+            Diagonal(2, 1, dtype, None),
+        ):
+            with curvature:
                 curvature.learn(np.zeros((2, 2)), row, np.ones(2), np.ones(2))
                 curvature.apply(np.zeros((2, 2)))
         now = time.perf_counter()

@@ -54,11 +54,16 @@ def test_a_quadratic_is_minimised_to_rounding():
 def test_the_inverse_hessian_as_a_preconditioner_takes_one_step():
     evaluate, m, A = quadratic()
     search = LBFGS(evaluate, lambda v: v @ np.linalg.inv(A))
-    point = search.step(search.start(np.zeros((1, 12))), 100)
+    start = search.start(np.zeros((1, 12)))
+    search.assess(start)
+    promised = search.memory.gain
+    point = search.step(start, 100)
     assert_allclose(point.x, m, atol=1e-9)
     assert search.memory.evaluations == 2
     # What was promised was all there was: half the slope along the step.
-    assert_allclose(search.memory.gain, evaluate(np.zeros((1, 12)))[0], rtol=1e-9)
+    assert_allclose(promised, evaluate(np.zeros((1, 12)))[0], rtol=1e-9)
+    assert search.memory.gain < 1e-9 * promised
+    assert search.memory.missed < 1e-9
 
 
 def test_rosenbrocks_valley_is_followed_to_its_end():
@@ -86,7 +91,7 @@ def test_what_is_left_to_gain_is_not_underestimated():
     search = LBFGS(evaluate, same)
     point, ratios = search.start(np.zeros((1, 12))), []
     while (following := search.step(point, 200)) is not None and following.value > 1e-12:
-        ratios.append(search.memory.gain / point.value)
+        ratios.append(search.memory.gain / following.value)
         point = following
     assert len(ratios) > 15
     assert min(ratios) > 1

@@ -9,7 +9,7 @@ import numpy as np
 import fastsoftmax
 from fastsoftmax.cli import main as cli
 from fastsoftmax.kernels.cholesky import factor, solve
-from fastsoftmax.kernels.curvature import add_products, add_squares, class_curvatures
+from fastsoftmax.kernels.curvature import add_products, add_squares, class_probabilities
 from fastsoftmax.kernels.gradient import add_gradient
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.kernels.scoring import judge_rows, logits_of_rows, probabilities_of_rows
@@ -60,7 +60,7 @@ def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
     kernels = (
         add_products,
         add_squares,
-        class_curvatures,
+        class_probabilities,
         factor,
         solve,
         add_gradient,
