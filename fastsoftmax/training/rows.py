@@ -67,6 +67,10 @@ class TrainingRows:
         """Return the order in which a window's rows take their steps."""
         return row_order(self.plan, window.rows, self.seed, epoch, window.index)
 
+    def sample(self, count: int) -> Window | None:
+        """Return up to so many rows from all over the data, the same at each call; see Loader."""
+        return self.loader.sample(self.seed, count)
+
     def held_out(self) -> Iterator[Window]:
         """Yield the windows in which rows to validate on stand."""
         loader = self.loader if self.validation is None else self.validation

@@ -6,13 +6,13 @@ import logging
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 from fastsoftmax.data.loading.buckets import BucketRows, BucketWriter
 from fastsoftmax.data.loading.cache import Cache, DiskCache, MemoryCache, digest_of
 from fastsoftmax.data.loading.prefetch import OrderedPool, Prefetcher
 from fastsoftmax.data.loading.read_plan import PLAIN, ReadPlan
-from fastsoftmax.data.loading.shuffle import ShufflePlan, bucket_sizes, held_out, piece_order
+from fastsoftmax.data.loading.sample import draw, sample_window
+from fastsoftmax.data.loading.shuffle import ShufflePlan, bucket_sizes, marked, piece_order
 from fastsoftmax.data.loading.shuffle_buffer import PagePool, Window, WindowBuffer, as_window, fill
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, SaveError
@@ -70,6 +70,20 @@ class Loader:
             yield from reader.items()
         finally:
             reader.stop()
+
+    def sample(self, seed: int, count: int) -> Window | None:
+        """Return up to so many rows from all over the source, and no more than a window's.
+
+        None where windows are of rows from all over the source themselves, where rows stay in
+        their order, and where they can be read but once. It takes the memory of a window: let go
+        of it before an epoch begins.
+        """
+        source, pieces = self._source, self._source.pieces
+        if self._plan.kind != "window" or self._plan.holds_all or pieces is None:
+            return None
+        self._stop()
+        draws = draw(pieces, seed, min(count, self._plan.window))
+        return sample_window(source, self._classes, self._plan, draws, self._reading.readers)
 
     def close(self) -> None:
         """Stop the threads and drop what is kept."""
@@ -198,14 +212,7 @@ class Loader:
             ).items()
         with closing(chunks):
             for chunk in chunks:
-                yield self._mark(chunk)
-
-    def _mark(self, chunk: Chunk) -> Chunk:
-        """Return the chunk with its rows that are held out marked."""
-        if self._plan.held is None:
-            return chunk
-        first = self._source.number(chunk.piece, chunk.start)
-        return replace(chunk, held=held_out(*self._plan.held, first, chunk.rows))
+                yield marked(chunk, source, self._plan)
 
     def _dealt_windows(
         self, order: Sequence[int], seed: int, first: int, stopped: threading.Event

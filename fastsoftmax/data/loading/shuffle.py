@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastsoftmax.data.mixing import Segments, expected_mixing
-from fastsoftmax.data.source import Source
+from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.kernels.permute import fisher_yates
 from fastsoftmax.options import Shuffling
 
@@ -176,6 +176,14 @@ def row_order(plan: ShufflePlan, rows: int, seed: int, epoch: int, index: int) -
     if plan.kind == "off":
         return np.arange(rows, dtype=np.int64)
     return _permuted(rows, seed, ROWS, epoch, index)
+
+
+def marked(chunk: Chunk, source: Source, plan: ShufflePlan) -> Chunk:
+    """Return the chunk with its rows that are held out marked."""
+    if plan.held is None:
+        return chunk
+    first = source.number(chunk.piece, chunk.start)
+    return replace(chunk, held=held_out(*plan.held, first, chunk.rows))
 
 
 def sample_order(rows: int, seed: int) -> np.ndarray:
