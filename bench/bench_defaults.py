@@ -25,7 +25,7 @@ SPLITS = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "l2=0": {"l2": 0.0},
-    "conditioning=off": {"conditioning": "off"},
+    "scaling=off": {"scaling": "off"},
     "epochs=10": {"epochs": 10},
     "epochs=10, schedule=inverse": {"epochs": 10, "schedule": "inverse"},
     "epochs=10, schedule=constant": {"epochs": 10, "schedule": "constant"},

@@ -15,6 +15,8 @@ from typing import Any
 from fastsoftmax.errors import OptionError, UnknownOptionError
 
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
+SCALINGS = ("spread", "middle", "deviation")
+RENAMED = {"conditioning": "scaling"}  # what options were once called
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
 # What settings that are trained together may differ in: nothing that concerns which rows come when.
 SWEPT = (
@@ -146,8 +148,8 @@ class Penalty:
     standardize: bool | str = option(
         "auto", "penalise weights of features divided by their deviation; auto: where l2 is chosen"
     )
-    conditioning: str = option(
-        "auto", "auto: train on features brought to one scale; off: as they are"
+    scaling: str = option(
+        "auto", "how features are brought to one scale: auto, spread, middle, deviation or off"
     )
     fit_intercept: bool = option(True, "learn a bias for each class")
     class_weight: Any = option(  # noqa: RUF009 - nobody changes a dictionary
@@ -173,11 +175,11 @@ class Penalty:
         _require_choices(
             self,
             standardize=("auto", True, False),
-            conditioning=("auto", "off"),
+            scaling=("auto", *SCALINGS, "off"),
             fit_intercept=(True, False),
         )
-        if self.standardize is True and self.conditioning == "off":
-            raise OptionError("standardize=True scales features, which conditioning=off forbids")
+        if self.standardize is True and self.scaling == "off":
+            raise OptionError("standardize=True scales features, which scaling=off forbids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +347,8 @@ class TrainOptions:
     def changed(self, **given: Any) -> TrainOptions:
         """Return the options with some of them others."""
         for name in given:
+            if name in RENAMED:
+                raise UnknownOptionError(f"the option {name} is called {RENAMED[name]} now")
             if name not in OPTIONS:
                 nearest = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.5)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
@@ -381,7 +385,7 @@ class TrainOptions:
             resolve("schedule", "constant" if one_pass else "linear")
             resolve("l2", 0.0)
             if self.penalty.standardize is not True:  # which asks for features of one scale
-                resolve("conditioning", "off")
+                resolve("scaling", "off")
         # The mean of weights that are 0 now and then is never 0.
         sgd = self.stopping.solver == "sgd"
         resolve("average", not self.by_hand and sgd and not self.penalty.l1)
@@ -391,7 +395,7 @@ class TrainOptions:
         unplanned = self.steps.epochs == "auto" or one_pass or not sgd
         resolve("schedule", "inverse" if unplanned else "linear")
         chosen_l2 = self.penalty.l2 == "auto" and not self.by_hand
-        resolve("standardize", chosen_l2 and self.penalty.conditioning == "auto")
+        resolve("standardize", chosen_l2 and self.penalty.scaling != "off")
         return self.changed(**chosen)
 
     def shaping(self) -> dict[str, Any]:

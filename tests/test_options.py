@@ -63,7 +63,7 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
     ("given", "rule"),
     [
         ({"adaptive": True, "batch_size": 8}, "adaptive=True takes a step per row"),
-        ({"standardize": True, "conditioning": "off"}, "conditioning=off forbids"),
+        ({"standardize": True, "scaling": "off"}, "scaling=off forbids"),
         ({"solver": "lbfgs", "batch_size": 8}, "batch_size is of the solver sgd"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_given_step_size_leaves_everything_else_simple():
         0,
         False,
     )
-    assert (options.penalty.conditioning, options.penalty.standardize) == ("off", False)
+    assert (options.penalty.scaling, options.penalty.standardize) == ("off", False)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -150,9 +150,9 @@ def test_classes_of_mixed_or_broken_kinds_are_refused(values):
 
 def test_standardize_beside_a_given_step_size_scales_the_features():
     options = TrainOptions.of(learning_rate=0.1, standardize=True).resolved(one_pass=False)
-    assert (options.penalty.conditioning, options.penalty.standardize) == ("auto", True)
-    with pytest.raises(OptionError, match="conditioning=off forbids"):
-        TrainOptions.of(learning_rate=0.1, standardize=True, conditioning="off")
+    assert (options.penalty.scaling, options.penalty.standardize) == ("auto", True)
+    with pytest.raises(OptionError, match="scaling=off forbids"):
+        TrainOptions.of(learning_rate=0.1, standardize=True, scaling="off")
 
 
 def test_every_option_stands_in_one_group():

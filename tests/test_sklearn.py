@@ -178,7 +178,9 @@ def test_an_interrupt_leaves_it_fitted(iris, monkeypatch):
     assert ours.score(*iris) > 0.3
 
 
-@pytest.mark.parametrize("options", [{}, {"solver": "sgd", "tol": 1e-9, "learning_rate": 1e-4}])
+@pytest.mark.parametrize(
+    "options", [{"l2": 1e-6}, {"solver": "sgd", "tol": 1e-9, "learning_rate": 1e-4}]
+)
 def test_a_fit_that_max_iter_ended_is_warned_of_as_scikit_learn_does(options):
     X, y = load_digits(return_X_y=True)
     with pytest.warns(ConvergenceWarning, match="ended by max_iter=2 before it had converged"):

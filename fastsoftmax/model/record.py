@@ -28,7 +28,8 @@ class RunFacts:
     window, buckets: rows that were shuffled together, and how many buckets they were dealt into.
     target, weight: a column's name, or an array, which has no name to be remembered by.
     rows: those of an epoch. mass (K,): their weight by class.
-    data: the files. ended: why no more steps were taken.
+    data: the files. ended: why no more steps were taken. gain, gain_error: nats that the optimum is
+        estimated to lie below the objective of the model, and by how much that may be wrong.
     origin: what is known of the models that this one goes on from.
     """
 
@@ -43,6 +44,8 @@ class RunFacts:
     mass: np.ndarray
     data: list[dict[str, Any]]
     ended: str
+    gain: float | None
+    gain_error: float | None
     origin: dict[str, Any]
 
 
@@ -62,6 +65,8 @@ def record_of(facts: RunFacts) -> dict[str, Any]:
         "prior": [float(mass) / total for mass in facts.mass],
         "data": facts.data,
         "ended": facts.ended,
+        "gain": facts.gain,
+        "gain_error": facts.gain_error,
         **facts.origin,
         "versions": versions(),
     }

@@ -10,6 +10,7 @@ import numpy as np
 from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.gradient import add_gradient, new_sums
+from fastsoftmax.kernels.measure import squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
 from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
 from fastsoftmax.kernels.workers import Team
@@ -81,6 +82,12 @@ class FullGradient:
         self._team.run(share)
         loss, hits = (sum(getattr(tally, name) for tally in tallies) for name in ("loss", "hits"))
         return Tally(loss, hits, all(tally.finite for tally in tallies))
+
+    def squared_norms(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
+        """Return ||x||^2 (n,) float64 of some rows, their features as scaled."""
+        norms, table = np.zeros(len(order)), part_table(parts, affine=self._affine)
+        squared_norms(norms, self._blocks[0].X[0], order, table)
+        return norms
 
     def gradient(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums over all rows of w (p - onehot(y)) x' (K, d) and w (p - onehot(y)) (K,).

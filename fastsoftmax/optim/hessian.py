@@ -17,11 +17,12 @@ from fastsoftmax.optim.preconditioner import (
     Diagonal,
     Preconditioner,
     choose_matrices,
+    sample_rows,
 )
 
 MOST_WEIGHTS = 1200  # whose matrix is factored in the time of a few passes
 ROWS_PER_WEIGHT = 40  # of the sample: a step then leaves about a fortieth of the gain
-SAMPLE_FLOPS = 8e9  # of the products of a sample of rows
+SAMPLE_FLOPS = 2e10  # of the products of a sample of rows
 RIDGE = 1e-9  # of the mean diagonal: what holds directions in which the loss is flat
 SHARED_FLOPS = 1e8  # of the products, from which on threads share them
 
@@ -30,6 +31,18 @@ def has_whole(K: int, d: int, memory: int) -> bool:
     """Return whether the whole matrix is few numbers, and fits."""
     weights = K * (d + 1)
     return weights <= MOST_WEIGHTS and 24 * weights**2 <= memory // 4
+
+
+def curvature_rows(K: int, d: int, rows: int, memory: int) -> int:
+    """Return how many of so many rows the curvature is taken from."""
+    return whole_rows(K, d, rows) if has_whole(K, d, memory) else sample_rows(d, rows)
+
+
+def whole_rows(K: int, d: int, rows: int) -> int:
+    """Return how many of so many rows the whole matrix is taken from."""
+    weights = K * (d + 1)
+    wanted = min(ROWS_PER_WEIGHT * weights, int(SAMPLE_FLOPS / weights**2))
+    return min(rows, max(LEAST_ROWS, wanted))
 
 
 class WholeHessian(Preconditioner):
@@ -48,9 +61,7 @@ class WholeHessian(Preconditioner):
 
     def sample_rows(self, rows: int) -> int:
         """Return how many of so many rows the curvature is taken from."""
-        weights = self.K * (self.d + 1)
-        wanted = min(ROWS_PER_WEIGHT * weights, int(SAMPLE_FLOPS / weights**2))
-        return min(rows, max(LEAST_ROWS, wanted))
+        return whole_rows(self.K, self.d, rows)
 
     def passes(self, rows: int) -> float:
         """Return about how many passes over so many rows it takes to learn the curvature."""

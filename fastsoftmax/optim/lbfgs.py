@@ -17,6 +17,7 @@ from fastsoftmax.optim.state import array
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises
 HISTORY = 20  # pairs of steps and gradient changes
 HALVINGS = 30
+UNSURE = 0.3  # share of an estimate of the gain, by which another may differ from it
 TREND = 5  # iterations whose decrease is extrapolated
 
 
@@ -73,12 +74,13 @@ class Memory:
 
 
 class _Ahead(NamedTuple):
-    """Where a search goes from a point: the slope there, a direction, and their product."""
+    """Where a search goes from a point: the slope there, a direction, their product, the gain."""
 
     point: Point
     slope: np.ndarray
     direction: np.ndarray
     promised: float
+    gain: float
 
 
 class LBFGS:
@@ -111,7 +113,7 @@ class LBFGS:
         self._ahead = None
 
     def assess(self, point: Point) -> _Ahead | None:
-        """Return where to go from a point, and note what is left to gain; None: nothing lies below.
+        """Return where to go from a point, and what that may gain; None: nothing lies below.
 
         The decrement of Newton's method, - slope direction / 2, is what a quadratic would gain.
         """
@@ -129,8 +131,9 @@ class LBFGS:
             return None
         # Where steps turn out shorter than promised, the promise was of a part of what is left.
         gain = max(-promised / (2 * min(memory.share, 1.0)), _extrapolated(memory.values))
-        memory.gain = gain if np.isfinite(gain) else None
-        self._ahead = _Ahead(point, slope, direction, promised)
+        self._ahead = _Ahead(point, slope, direction, promised, gain)
+        if memory.gain is None and np.isfinite(gain):
+            memory.gain = gain
         return self._ahead
 
     def step(self, point: Point, most: int) -> Point | None:
@@ -138,15 +141,19 @@ class LBFGS:
         ahead = self.assess(point)
         if ahead is None:
             return None
-        memory, expected = self.memory, self.memory.gain
         found = self._search_line(ahead, most)
         if found is None:
             return None
+        memory = self.memory
         self._learn(found.x - point.x, found.gradient - point.gradient)
         memory.note(found.value)
-        self.assess(found)
-        if expected and memory.gain is not None:
-            memory.missed = abs(point.value - found.value + memory.gain - expected) / expected
+        following = self.assess(found)
+        if following is not None:
+            left = ahead.gain - (point.value - found.value)
+            memory.missed = min(abs(following.gain - left) / ahead.gain, 1.0)
+            # Of two estimates that are so unlike, the larger.
+            gain = max(following.gain, left) if memory.missed > UNSURE else following.gain
+            memory.gain = gain if np.isfinite(gain) else None
         return found
 
     def _learn(self, s: np.ndarray, y: np.ndarray) -> None:
@@ -191,7 +198,7 @@ class LBFGS:
         return direction
 
     def _search_line(self, ahead: _Ahead, most: int) -> Point | None:
-        point, slope, direction, promised = ahead
+        point, slope, direction, promised, _ = ahead
         length = 1.0
         for _ in range(HALVINGS):
             if self.memory.evaluations >= most:

@@ -7,43 +7,61 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.parts import Part
+from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.kernels.workspace import aligned, padded
 from fastsoftmax.model.scaling import OF_COLUMNS, Scaling
 
-# Below this share of the largest magnitude a spread is rounding, and the column a constant.
-CONSTANT = 1e-12
+ROUNDING = 1e-12  # of a magnitude: a first guess of a scale is this at least
+ALIKE = 100.0  # times the smallest deviation: up to there one factor serves all columns
+FAR = 30.0  # times the width of the middle: such a spread comes from values that are far away
+MIDDLE_ROWS = 2048  # that quantiles are taken from
+QUANTILE_COLUMNS = 256  # that are looked at at a time
 FIRST_ROWS = 256  # on which the first guess of centre and scale is made
 BLOCK = 16
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of columns (d,) float64: mean, deviation, largest distance from the mean."""
+    """What is known of columns (d,) float64: mean, deviation, largest distance from the mean, and
+    of some rows the median and the width of the middle 80 %, 0 where that is not known.
+    """
 
     mean: np.ndarray = field(metadata=OF_COLUMNS)
     deviation: np.ndarray = field(metadata=OF_COLUMNS)
     reach: np.ndarray = field(metadata=OF_COLUMNS)
+    median: np.ndarray = field(metadata=OF_COLUMNS)
+    width: np.ndarray = field(metadata=OF_COLUMNS)
 
     def scaling(
-        self, dtype: np.dtype[Any], wide: np.ndarray, *, centred: bool, scaled: bool
+        self, kind: str, dtype: np.dtype[Any], wide: np.ndarray, *, centred: bool, scaled: bool
     ) -> Scaling:
         """Return what brings the columns to one scale; wide (d,): those of more than 24 bits.
 
-        The scale is 1 / sqrt(deviation reach). To divide by the deviation alone lets training
-        diverge where a feature is rare (its few values become huge), and to divide by the reach
-        leaves columns with a long tail behind. Unscaled columns share one factor.
+        spread: the scale is 1 / sqrt(deviation reach). To divide by the deviation alone lets
+        training diverge where a feature is rare (its few values become huge), and to divide by the
+        reach leaves columns with a long tail behind. middle: 2 / width about the median, which far
+        values cannot move; a column of no width takes the spread. deviation: 1 / deviation.
+        auto: the spread, and where that is some times the width, the middle. Unscaled columns share
+        one factor.
         """
-        spread = np.sqrt(self.deviation) * np.sqrt(self.reach)
+        spread, centre = np.sqrt(self.deviation) * np.sqrt(self.reach), self.mean
+        if kind == "deviation":
+            spread = self.deviation
+        elif kind != "spread":
+            narrow = self.width > 0
+            if kind == "auto":
+                narrow &= spread > FAR * self.width
+            spread = np.where(narrow, self.width / 2, spread)
+            centre = np.where(narrow, self.median, centre)
         if not scaled:
             largest = spread.max(initial=0.0) or 1.0
             common = largest * np.sqrt(np.mean(np.square(spread / largest)))
             spread = np.full_like(spread, common)
         # A column that never changes has no scale of its own: any will do.
         spread = np.where(spread > 0, spread, np.where(self.mean != 0, np.abs(self.mean), 1.0))
-        centre = self.mean if centred else np.zeros_like(self.mean)
+        centre = centre if centred else np.zeros_like(centre)
         scale = 1.0 / np.maximum(spread, 1e-300)
         limits = np.finfo(dtype)
         near = np.clip(scale, float(limits.tiny), float(limits.max)).astype(dtype)
@@ -51,10 +69,36 @@ class Moments:
             centre = np.where(wide, centre, centre.astype(dtype).astype(np.float64))
         return Scaling(centre, np.where(wide, scale, near.astype(np.float64)))
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether the columns that change are of about one scale."""
+        changing = self.deviation[self.deviation > 0]
+        return not changing.size or float(changing.max() / changing.min()) < ALIKE
+
     def squares(self, scaling: Scaling) -> np.ndarray:
         """Return the mean squares (d,) of the columns as scaled."""
         away = (self.mean - scaling.centre) * scaling.scale
         return np.square(self.deviation * scaling.scale) + np.square(away)
+
+
+def middles(parts: tuple[Part, ...], order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median and the width of the middle 80 % of columns (d,) each, over some rows.
+
+    Both are 0 where a part holds codes of categories.
+    """
+    medians, widths = [], []
+    for part in parts:
+        if not isinstance(part, Dense) or not len(order):
+            medians.append(np.zeros(part.width))
+            widths.append(np.zeros(part.width))
+            continue
+        at = (np.array([0.1, 0.5, 0.9]) * (len(order) - 1)).astype(np.int64)
+        for first in range(0, part.width, QUANTILE_COLUMNS):
+            some = part.values[order, first : first + QUANTILE_COLUMNS]
+            low, middle, high = np.partition(some, at, axis=0)[at].astype(np.float64)
+            medians.append(middle)
+            widths.append(high - low)
+    return np.concatenate(medians), np.concatenate(widths)
 
 
 class MomentSums:
@@ -107,18 +151,23 @@ class MomentSums:
         merged._high = np.maximum(first._high, a + b * second._high)
         return merged
 
-    def moments(self) -> Moments:
-        """Return the moments of the rows added so far, in the units of the features."""
+    def moments(self, middle: tuple[np.ndarray, np.ndarray] | None = None) -> Moments:
+        """Return the moments of the rows added so far, in the units of the features.
+
+        middle: what `middles` says of some of them.
+        """
         assert self._guess is not None
         unit = 1.0 / self._guess.scale
         mean = self._sums / self.total
         reach = np.maximum(self._high - mean, mean - self._low)
         variance = np.maximum(self._squares / self.total - mean * mean, 0.0)
         deviation = np.sqrt(variance)
-        size = np.maximum(np.abs(self._guess.centre * self._guess.scale + mean), 1e-300)
-        constant = (self._high <= self._low) | (reach <= CONSTANT * size)
+        constant = self._high <= self._low
         deviation[constant] = reach[constant] = 0.0
-        return Moments(self._guess.centre + mean * unit, deviation * unit, reach * unit)
+        median, width = middle or (np.zeros(self.d), np.zeros(self.d))
+        return Moments(
+            self._guess.centre + mean * unit, deviation * unit, reach * unit, median, width
+        )
 
     def _begin(self, parts: tuple[Part, ...], order: np.ndarray) -> None:
         """Guess a centre and a scale from some rows: the middle and half the range."""
@@ -130,7 +179,7 @@ class MomentSums:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             low, high = np.zeros(self.d), np.zeros(self.d)  # what is odd is found by the sums
         centre = low / 2 + high / 2
-        spread = np.maximum(high / 2 - low / 2, CONSTANT * np.abs(centre))
+        spread = np.maximum(high / 2 - low / 2, ROUNDING * np.abs(centre))
         spread = np.where(spread > 0, spread, 1.0)
         self._guess = Scaling(centre, 1.0 / spread)
         self._affine = Affine(self._guess.centre, self._guess.scale, np.dtype(np.float64))

@@ -5,16 +5,15 @@ Sums over rows are float64 in a fixed order, so the bits depend on no number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from fastsoftmax.data.parts import Part
-from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.sample import RowSample
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.
 DOUBLE_FLOPS = 1e9
@@ -61,9 +60,9 @@ class Objective:
         self.dtype = dtype
         self.scaling, self.fit_intercept, self.threads = scaling, fit_intercept, threads
         self._full = FullGradient(K, d, self.dtype, threads, scaling)
-        self._call_rows = max(1024, int(CALL_FLOPS / (4 * K * d)) // 1024 * 1024)
         self.log_loss = self.accuracy = np.nan
         self.finite = True
+        self._sample: Batch | None = None
 
     def __enter__(self) -> Objective:
         return self
@@ -82,12 +81,33 @@ class Objective:
 
     def evaluate(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the smooth part of the objective, and its gradient (K, d + 1)."""
+        return self._evaluated(theta, self._rows())
+
+    def evaluate_and_sample(self, theta: np.ndarray, count: int) -> tuple[float, np.ndarray]:
+        """Evaluate, and have the rows that `sample` will return taken on the way."""
+        sample = self._new_sample(count)
+
+        def offered() -> Iterator[Batch]:
+            for batch in self._rows():
+                sample.offer(batch)
+                yield batch
+
+        found = self._evaluated(theta, offered())
+        self._sample = sample.batch()
+        return found
+
+    def know(self, sample: Batch, log_loss: float, accuracy: float) -> None:
+        """Take over what a pass over the same rows, otherwise scaled, has shown."""
+        self._sample, self.log_loss, self.accuracy = sample, log_loss, accuracy
+
+    def _evaluated(self, theta: np.ndarray, rows: Iterable[Batch]) -> tuple[float, np.ndarray]:
         d, total = self.d, 0.0
         self._full.begin(theta[:, :d], theta[:, d])
+        call = max(1024, int(CALL_FLOPS / (4 * self.K * d)) // 1024 * 1024)
         loss = hits = 0.0
-        for batch in self._rows():
-            for start in range(0, len(batch.order), self._call_rows):
-                some = slice(start, start + self._call_rows)
+        for batch in rows:
+            for start in range(0, len(batch.order), call):
+                some = slice(start, start + call)
                 tally = self._full.add(batch.parts, *(values[some] for values in batch[1:]))
                 loss += tally.loss
                 hits += tally.hits
@@ -103,30 +123,14 @@ class Objective:
         return smooth, gradient
 
     def sample(self, count: int) -> Batch:
-        """Return so many rows from all over: of those that count, every so many-th.
+        """Return about so many rows from all over, always the same; it may take a pass."""
+        if self._sample is None:
+            sample = self._new_sample(count)
+            for batch in self._rows():
+                sample.offer(batch)
+            self._sample = sample.batch()
+        return self._sample
 
-        Where rows come in several batches, it takes a pass and copies what it returns.
-        """
-        every, some, parts = max(1, self.n // max(count, 1)), [], []
-        for batch in self._rows():
-            counted = np.flatnonzero(batch.weight > 0)
-            is_all = len(counted) >= self.n
-            counted = counted[::every]
-            taken = Batch(batch.parts, *(np.ascontiguousarray(v[counted]) for v in batch[1:]))
-            if is_all:
-                return taken
-            some.append(taken)
-            parts.append([part.take(copy_matrix, taken.order) for part in batch.parts])
-        order = np.arange(sum(len(taken.order) for taken in some))
-        labels, weight = (np.concatenate([taken[i] for taken in some]) for i in (2, 3))
-        together = tuple(_joined(pieces) for pieces in zip(*parts, strict=True))
-        return Batch(together, order, labels, weight)
-
-
-def _joined(pieces: Sequence[Part]) -> Part:
-    """Return the rows of parts of one kind as one."""
-    joined, first = pieces[0].room(sum(part.rows for part in pieces)), 0
-    for part in pieces:
-        joined.fill(copy_matrix, first, part)
-        first += part.rows
-    return joined
+    def _new_sample(self, count: int) -> RowSample:
+        mean = float(self.squares[:-1].sum())
+        return RowSample(self.n, count, mean, self._full.squared_norms)

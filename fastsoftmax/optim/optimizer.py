@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastsoftmax.optim.hessian import new_preconditioner
+from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
 from fastsoftmax.optim.preconditioner import Diagonal, Preconditioner
@@ -36,8 +36,8 @@ class OptimizerState:
 
     @property
     def passes(self) -> int:
-        """Passes over the rows so far, line search included."""
-        return self.memory.evaluations
+        """Passes over the rows after the first look at them, line search included."""
+        return self.memory.evaluations - 1
 
     @property
     def gain(self) -> float:
@@ -50,11 +50,25 @@ class OptimizerState:
         return self.gain * self.memory.missed
 
 
-def begin(objective: Objective, theta: np.ndarray) -> OptimizerState:
-    """Return the state at weights theta (K, d + 1), the bias last; it takes a pass."""
-    search = LBFGS(objective.evaluate, lambda v: v, _l1_of(objective))
-    point = search.start(theta)
-    return OptimizerState(point, search.memory, objective.log_loss, objective.accuracy, theta)
+def begin(objective: Objective, theta: np.ndarray, memory: int) -> OptimizerState:
+    """Return the state at weights theta (K, d + 1), the bias last; it takes a pass.
+
+    memory: bytes that the run may take.
+    """
+    count = curvature_rows(objective.K, objective.d, objective.n, memory)
+    smooth, gradient = objective.evaluate_and_sample(theta, count)
+    return begin_at(objective, theta, smooth, gradient)
+
+
+def begin_at(
+    objective: Objective, theta: np.ndarray, smooth: float, gradient: np.ndarray
+) -> OptimizerState:
+    """Return the state at weights where the smooth part of the objective is known."""
+    l1 = _l1_of(objective)
+    value = smooth if l1 is None else smooth + float((l1 * np.abs(theta)).sum())
+    memory = Memory(evaluations=1, values=[value])
+    point = Point(smooth, value, theta, gradient)
+    return OptimizerState(point, memory, objective.log_loss, objective.accuracy, theta)
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,7 @@ def minimise(
     objective: Objective, theta: np.ndarray, *, passes: int, tolerance: float, memory: int
 ) -> np.ndarray:
     """Return the weights (K, d + 1) at the end of all iterates from theta."""
-    state = begin(objective, theta)
+    state = begin(objective, theta, memory)
     for _ in iterates(objective, state, Enough(passes, tolerance), memory=memory):
         continue
     return state.point.x
@@ -148,7 +162,7 @@ def minimise(
 
 def _advance(state: OptimizerState, search: LBFGS, objective: Objective, enough: Enough) -> None:
     """Take a step, and note where it led."""
-    following = search.step(state.point, enough.passes)
+    following = search.step(state.point, enough.passes + 1)
     if following is not None:
         state.point, state.steps = following, state.steps + 1
         state.log_loss, state.accuracy = objective.log_loss, objective.accuracy

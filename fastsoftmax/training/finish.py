@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,17 +11,21 @@ import numpy as np
 
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DivergedError
+from fastsoftmax.optim.moments import MomentSums, wide_columns
 from fastsoftmax.optim.objective import Objective, precision
-from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, iterates
+from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, begin_at, iterates
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rows import TrainingRows
+from fastsoftmax.training.scales import is_far_off, moved, penalised, prepared_by, scaling_of
+from fastsoftmax.training.stopping import FLOOR
+
+logger = logging.getLogger("fastsoftmax")
 
 OPTIMUM = 1e-7  # of the objective: what full gradients leave ungained where they are asked for
-FLOOR = 1e-5  # of the loss of guessing: less than this is nothing, whatever is left
 
 
 def ends_by_full_gradients(options: TrainOptions, rows: TrainingRows) -> bool:
@@ -79,25 +84,89 @@ def take_passes(
     ended(optimizer): called after each pass; True is the end. Raises DataError, or DivergedError,
     where the loss is not finite.
     """
-    with objective_of(learner, rows.all) as objective:
+    with closing(_Passes(learner, rows)) as passes:
         # A run that was kept after its last pass has no more of them.
         is_done = optimizer is not None and learner.state.is_over
-        optimizer = optimizer or begin(objective, first_theta(learner))
+        optimizer = passes.begin() if optimizer is None else optimizer
         enough = enough_of(learner)
         with closing(
-            iterates(objective, optimizer, enough, memory=learner.prepared.memory)
+            iterates(passes.objective, optimizer, enough, memory=learner.prepared.memory)
         ) as steps:
             while not is_done and next(steps, None) is not None:
                 is_done = ended(optimizer)
         if optimizer.is_over:
             learner.state.ended = "floor" if enough.floor else "tolerance"
-        if not objective.finite:
-            for window in rows.all():
-                check_features(window, np.arange(window.rows), learner.sgd.dtype)
-            raise DivergedError(
-                "the loss is not finite: scale the features, or take dtype=float64."
-            )
+        passes.refuse_what_is_not_finite(passes.objective)
     return optimizer
+
+
+class _Passes:
+    """The objective of a learner over all rows, whose moments the first pass may show."""
+
+    def __init__(self, learner: Learner, rows: TrainingRows) -> None:
+        self._learner, self._rows = learner, rows
+        self.objective = objective_of(learner, rows.all)
+
+    def close(self) -> None:
+        """End its threads."""
+        self.objective.close()
+
+    def refuse_what_is_not_finite(self, objective: Objective) -> None:
+        """Raise DataError at the first feature that made a loss no number, or DivergedError."""
+        if objective.finite:
+            return
+        for window in self._rows.all():
+            check_features(window, np.arange(window.rows), self._learner.sgd.dtype)
+        raise DivergedError("the loss is not finite: scale the features, or take dtype=float64.")
+
+    def begin(self) -> OptimizerState:
+        """Take the first pass; where rows do not fit in memory, learn what the first did not show.
+
+        What features are divided by came from a sample. Where that turns out far off, the weights
+        are brought to better scales, and the loss of the pass is theirs too.
+        """
+        learner, prepared = self._learner, self._learner.prepared
+        theta, before = first_theta(learner), prepared.scaling
+        if self._rows.plan.kind == "all" or prepared.moments is None or before is None:
+            return begin(self.objective, theta, prepared.memory)
+        survey = _Survey(learner, self._rows)
+        with objective_of(learner, survey.windows) as objective:
+            state = begin(objective, theta, prepared.memory)
+            self.refuse_what_is_not_finite(objective)
+            sample = objective.sample(0)
+        moments = survey.sums.moments((prepared.moments.median, prepared.moments.width))
+        after = scaling_of(learner, moments, survey.wide)
+        if not is_far_off(before, after):
+            after = before
+        else:
+            logger.info("features are scaled anew: the first rows did not show all of them")
+        found = prepared_by(learner, moments, after)
+        slope = state.point.gradient.copy()
+        slope[:, :-1] -= prepared.penalties.l2 * theta[:, :-1]
+        found.l2, found.notes = prepared.l2, prepared.notes
+        learner.take(found)
+        self.close()
+        self.objective = objective_of(learner, self._rows.all)
+        self.objective.know(sample, state.log_loss, state.accuracy)
+        theta, slope = moved(theta, slope, before, after)
+        smooth, slope = penalised(theta, state.log_loss, slope, found.penalties)
+        return begin_at(self.objective, theta, smooth, slope)
+
+
+class _Survey:
+    """The windows of a pass, whose moments are taken on the way."""
+
+    def __init__(self, learner: Learner, rows: TrainingRows) -> None:
+        self._learner, self._rows = learner, rows
+        self.sums, self.wide = MomentSums(learner.d), np.zeros(learner.d, np.bool_)
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the windows of all rows, and add each to the sums."""
+        for window in self._rows.all():
+            order = np.arange(window.rows)
+            self.wide = wide_columns(window.parts)
+            self.sums.add(window.parts, order, self._learner.row_weights.of(window, order))
+            yield window
 
 
 def pass_progress(

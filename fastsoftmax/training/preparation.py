@@ -14,14 +14,21 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import STEP, sample_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
-from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.moments import Moments, MomentSums, wide_columns
+from fastsoftmax.optim.moments import MIDDLE_ROWS, Moments, MomentSums, middles, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.training.finite_check import check_features, checked_norm
 from fastsoftmax.training.learner import NORM_ROWS, Learner
 from fastsoftmax.training.prepared import Prepared
-from fastsoftmax.training.tuning import RATE_ROWS, Problem, choose_l2, choose_rate, penalty_rows
+from fastsoftmax.training.scales import prepared_by, scaling_of
+from fastsoftmax.training.tuning import (
+    RATE_ROWS,
+    Problem,
+    choose_l2,
+    choose_rate,
+    fit_to_some,
+    penalty_rows,
+)
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -41,8 +48,9 @@ def prepare(learner: Learner, window: Window, *, measures: bool) -> None:
     if not len(sample.order):
         raise DataError("no row is left to train on: give other data, or a smaller holdout=.")
     moments = first.moments()
-    scaling = None if moments is None else first.scaling(moments)
-    prepared = first.prepared(moments, scaling)
+    wide = wide_columns(window.parts)
+    scaling = None if moments is None else scaling_of(learner, moments, wide)
+    prepared = prepared_by(learner, moments, scaling)
     theta = choose_penalty(learner, prepared, sample, learner.steps or window.rows)
     learner.take(prepared)
     if theta is not None and learner.sgd_epochs == 0:  # full gradients begin near their end
@@ -81,40 +89,14 @@ class _FirstRows:
 
     def moments(self) -> Moments | None:
         """Return the moments of the columns; None where features are used as they are."""
-        if self.learner.options.penalty.conditioning == "off":
+        if self.learner.options.penalty.scaling == "off":
             return None
         order = np.arange(self.rows)
         sums = MomentSums(self.learner.d)
         sums.add(self.window.parts, order, self.learner.row_weights.of(self.window, order))
         if not sums.finite:
             check_features(self.window, np.arange(self.window.rows), self.learner.sgd.dtype)
-        return sums.moments()
-
-    def scaling(self, moments: Moments) -> Scaling:
-        """Return what brings features to one scale.
-
-        Where l2 is one number for raw weights and training is row by row, all features share one:
-        their weights then shrink by the same share at each step, which is exact.
-        """
-        o = self.learner.options
-        exact = o.stopping.solver == "sgd" and not o.penalty.standardize
-        exact = exact and o.penalty.l2 not in ("auto", 0.0)
-        return moments.scaling(
-            np.dtype(o.steps.dtype),
-            wide_columns(self.window.parts),
-            centred=o.penalty.fit_intercept,
-            scaled=not exact,
-        )
-
-    def prepared(self, moments: Moments | None, scaling: Scaling | None) -> Prepared:
-        """Return what is known before the penalty is."""
-        o, units = self.learner.options, np.ones(self.learner.d)
-        if moments is not None and scaling is not None:
-            # A column that never changes has no weight to penalise.
-            deviation = moments.deviation if o.penalty.standardize else 1.0
-            units = np.square(scaling.scale * deviation)
-        memory = o.reading.memory_bytes
-        return Prepared(scaling, moments, float(o.penalty.l1), memory, units)
+        return sums.moments(middles(self.window.parts, self.sample().order[:MIDDLE_ROWS]))
 
 
 def choose_penalty(
@@ -125,14 +107,15 @@ def choose_penalty(
     rows: those that take a step in an epoch. Return weights near the optimum, where known.
     """
     o = learner.options
-    if o.penalty.l2 != "auto":
-        prepared.l2 = float(o.penalty.l2)
-        return None
     problem = Problem(
         learner.K, learner.d, rows, sample, prepared.units,
         prepared.scaling, o.penalty.fit_intercept, o.steps.dtype, o.reading.thread_count,
         prepared.memory, prepared.squares,
     )  # fmt: skip
+    if o.penalty.l2 != "auto":
+        prepared.l2 = float(o.penalty.l2)
+        begins_there = learner.sgd_epochs == 0 and not o.penalty.l1
+        return fit_to_some(problem, prepared.l2) if begins_there else None
     choice = choose_l2(problem)
     prepared.l2, prepared.notes["l2"] = choice.value, choice.reason
     logger.info("l2 %.3g: %s", choice.value, choice.reason)

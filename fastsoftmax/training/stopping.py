@@ -12,14 +12,15 @@ from fastsoftmax.training.learner_state import FoundWeights, LearnerState
 from fastsoftmax.training.progress import EpochFacts
 
 PATIENCE = 3  # epochs, where epochs is auto and validation says when to stop
-WORTHWHILE = 1e-3  # of the loss: less than this is not worth another epoch
+FLOOR = 1e-5  # of the loss of guessing: less than this is nothing, whatever is left
+WORTHWHILE = 1e-3  # of the loss: less than this is not worth further epochs
 
 
 def expected_gain(state: LearnerState) -> tuple[float | None, float | None]:
-    """Return what another epoch is worth, from the losses of the ones before, and its error.
+    """Return what all further epochs are worth, from the losses of those before, and its error.
 
-    The decrease of the progressive loss goes on as a geometric series, or by half of the last one
-    where there are only two. The error is that of two means over parts of an epoch, and None where
+    The decrease of the progressive loss goes on as a geometric series, of ratio one half where
+    there are only two. The error is that of two means over parts of an epoch, and None where
     an epoch is one part.
     """
     losses = [epoch["log_loss"] for epoch in state.history] + [state.epoch_loss.means()[0]]
@@ -31,7 +32,7 @@ def expected_gain(state: LearnerState) -> tuple[float | None, float | None]:
         ratio = min(0.9, max(0.1, last / (losses[-3] - losses[-2])))
     error = state.epoch_loss.error()
     error = None if error is None else math.sqrt(2) * error
-    return max(0.0, last * ratio), error
+    return max(0.0, last * ratio / (1 - ratio)), error
 
 
 def enough(
@@ -59,5 +60,7 @@ def enough(
     gain = last.get("gain")
     if steps.epochs != "auto" or finishes or gain is None:
         return None
-    is_little = gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"]
-    return "tolerance" if is_little else None
+    if gain < (stopping.tolerance or WORTHWHILE) * last["log_loss"]:
+        return "tolerance"
+    is_nothing = stopping.tolerance is None and gain < FLOOR * math.log(len(weights()[1]))
+    return "floor" if is_nothing else None

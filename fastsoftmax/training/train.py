@@ -227,7 +227,7 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) ->
     if state.schedule is not None:  # it is None where no step was taken
         options["learning_rate"], options["schedule"] = state.schedule.eta0, state.schedule.kind
     options["l2"], options["epochs"] = prepared.l2, len(state.history)
-    data = rows.source.fingerprint()
+    data, last = rows.source.fingerprint(), state.history[-1] if state.history else None
     return record_of(
         RunFacts(
             options=options,
@@ -241,6 +241,8 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) ->
             mass=rows.mass,
             data=data,
             ended=ended,
+            gain=None if last is None else last.get("gain"),
+            gain_error=None if last is None else last.get("gain_error"),
             origin=warm_start.record(inputs.init, data),
         )
     )

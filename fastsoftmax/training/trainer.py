@@ -27,6 +27,8 @@ from fastsoftmax.training.rows import TrainingRows
 from fastsoftmax.training.stopping import expected_gain
 from fastsoftmax.training.trainer_state import TrainerState
 
+SAMPLE_ROWS = 65_536  # from all over the data, on which what was left open is chosen
+
 
 class Trainer:
     """Models that are trained together over the rows of a source, and how far they are.
@@ -153,6 +155,7 @@ class Trainer:
         """Train an epoch from where the run stands to its end, or until the run is over."""
         place = self.state.place
         begins = not place.is_inside
+        self._prepare_on_sample(self.active())
         if begins:
             self._mixing = self.rows.new_mixing()
         for window in self.rows.epoch(place.epoch, place.window):
@@ -171,6 +174,14 @@ class Trainer:
                 return
             del window  # its memory is free before the next one is asked for
         self._end_epoch()
+
+    def _prepare_on_sample(self, learners: list[Learner]) -> None:
+        """Have learners choose on rows from all over the data, where no window shows them all."""
+        if all(learner.state.prepared is not None for learner in learners):
+            return
+        sample = self.rows.sample(SAMPLE_ROWS)
+        if sample is not None:
+            self._prepare(learners, sample)
 
     def _prepare(self, learners: list[Learner], window: Window) -> None:
         """Have learners choose what was left open on the first rows to come; start the clock."""
@@ -258,6 +269,7 @@ class Trainer:
 
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients until next to nothing is left to gain."""
+        self._prepare_on_sample([learner])
         if learner.state.prepared is None:
             self._prepare([learner], next(iter(self.rows.all())))
         optimizer = take_passes(

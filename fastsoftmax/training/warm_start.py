@@ -56,7 +56,7 @@ def going_on(options: TrainOptions, init: Model | None) -> TrainOptions:
     if options.penalty.l2 == "auto" and isinstance(known.get("l2"), float):
         chosen["l2"] = known["l2"]
         if options.penalty.standardize == "auto":
-            scaled = options.penalty.conditioning == "auto"
+            scaled = options.penalty.scaling != "off"
             chosen["standardize"] = bool(known.get("standardize")) and scaled
     return options.changed(**chosen)
 

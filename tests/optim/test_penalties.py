@@ -77,7 +77,7 @@ def test_sgd_under_l1_has_zeros_and_comes_near_the_optimum(batch_size, copies):
     Xs, ys = np.tile(X, (copies, 1)), np.tile(y, copies)
     model = fastsoftmax.train(
         Xs, ys, l2=0.0, l1=l1, learning_rate=0.02 * batch_size**0.5, epochs=40 // copies,
-        batch_size=batch_size, conditioning="auto", standardize=False,
+        batch_size=batch_size, scaling="auto", standardize=False,
     )  # fmt: skip
     assert objective(model, X, y, l1=l1) < best * 1.02
     noise = model.coef[:, 10:]

@@ -21,13 +21,14 @@ def rows():
 @pytest.mark.parametrize(
     ("options", "ended"),
     [
-        ({}, "tolerance"),
+        ({}, "floor"),
+        ({"tolerance": 1e-4}, "tolerance"),
         ({"solver": "lbfgs", "l2": 1e-3}, "tolerance"),
         ({"learning_rate": 0.01, "epochs": 3}, "epochs"),
         ({"epochs": 2}, "epochs"),
         ({"learning_rate": 0.01, "holdout": 0.2, "patience": 1, "epochs": 90}, "patience"),
         ({"learning_rate": 0.01, "report": lambda progress: progress.finished}, "callback"),
-        ({"shuffle_window": 512, "l2": 1e-3}, "tolerance"),
+        ({"shuffle_window": 512, "l2": 1e-3}, "floor"),
     ],
 )
 def test_a_model_tells_why_its_run_ended(rows, options, ended, tmp_path):
@@ -40,7 +41,7 @@ def test_a_model_tells_why_its_run_ended(rows, options, ended, tmp_path):
 @pytest.mark.parametrize(
     ("options", "limit"),
     [
-        ({"solver": "lbfgs", "epochs": 4}, "epochs"),
+        ({"solver": "lbfgs", "l2": 1e-4, "epochs": 1}, "epochs"),
         ({"epochs": 10_000, "learning_rate": 1e-3, "max_seconds": 0.01}, "max_seconds"),
     ],
 )

@@ -33,10 +33,10 @@ def losses_of(loss, parts=4):
     ("losses", "gain"),
     [
         ((1.0,), None),
-        ((1.0, 0.8), 0.1),  # half of the last decrease
-        ((1.0, 0.8, 0.75), 0.05 * 0.25),  # a geometric series of ratio 1/4
-        ((1.0, 0.8, 0.601), 0.199 * 0.9),  # of 0.9 at most
-        ((1.0, 0.5, 0.499), 0.001 * 0.1),  # of 0.1 at least
+        ((1.0, 0.8), 0.2),  # a half, a quarter and so on of the last decrease
+        ((1.0, 0.8, 0.75), 0.05 / 3),  # a geometric series of ratio 1/4
+        ((1.0, 0.8, 0.601), 0.199 * 9),  # of 0.9 at most
+        ((1.0, 0.5, 0.499), 0.001 / 9),  # of 0.1 at least
         ((1.0, 0.5, 0.6), 0.0),  # it rose
     ],
 )

@@ -343,7 +343,7 @@ def test_a_feature_that_is_not_finite_is_named(value, tmp_path):
     b[67] = value
     pq.write_table(table.set_column(1, "b", pa.array(b)), tmp_path / "t.parquet", row_group_size=30)
     with pytest.raises(DataError, match=r't\.parquet, row group 2, row 7: column "b" is'):
-        fastsoftmax.train(tmp_path / "t.parquet", "y", conditioning="off")
+        fastsoftmax.train(tmp_path / "t.parquet", "y", scaling="off")
 
 
 def test_any_finite_feature_trains_where_features_are_brought_to_one_scale():

@@ -62,7 +62,7 @@ def test_what_was_asked_for_stays_as_it_is():
     assert warm_start.going_on(by_hand, old) == by_hand
     asked = TrainOptions.of(epochs=3, l2=1e-3, standardize=False)
     assert warm_start.going_on(asked, old) == asked
-    unscaled = warm_start.going_on(TrainOptions.of(conditioning="off"), old)
+    unscaled = warm_start.going_on(TrainOptions.of(scaling="off"), old)
     assert unscaled.penalty.standardize is False  # which needs features of one scale
 
 

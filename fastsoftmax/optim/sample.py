@@ -1,0 +1,67 @@
+"""The only place that keeps some rows of a pass: those from which curvature is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fastsoftmax.data.parts import Part
+from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.optim.preconditioner import Batch
+
+Norms = Callable[[tuple[Part, ...], np.ndarray], np.ndarray]  # ||x||^2 (n,) of some rows
+
+
+class RowSample:
+    """Some rows from all over: half of them evenly, half by their squared norm.
+
+    A row that is drawn with probability p weighs 1 / p times as much, so that sums over the sample
+    are those over all rows, up to chance. Rows that are far away, and have much of the curvature,
+    are hardly left out.
+    """
+
+    def __init__(self, rows: int, count: int, mean: float, norms: Norms) -> None:
+        """Wait for about `count` of so many rows, whose squared norm is this in the mean, or 0."""
+        self._rows, self._share = rows, min(1.0, count / max(rows, 1))
+        self._mean, self._norms = mean, norms
+        self._reached = 0.5  # the sum of probabilities so far: a row is drawn where it passes 1
+        self._taken: list[Batch] = []
+
+    def offer(self, batch: Batch) -> None:
+        """Take some of the rows of a batch."""
+        counted = np.flatnonzero(batch.weight > 0)
+        order, labels, weight = (np.ascontiguousarray(each[counted]) for each in batch[1:])
+        is_all = len(counted) >= self._rows
+        if self._share < 1:
+            chances = np.full(len(order), self._share)
+            if self._mean > 0:
+                far = self._norms(batch.parts, order) / self._mean
+                chances = np.minimum(1.0, self._share * (0.5 + 0.5 * far))
+            ends = self._reached + np.cumsum(chances)
+            drawn = np.flatnonzero(np.diff(np.floor(ends), prepend=np.floor(self._reached)))
+            self._reached = float(ends[-1] % 1.0) if len(ends) else self._reached
+            order, labels, weight = order[drawn], labels[drawn], weight[drawn] / chances[drawn]
+        parts = batch.parts
+        if not is_all:
+            parts = tuple(part.take(copy_matrix, order) for part in parts)
+            order = np.arange(len(order))
+        self._taken.append(Batch(parts, order, labels, weight))
+
+    def batch(self) -> Batch:
+        """Return all rows that were taken."""
+        if len(self._taken) > 1:
+            labels, weight = (np.concatenate([each[i] for each in self._taken]) for i in (2, 3))
+            pieces = zip(*(each.parts for each in self._taken), strict=True)
+            parts = tuple(_joined(each) for each in pieces)
+            self._taken = [Batch(parts, np.arange(len(labels)), labels, weight)]
+        return self._taken[0]
+
+
+def _joined(pieces: Sequence[Part]) -> Part:
+    """Return the rows of parts of one kind as one."""
+    joined, first = pieces[0].room(sum(part.rows for part in pieces)), 0
+    for part in pieces:
+        joined.fill(copy_matrix, first, part)
+        first += part.rows
+    return joined
