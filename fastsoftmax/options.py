@@ -17,11 +17,12 @@ from fastsoftmax.errors import OptionError, UnknownOptionError
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
 SCALINGS = ("spread", "middle", "deviation")
 RENAMED = {"conditioning": "scaling"}  # what options were once called
+MAX_STEPS = ("off", "cap", "implicit")
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
 # What settings that are trained together may differ in: nothing that concerns which rows come when.
 SWEPT = (
     "learning_rate", "schedule", "halflife", "batch_size", "l2", "l1", "class_weight",
-    "fit_intercept", "average", "adaptive",
+    "fit_intercept", "average", "adaptive", "max_step",
 )  # fmt: skip
 MOST_READERS = 8  # unless asked for
 COUNT = "must be a whole number >= 1"
@@ -117,6 +118,9 @@ class Steps:
     )
     adaptive: bool = option(False, "AdaGrad: a step size of its own for each weight")
     average: bool | str = option("auto", "keep the mean of the weights over the last steps")
+    max_step: str = option(
+        "auto", "how far a row may step: auto, off, cap or implicit (gradient where the step ends)"
+    )
     dtype: str = option("float32", "float32 or float64 weights")
 
     def __post_init__(self) -> None:
@@ -135,8 +139,15 @@ class Steps:
             schedule=("auto", *SCHEDULES),
             adaptive=(True, False),
             average=("auto", True, False),
+            max_step=("auto", *MAX_STEPS),
             dtype=("float32", "float64"),
         )
+        plain = self.batch_size == 1 and not self.adaptive
+        if self.max_step in ("cap", "implicit") and not plain:
+            raise OptionError(
+                f"max_step={self.max_step} bounds the step of one row by plain SGD: leave"
+                " batch_size 1 and adaptive off, or max_step"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

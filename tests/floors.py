@@ -21,7 +21,7 @@ DESIGN = ROOT / "docs/design.md"
 ROOMS = (
     "errors version"
     " kernels(parts level target compile vectors workspace sizes barrier workers softmax checksum"
-    " permute cholesky gather transpose prefetch operands tiles products recurrence blocks"
+    " permute cholesky gather transpose prefetch bounds operands tiles products recurrence blocks"
     " lookahead panels rowwise binary minibatch adagrad gradient curvature measure scoring)"
     " labels options files"
     " data(mixing manifest parts source layouts values packed columns column_names"

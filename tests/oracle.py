@@ -63,6 +63,19 @@ def gradient(
     return g.T @ X + l2 * W, g.sum(axis=0)
 
 
+def implicit_gradient(a: np.ndarray, y: int, s: float) -> np.ndarray:
+    """Return g at the z where z = a - s g(z): by small steps towards it."""
+    z = a.copy()
+    for _ in range(10000):
+        g = softmax(z)
+        g[y] = -np.delete(g, y).sum()
+        step = (a - s * g - z) / (1 + s / 2)
+        z += step
+        if abs(step).max() < 1e-16 * (1 + abs(z).max()):
+            break
+    return g
+
+
 def descend(
     state: State,
     X: np.ndarray,
@@ -71,18 +84,24 @@ def descend(
     eta: np.ndarray,
     l2: float = 0.0,
     fit_intercept: bool = True,
+    bound: str = "off",
 ) -> State:
-    """Per-sample SGD, row after row."""
+    """Per-sample SGD, row after row; bound: off, cap or implicit."""
     X = X.astype(np.float64)
     for t in np.flatnonzero(w > 0):
+        norm = fit_intercept + X[t] @ X[t]
+        step = min(eta[t] * w[t], {"off": np.inf, "cap": 1.0, "implicit": 1e6}[bound] / norm)
         z = state.W @ X[t] + state.b
         state.loss += w[t] * -log_softmax(z)[y[t]]
         state.hits += w[t] * (z.argmax() == y[t])
         g = softmax(z)
         g[y[t]] -= 1
-        state.W *= max(0.0, 1 - eta[t] * w[t] * l2)
-        state.W -= eta[t] * w[t] * np.outer(g, X[t])
-        state.b -= fit_intercept * eta[t] * w[t] * g
+        keep = max(0.0, 1 - step * l2)
+        if bound == "implicit":
+            g = implicit_gradient(keep * (z - state.b) + state.b, y[t], step * norm)
+        state.W *= keep
+        state.W -= step * np.outer(g, X[t])
+        state.b -= fit_intercept * step * g
         state.count_step()
     return state
 

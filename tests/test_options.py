@@ -64,6 +64,9 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
     [
         ({"adaptive": True, "batch_size": 8}, "adaptive=True takes a step per row"),
         ({"standardize": True, "scaling": "off"}, "scaling=off forbids"),
+        ({"max_step": "far"}, "max_step must be one of auto, off, cap, implicit"),
+        ({"max_step": "cap", "batch_size": 8}, "max_step=cap bounds the step of one row"),
+        ({"max_step": "implicit", "adaptive": True}, "max_step=implicit bounds the step of one"),
         ({"solver": "lbfgs", "batch_size": 8}, "batch_size is of the solver sgd"),
     ],
 )

@@ -11,6 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.kernels.bounds import (
+    IMPLICIT,
+    OFF,
+    bounded,
+    implicit_miss,
+    squared_norm,
+)
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import prefetch_rows
@@ -66,7 +73,7 @@ def pair_rows(W, bias_gap, average, block, rows, first, count, l2, bias):
     X, mass = block.X[0], block.mass
     zero, one = W.dtype.type(0), W.dtype.type(1)
     bias_step = W.dtype.type(2 * bias)
-    loss, hits = 0.0, 0.0
+    loss, hits, norm = 0.0, 0.0, 0.0
     b = bias_gap[0]
     z = row_product(W, 1, X, 0)
     for t in range(count):
@@ -81,8 +88,13 @@ def pair_rows(W, bias_gap, average, block, rows, first, count, l2, bias):
         e = first_lane(exp(splat(W, -abs(towards))))
         sum_e = one + e
         miss = (e if towards >= zero else one) / sum_e
+        if rows.bound != OFF:
+            norm = bias + np.float64(squared_norm(X, t, X.shape[1]))
+            rows.step[row] = bounded(rows.step[row], norm, rows.bound)
         step = rows.step[row]
         keep = W.dtype.type(max(0.0, 1.0 - step * l2))
+        if rows.bound == IMPLICIT:
+            miss = implicit_miss(W, sign * (keep * z + b), step * norm)
         r = sign * W.dtype.type(step) * miss
         # Both classes step, by r and -r: their difference by twice that.
         double = r + r

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
+from fastsoftmax.kernels.bounds import OFF, set_diagonal
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import plan_prefetch
@@ -133,6 +134,8 @@ def sweep_share(weights, average, block, rows, first, before, after, l2, worker,
         # Products of rows with rows are no worker's classes: they are dealt out.
         if (team - 1 - i % team) == worker:
             gram(block.G, after, i * GRAM_TILE, count, last, last)
+            if rows.bound != OFF:
+                set_diagonal(block.G, after, i * GRAM_TILE, GRAM_TILE, after.shape[1])
 
 
 @kernel(EXACT, entry=True)

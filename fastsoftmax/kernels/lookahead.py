@@ -15,6 +15,7 @@ import numpy as np
 
 from fastsoftmax.kernels.barrier import QUEUE, STOP, atomic_add, atomic_load, clear, wait
 from fastsoftmax.kernels.blocks import bring_in, sweep_tiles
+from fastsoftmax.kernels.bounds import OFF, TRIAL_ROWS, set_diagonal
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.operands import Average, block_coefficients, weights_length
@@ -27,7 +28,7 @@ from fastsoftmax.kernels.workspace import aligned, padded
 
 # Scratch of every other block: as a Block, with the products C (B, B) of the rows before with its
 # own. Both kinds share X (4, B, d): the rows before, at hand, after, and those gathered meanwhile.
-Turn = namedtuple("Turn", "X Z R G C mass lines")
+Turn = namedtuple("Turn", "X Z R G C mass lines trial")
 BLOCKS = 4  # of rows at hand
 # The steps of a row take as long as its margins, or its updates, over this many features. 60 to 240
 # were alike for two threads.
@@ -38,7 +39,7 @@ def new_turns(K: int, d: int, dtype: np.dtype, rows: int, workers: int) -> tuple
     """Return scratch for every other block of `rows` rows, a multiple of eight."""
     width = padded(K, dtype)
     X = aligned((BLOCKS, rows, weights_length(K, d, dtype)), dtype)
-    lines = new_lines(rows, d, workers)
+    lines, trial = new_lines(rows, d, workers), aligned((TRIAL_ROWS, width), dtype)
     even, odd = (
         Turn(
             X,
@@ -48,6 +49,7 @@ def new_turns(K: int, d: int, dtype: np.dtype, rows: int, workers: int) -> tuple
             aligned((rows, rows), dtype),
             aligned((rows,), np.dtype(np.float64)),
             lines,
+            trial,
         )
         for _ in range(2)
     )
@@ -121,6 +123,8 @@ def share_rest(other, rows, first, worker, team, barrier, queue):
         # Products first: the worker that takes the steps joins late, and gathers what is left.
         if item < strips:
             gram(other.G, after, item * GRAM_TILE, count, here, here)
+            if rows.bound != OFF:
+                set_diagonal(other.G, after, item * GRAM_TILE, GRAM_TILE, after.shape[1])
             if first >= 0:
                 cross_gram(other.C, now, after, item * GRAM_TILE, here)
         else:

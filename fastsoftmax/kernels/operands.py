@@ -6,6 +6,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from fastsoftmax.kernels.bounds import OFF, TRIAL_ROWS
 from fastsoftmax.kernels.prefetch import new_lines
 from fastsoftmax.kernels.sizes import COEFFICIENTS_ROW, has_panels
 from fastsoftmax.kernels.workspace import aligned, padded, row_length
@@ -14,11 +15,13 @@ from fastsoftmax.kernels.workspace import aligned, padded, row_length
 Coefficients = namedtuple("Coefficients", "W b")
 # The sums of W and b over steps, and scratch for their coefficients; None where not averaged.
 Average = namedtuple("Average", "W b H")
-# Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight).
-Rows = namedtuple("Rows", "table order y weight step")
+# Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight);
+# how steps are bounded (see `bounds`), which makes some of them shorter, in place.
+Rows = namedtuple("Rows", "table order y weight step bound", defaults=(OFF,))
 # Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
-# the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead.
-Block = namedtuple("Block", "X Z R G mass lines")
+# the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead;
+# logits on the way to an implicit step, trial (TRIAL_ROWS, width).
+Block = namedtuple("Block", "X Z R G mass lines trial")
 
 
 def weights_length(K: int, d: int, dtype: np.dtype) -> int:
@@ -58,4 +61,5 @@ def new_block(K: int, d: int, dtype: np.dtype, rows: int, workers: int = 1) -> B
         aligned((rows, rows), dtype),
         aligned((rows,), np.dtype(np.float64)),
         new_lines(rows, d, workers),
+        aligned((TRIAL_ROWS, width), dtype),
     )

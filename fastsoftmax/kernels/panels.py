@@ -14,6 +14,7 @@ import numpy as np
 
 from fastsoftmax.kernels.barrier import STOP, arrive, atomic_add, atomic_load, clear, leave
 from fastsoftmax.kernels.blocks import add_block
+from fastsoftmax.kernels.bounds import OFF, TRIAL_ROWS, set_diagonal
 from fastsoftmax.kernels.compile import EXACT, in_python, kernel
 from fastsoftmax.kernels.gather import (
     ADDRESS,
@@ -47,10 +48,11 @@ from fastsoftmax.kernels.workspace import aligned, padded, row_length
 # G (3, panels, B, B padded). One of each for every worker: two blocks of rows, cut into panels, X
 # (workers, 2, panels, B, PANEL_ROW); a block as it is gathered (workers, B, d), or where in memory
 # its rows begin, at (workers, B, 1); weights W (workers, K, d), biases b (workers, 1, width), a
-# block's margins, residuals, Gram matrix and masses, and lists of lines (workers, n) to look ahead.
+# block's margins, residuals, Gram matrix and masses, lists of lines (workers, n) to look ahead, and
+# logits on the way to an implicit step.
 # Rows of W may be longer than d. A worker uses its panels alone; with one array for all, the
 # processor's own prefetching would fetch lines that the next worker is writing.
-Panels = namedtuple("Panels", "Z G X gathered at W b own_Z own_R own_G own_mass lines")
+Panels = namedtuple("Panels", "Z G X gathered at W b own_Z own_R own_G own_mass lines own_trial")
 # Of one panel: its part of the margins Z, W, the sums of W (or None), the rows of the blocks before
 # and after, its first feature and how many there are.
 Panel = namedtuple("Panel", "Z W S before after start width")
@@ -81,6 +83,7 @@ def new_panels(K: int, d: int, dtype: np.dtype, workers: int = 1) -> Panels:
         aligned((workers, rows, across), dtype),
         aligned((workers, rows), np.dtype(np.float64)),
         new_lines(rows, d, workers),
+        aligned((workers, TRIAL_ROWS, width), dtype),
     )
 
 
@@ -301,6 +304,8 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
     for p in range(low, high):
         start, stop = panel_start(d, p, count), panel_start(d, p + 1, count)
         copy_gram(panels.G[turn, p], blocks[p], at, start, stop)
+        if rows.bound != OFF:
+            set_diagonal(panels.G[turn, p], blocks[p], np.int64(0), X.shape[0], stop - start)
     return finite
 
 
@@ -319,6 +324,7 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
         Block(
             panels.X[worker, 0], panels.own_Z[worker], panels.own_R[worker],
             panels.own_G[worker], panels.own_mass[worker], panels.at[worker],
+            panels.own_trial[worker],
         )
     )  # fmt: skip
     loss, hits = 0.0, 0.0

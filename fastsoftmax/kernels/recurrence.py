@@ -10,6 +10,14 @@ import math
 
 import numpy as np
 
+from fastsoftmax.kernels.bounds import (
+    AT,
+    IMPLICIT,
+    OFF,
+    START,
+    bound_steps,
+    solve_implicit,
+)
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.products import couple
 from fastsoftmax.kernels.sizes import ROW_TILE
@@ -91,6 +99,34 @@ def residual(R, b, t, y, step, bias_step):
         store(b, 0, k, fma(share, r, load(b, 0, k)))
     # In float64, as all sums over rows are.
     return math.log(np.float64(mass)) + (np.float64(highest) - np.float64(z_y)), hit
+
+
+LOWEST = -3e38  # a finite number of either precision
+
+
+@kernel(EXACT)
+def implicit_residual(R, b, trial, t, y, step, keep, norm, bias):
+    """Do as `residual`, with the residuals where the step ends: of logits R[t] that are shrunk.
+
+    keep: by how much the row's own step shrinks W. norm: bias + ||x||^2.
+    """
+    noinline()
+    less = splat(R, R.dtype.type(keep - 1.0))
+    # Padding less its bias would be no number.
+    lowest = splat(R, R.dtype.type(LOWEST))
+    for k in range(0, R.shape[1], lanes(R)):
+        z = load(R, t, k)
+        margin = maximum(z, lowest) - maximum(load(b, 0, k), lowest)
+        store(trial, START, k, fma(less, margin, z))
+    # Loss and prediction are those before the step: this one goes nowhere.
+    row_loss, hit = residual(R, b, t, y, R.dtype.type(0), 0.0)
+    solve_implicit(trial, y, step * norm)
+    scale, share = splat(R, -R.dtype.type(step)), splat(R, bias)
+    for k in range(0, R.shape[1], lanes(R)):
+        r = scale * load(trial, AT, k)
+        store(R, t, k, r)
+        store(b, 0, k, fma(share, r, load(b, 0, k)))
+    return row_loss, hit
 
 
 @kernel(EXACT)
@@ -292,6 +328,27 @@ def recur_wide(block, b, rows, first, count, bias):
 
 
 @kernel(EXACT)
+def recur_implicit(block, b, rows, first, count, l2, bias):
+    """Do as `recur_wide`, for any number of classes, with the gradient where each step ends."""
+    noinline()
+    R, Z, G = block.R, block.Z, block.G
+    loss, hits = 0.0, 0.0
+    for t in range(count):
+        if t % ROW_TILE == 0 and t > 0:
+            couple(Z, t, Z.dtype.type(1), G, R, t, address_of(block.lines, 0, 0))
+        logits(R, Z, b, G, t)
+        row = first + t
+        step = rows.step[row]
+        row_loss, hit = implicit_residual(
+            R, b, block.trial, t, rows.y[row], step,
+            max(0.0, 1.0 - step * l2), bias + np.float64(G[t, t]), bias,
+        )  # fmt: skip
+        loss += rows.weight[row] * row_loss
+        hits += rows.weight[row] * hit
+    return loss, hits
+
+
+@kernel(EXACT)
 def recur(block, b, average, rows, first, count, l2, bias):
     """Take the steps of a block's rows; return their weighted loss (nats) and hits.
 
@@ -300,9 +357,13 @@ def recur(block, b, average, rows, first, count, l2, bias):
     """
     noinline()
     R = block.R
+    if rows.bound != OFF:
+        bound_steps(rows, block.G, first, count, bias)
     if l2 > 0:
         shrink_block(block.Z, block.G, rows, first, count, l2)
-    if R.shape[1] == lanes(R):
+    if rows.bound == IMPLICIT:
+        loss, hits = recur_implicit(block, b, rows, first, count, l2, bias)
+    elif R.shape[1] == lanes(R):
         loss, hits = recur_narrow(block, b, rows, first, count, bias)
     else:
         loss, hits = recur_wide(block, b, rows, first, count, bias)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.kernels.bounds import IMPLICIT, OFF, bounded, squared_norm
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import prefetch_rows
-from fastsoftmax.kernels.recurrence import add_row, residual
+from fastsoftmax.kernels.recurrence import add_row, implicit_residual, residual
 from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, splat, store, total
 
 
@@ -48,7 +49,7 @@ def descend_rowwise(weights, average, block, rows, l2, bias):
     weights, block, rows = by_address(weights), by_address(block), by_address(rows)
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
-    loss, hits, finite = 0.0, 0.0, True
+    loss, hits, finite, norm = 0.0, 0.0, True, 0.0
     for first in range(0, n, B):
         count = min(B, n - first)
         # A block ahead of its gather: shuffled rows come from memory at a latency of their own.
@@ -58,10 +59,18 @@ def descend_rowwise(weights, average, block, rows, l2, bias):
             break
         for t in range(count):
             row = first + t
+            if rows.bound != OFF:
+                norm = bias + np.float64(squared_norm(X, t, X.shape[1]))
+                rows.step[row] = bounded(rows.step[row], norm, rows.bound)
             step = rows.step[row]
             row_logits(R, W, b, X, t)
-            row_loss, hit = residual(R, b, 0, rows.y[row], W.dtype.type(step), bias)
             keep = W.dtype.type(max(0.0, 1.0 - step * l2))
+            if rows.bound == IMPLICIT:
+                row_loss, hit = implicit_residual(
+                    R, b, block.trial, np.int64(0), rows.y[row], step, keep, norm, bias
+                )
+            else:
+                row_loss, hit = residual(R, b, 0, rows.y[row], W.dtype.type(step), bias)
             # Two calls, since a branch on None is left out only where it is an argument.
             if average is not None and rows.weight[row] > 0:
                 row_step(W, average.W, R, X, t, keep)

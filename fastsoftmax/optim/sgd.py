@@ -14,7 +14,7 @@ from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
 from fastsoftmax.optim.tables import PartTables, affine_of
 from fastsoftmax.optim.tally import Tally
-from fastsoftmax.options import TrainOptions
+from fastsoftmax.options import MAX_STEPS, TrainOptions
 
 
 class SGD:
@@ -32,6 +32,9 @@ class SGD:
         self.rule = choose_rule(task)(task, options.reading.thread_count)
         self.weights = self.rule.new_weights(average=bool(steps.average))
         self._batch_size = steps.batch_size
+        # A number of `bounds`, held as an array because a checkpoint keeps it.
+        self._bound = np.zeros(1)
+        self.bound = "off" if steps.max_step == "auto" else steps.max_step
         self._bias = np.ones(1) if penalty.fit_intercept else np.zeros(1)
         self._tables = PartTables(self.rule.columns)
         l2 = 0.0 if penalty.l2 == "auto" else float(penalty.l2)
@@ -46,6 +49,18 @@ class SGD:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def bound(self) -> str:
+        """How far a row may step: off (as far as its step size says), cap or implicit.
+
+        It may be set between any two calls. Other rules than those that step row by row ignore it.
+        """
+        return MAX_STEPS[int(self._bound[0])]
+
+    @bound.setter
+    def bound(self, kind: str) -> None:
+        self._bound[0] = MAX_STEPS.index(kind)
 
     @property
     def call_rows(self) -> int:
@@ -83,10 +98,13 @@ class SGD:
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
         penalties, bias = self._penalties, float(self._bias[0])
-        visit = Visit(self._tables.of(parts), order, labels, weight, eta, ends, penalties.l2, bias)
+        visit = Visit(
+            self._tables.of(parts), order, labels, weight, eta, eta * weight,
+            ends, penalties.l2, bias, int(self._bound[0]),
+        )  # fmt: skip
         tally = self.rule.step(self.weights, visit)
         if penalties.act_between:
-            step = float((eta * weight).sum()) / self._batch_size
+            step = float(visit.step.sum()) / self._batch_size
             self.weights.change(lambda W: penalties.shrink(W, step))
         if self.weights.sums:
             self.weights.count(len(order), self.rule.counted(visit))
@@ -123,7 +141,7 @@ class SGD:
     def views(self) -> dict[str, np.ndarray]:
         """Return the arrays that the next step depends on, by name; averages are settled."""
         own = self.weights.views() | self.rule.views() | self._penalties.views()
-        return own | {"bias": self._bias}
+        return own | {"bias": self._bias, "bound": self._bound}
 
     def restore(self, stored: dict[str, np.ndarray]) -> None:
         """Go on from copies of `views`; scaling and penalties must be those of then."""

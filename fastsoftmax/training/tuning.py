@@ -18,6 +18,7 @@ from fastsoftmax.optim.optimizer import (
     OptimizerState,
     begin,
     iterates_by,
+    minimise,
     preconditioner_of,
 )
 from fastsoftmax.optim.preconditioner import Batch

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.kernels.binary import descend_binary
 from fastsoftmax.kernels.blocks import descend_blocks
+from fastsoftmax.kernels.bounds import CAP, IMPLICIT, OFF, solve_implicit
 from fastsoftmax.kernels.compile import in_python
 from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.lookahead import descend_lookahead, new_turns, other_turn
@@ -28,6 +29,7 @@ from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 RULES = ("blocked", "ahead", "plain", "batches", "panels", "pairwise")
+BOUNDED = tuple(rule for rule in RULES if rule != "batches")
 
 
 def relative(got, want):
@@ -39,7 +41,7 @@ class Trained:
 
     def __init__(
         self, rule, problem, dtype, *, B=8, l2=0.0, average=False, bias=1.0, threads=1, batch=5,
-        K=None, start=None, given=None,
+        K=None, start=None, given=None, bound=OFF,
     ):  # fmt: skip
         X, y, w, eta = problem
         self.K, self.d = K or int(y.max()) + 1, X.shape[1]
@@ -51,7 +53,7 @@ class Trained:
         block = new_block(self.K, self.d, np.dtype(dtype), B, threads)
         X = np.ascontiguousarray(X, dtype) if given is None else given
         step = eta if rule == "batches" else eta * w
-        rows = Rows(part_table((Dense(X),)), np.arange(len(y)), y, w, step)
+        rows = Rows(part_table((Dense(X),)), np.arange(len(y)), y, w, step, bound)
         with Team(threads) as team:
             if rule == "blocked":
                 facts = team.run(
@@ -89,7 +91,10 @@ class Trained:
         dtype = self.weights.W.dtype
         panels = new_panels(self.K, self.d, dtype, size)
         columns = [panel_columns(self.d, i, size) for i in range(size)]
-        shares = [rows._replace(table=part_table((Dense(X),), *part)) for part in columns]
+        shares = [
+            rows._replace(table=part_table((Dense(X),), *part), step=rows.step.copy())
+            for part in columns
+        ]
         averages = [None] * size
         if self.average is not None:
             averages = [new_average(self.K, self.d, dtype, 8) for _ in columns]
@@ -129,7 +134,12 @@ def check(rule, K, d, n, dtype, **settings):
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
     fits = settings.get("bias", 1.0) > 0
+    bound = ("off", "cap", "implicit")[settings.get("bound", OFF)]
     oracle_settings = {"l2": settings.get("l2", 0.0), "fit_intercept": fits}
+    if bound != "off":
+        oracle_settings["bound"] = bound
+        # Steps that some rows would take too far.
+        problem = (*problem[:3], problem[3] * np.where(np.arange(n) % 3 == 0, 30.0, 1.0))
     # From zero weights, classes not met yet tie exactly, and which of them is first is rounding.
     rng = np.random.default_rng(d)
     start = rng.normal(size=(K, d)).astype(dtype), rng.normal(size=K).astype(dtype)
@@ -190,6 +200,55 @@ def test_averages_are_exact_where_every_row_counts(rule, dtype):
     want, got = wanted(rule, problem, K), Trained(rule, problem, dtype, average=True, K=K)
     assert relative(got.average.W[:, :33], want.W_sum) < TOLERANCE[dtype]
     assert_allclose(got.average.b[0, :K], want.b_sum, atol=TOLERANCE[dtype] * 61)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bound", [CAP, IMPLICIT])
+@pytest.mark.parametrize("rule", BOUNDED)
+def test_no_rule_lets_a_row_step_too_far(rule, bound, dtype):
+    for K, d, n in ((2, 5, 40), (10, 33, 61), (23, 64, 50)):
+        for l2 in (0.0, 0.3):
+            check(rule, K, d, n, dtype, l2=l2, average=True, bound=bound)
+        check(rule, K, d, n, dtype, bias=0.0, bound=bound)
+
+
+@pytest.mark.parametrize("bound", [CAP, IMPLICIT])
+@pytest.mark.parametrize("rule", ["blocked", "ahead", "panels"])
+def test_bounded_steps_have_the_same_bits_for_any_threads(rule, bound):
+    problem = oracle.problem(10, 800, 100)
+    problem = (*problem[:3], problem[3] * 20)
+    K = 10 if rule == "panels" else 40
+    one, two = (
+        Trained(rule, problem, np.float32, K=K, threads=threads, average=True, l2=0.1, bound=bound)
+        for threads in (1, 2)
+    )
+    assert_array_equal(one.W, two.W)
+    assert_array_equal(one.b, two.b)
+    assert_array_equal(one.average.W[:, :800], two.average.W[:, :800])
+
+
+@pytest.mark.parametrize("K", [2, 5, 100])
+@pytest.mark.parametrize("s", [0.0, 1e-3, 1.0, 30.0, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_implicit_step_ends_where_its_gradient_is(dtype, s, K):
+    rng = np.random.default_rng(K)
+    eps = np.finfo(dtype).eps
+    for spread in (1.0, 30.0, 1000.0):
+        for _ in range(20):
+            trial = new_block(K, 4, np.dtype(dtype), 8).trial
+            trial[3] = -np.inf
+            a, y = rng.normal(size=K) * spread, int(rng.integers(K))
+            trial[3, :K] = a
+            solve_implicit(trial, y, s)
+            shift, g, _, a = trial[:, :K].astype(np.float64)
+            z = a + shift
+            others = np.delete(oracle.softmax(z), y)
+            # z is known to within eps, and the gradient at it therefore.
+            near = 16 * eps * (1 + abs(z).max())
+            assert_allclose(g, np.insert(others, y, -others.sum()), atol=near, rtol=near)
+            slack = near * (1 + s * (abs(g) * (1 - abs(g))).max())
+            assert_allclose(shift, -s * g, atol=slack, rtol=16 * eps)
+            assert not trial[1, K:].any()
 
 
 def test_a_shrink_to_nothing_is_no_division_by_zero():

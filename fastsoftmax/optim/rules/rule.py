@@ -32,8 +32,9 @@ SPAN_CALLS, SPAN_ROWS = 8, 4096
 class Visit(NamedTuple):
     """Rows to visit: part tables, and for each row its number, class, weight and step size.
 
-    ends: the epoch ends with them. l2: by which each step shrinks the weights. bias: the share of
-    a step that biases take.
+    step: the step size times the weight, which kernels make shorter where it is bounded. ends: the
+    epoch ends with them. l2: by which each step shrinks the weights. bias: the share of a step that
+    biases take. bound: how steps are bounded, a number of `bounds`.
     """
 
     tables: list[np.ndarray]
@@ -41,14 +42,18 @@ class Visit(NamedTuple):
     labels: np.ndarray
     weight: np.ndarray
     eta: np.ndarray
+    step: np.ndarray
     ends: bool
     l2: float
     bias: float
+    bound: int
 
     def rows(self, worker: int = 0) -> Rows:
         """Return the rows as kernels take them that step by eta times the weight."""
-        step = self.eta * self.weight
-        return Rows(self.tables[worker], self.order, self.labels, self.weight, step)
+        # Workers that share no recurrence bound their steps each by itself.
+        step = self.step if worker == 0 else self.step.copy()
+        table = self.tables[worker]
+        return Rows(table, self.order, self.labels, self.weight, step, self.bound)
 
 
 @dataclass(frozen=True)
