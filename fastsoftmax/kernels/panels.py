@@ -311,9 +311,8 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
 
 @kernel(EXACT, entry=True)
 def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, team):
-    """Take one step per row, as `descend_blocks` does; rows.table lists this worker's panels alone.
-
-    So does average.W: each worker has an average of its own.
+    """Take one step per row, as `descend_blocks` does; rows.table lists this worker's panels alone,
+    and average.W is its own.
     """
     weights, average, panels = by_address(weights), by_address(average), by_address(panels)
     rows, barrier = by_address(rows), by_address(barrier)

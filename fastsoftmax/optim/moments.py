@@ -16,6 +16,7 @@ from fastsoftmax.model.scaling import OF_COLUMNS, Scaling
 ROUNDING = 1e-12  # of a magnitude: a first guess of a scale is this at least
 ALIKE = 100.0  # times the smallest deviation: up to there one factor serves all columns
 FAR = 30.0  # times the width of the middle: such a spread comes from values that are far away
+TAILED = 2.0  # times that width: of normal columns the spread is about 0.8 of it
 MIDDLE_ROWS = 2048  # that quantiles are taken from
 QUANTILE_COLUMNS = 256  # that are looked at at a time
 FIRST_ROWS = 256  # on which the first guess of centre and scale is made
@@ -74,6 +75,13 @@ class Moments:
         """Whether the columns that change are of about one scale."""
         changing = self.deviation[self.deviation > 0]
         return not changing.size or float(changing.max() / changing.min()) < ALIKE
+
+    @property
+    def have_tails(self) -> bool:
+        """Whether some column has values far outside the middle of the others."""
+        return bool(
+            (np.sqrt(self.deviation * self.reach) > TAILED * self.width)[self.width > 0].any()
+        )
 
     def squares(self, scaling: Scaling) -> np.ndarray:
         """Return the mean squares (d,) of the columns as scaled."""

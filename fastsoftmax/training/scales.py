@@ -13,8 +13,12 @@ from fastsoftmax.training.prepared import Prepared
 OFF = 4.0  # times the scale that all rows give: one of the first rows that is as far off is left
 
 
-def scaling_of(learner: Learner, moments: Moments, wide: np.ndarray) -> Scaling:
+def scaling_of(
+    learner: Learner, moments: Moments, wide: np.ndarray, kind: str | None = None
+) -> Scaling:
     """Return what brings features to one scale; wide (d,): those of more than 24 bits.
+
+    kind: of scaling, where not that of the options.
 
     Where l2 is one number for raw weights and steps alone are taken, features of about one scale
     share one: their weights then shrink by the same share at each step, which is exact.
@@ -23,7 +27,7 @@ def scaling_of(learner: Learner, moments: Moments, wide: np.ndarray) -> Scaling:
     exact = not learner.finishes and not o.penalty.standardize
     exact = exact and o.penalty.l2 not in ("auto", 0.0) and moments.are_alike
     return moments.scaling(
-        o.penalty.scaling,
+        kind or o.penalty.scaling,
         np.dtype(o.steps.dtype),
         wide,
         centred=o.penalty.fit_intercept,

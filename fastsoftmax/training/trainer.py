@@ -155,7 +155,9 @@ class Trainer:
         """Train an epoch from where the run stands to its end, or until the run is over."""
         place = self.state.place
         begins = not place.is_inside
-        self._prepare_on_sample(self.active())
+        fresh = any(each.state.prepared is None for each in self.active())
+        if fresh and (sample := self.rows.sample(SAMPLE_ROWS)) is not None:
+            self._prepare(self.active(), sample)
         if begins:
             self._mixing = self.rows.new_mixing()
         for window in self.rows.epoch(place.epoch, place.window):
@@ -174,14 +176,6 @@ class Trainer:
                 return
             del window  # its memory is free before the next one is asked for
         self._end_epoch()
-
-    def _prepare_on_sample(self, learners: list[Learner]) -> None:
-        """Have learners choose on rows from all over the data, where no window shows them all."""
-        if all(learner.state.prepared is not None for learner in learners):
-            return
-        sample = self.rows.sample(SAMPLE_ROWS)
-        if sample is not None:
-            self._prepare(learners, sample)
 
     def _prepare(self, learners: list[Learner], window: Window) -> None:
         """Have learners choose what was left open on the first rows to come; start the clock."""
@@ -269,12 +263,11 @@ class Trainer:
 
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients until next to nothing is left to gain."""
-        self._prepare_on_sample([learner])
         if learner.state.prepared is None:
-            self._prepare([learner], next(iter(self.rows.all())))
-        optimizer = take_passes(
-            learner, self.rows, self.state.optimizer, lambda now: self._end_pass(learner, now)
-        )
+            window = self.rows.sample(SAMPLE_ROWS) or next(iter(self.rows.all()))
+            self._prepare([learner], window)
+        found = self.state.optimizer
+        optimizer = take_passes(learner, self.rows, found, lambda now: self._end_pass(learner, now))
         learner.reach(optimizer.point.x)
         if not self.is_over:
             self.state.optimizer, learner.state.is_found = None, True

@@ -6,7 +6,9 @@ Both are chosen on rows that are at hand, by their effect, and told with their r
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +36,8 @@ WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will no
 ALIKE, NEARLY_ALIKE = 0.005, 0.001
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
 CURVATURE_FLOPS = 2e9  # of the products of these rows, where all weights have one matrix
-ROWS_PER_WEIGHT = 40  # of these rows, at most
-LEAST_ROWS = 4000  # of these rows, if there are so many
+ROWS_PER_WEIGHT = 100  # of these rows, at most
+LEAST_ROWS = 8000  # of these rows, if there are so many
 ENOUGH_ROWS = 20  # for each class, below which rows cannot tell one penalty from another
 FOLDS = ((500, 50), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
 TRY_ALL = 500  # rows up to which all strengths are tried: there the best one varies much
@@ -290,18 +292,26 @@ def _split(batch: Batch, fold: int, folds: int) -> tuple[Batch, Batch]:
     return _taken(batch, np.flatnonzero(~inside)), _taken(batch, np.flatnonzero(inside))
 
 
-def choose_rate(sgd: SGD, sample: Batch, norm: float) -> Choice:
+class Rate(NamedTuple):
+    """A constant step size, its progressive loss, and what was said of those compared with it."""
+
+    value: float
+    loss: float
+    reason: str
+
+
+def choose_rate(sgd: SGD, sample: Batch, norm: float, shares: Sequence[float] = RATES) -> Rate:
     """Return the constant step size with the lowest progressive loss, each begun at zeros.
 
-    norm: the mean squared norm of the rows, their bias included. The loss is over the second half
-    of the rows, each taken before the row's own step.
+    norm: the mean squared norm of the rows, their bias included; steps are shares of its inverse.
+    The loss is over the second half of the rows, each taken before the row's own step.
     """
     most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * sgd.K * sgd.d)))
     sample = _first(sample, min(RATE_ROWS, most))
     half = len(sample.order) // 2
     first, second = (_taken(sample, np.arange(*ends)) for ends in ((0, half), (half, 2 * half)))
     losses = []
-    for share in RATES:
+    for share in shares:
         sgd.restart()
         loss = math.inf
         if _visit(sgd, first, share / norm) < math.inf:
@@ -311,12 +321,11 @@ def choose_rate(sgd: SGD, sample: Batch, norm: float) -> Choice:
     best = int(np.argmin(losses))
     told = ", ".join(
         f"{share / norm:.2g}: {loss:.4f}"
-        for share, loss in zip(RATES, losses, strict=True)
+        for share, loss in zip(shares, losses, strict=True)
         if math.isfinite(loss)
     )
-    return Choice(
-        RATES[best] / norm, f"the lowest progressive log-loss over {2 * half:,} rows ({told})"
-    )
+    reason = f"the lowest progressive log-loss over {2 * half:,} rows ({told})"
+    return Rate(shares[best] / norm, losses[best], reason)
 
 
 def _visit(sgd: SGD, batch: Batch, eta: float) -> float:
