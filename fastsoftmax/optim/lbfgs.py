@@ -112,6 +112,12 @@ class LBFGS:
         """Think anew where to go: the preconditioner is another."""
         self._ahead = None
 
+    def begin_anew(self) -> None:
+        """Forget all steps: what they told of the curvature is not to be seen any more."""
+        self._ahead, memory = None, self.memory
+        memory.gain, memory.share = None, 1.0
+        memory.pairs.clear()
+
     def assess(self, point: Point) -> _Ahead | None:
         """Return where to go from a point, and what that may gain; None: nothing lies below.
 

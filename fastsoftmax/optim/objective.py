@@ -96,6 +96,14 @@ class Objective:
         self._sample = sample.batch()
         return found
 
+    def near(self, batch: Batch, far: float) -> Batch | None:
+        """Return the rows whose squared norm is at most `far` times the median; None: all are."""
+        norms = self._full.squared_norms(batch.parts, batch.order)
+        kept = np.flatnonzero(norms <= far * np.median(norms))
+        if len(kept) == len(norms) or not len(kept):
+            return None
+        return Batch(batch.parts, *(np.ascontiguousarray(each[kept]) for each in batch[1:]))
+
     def know(self, sample: Batch, log_loss: float, accuracy: float) -> None:
         """Take over what a pass over the same rows, otherwise scaled, has shown."""
         self._sample, self.log_loss, self.accuracy = sample, log_loss, accuracy

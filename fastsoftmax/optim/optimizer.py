@@ -13,8 +13,10 @@ import numpy as np
 from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
-from fastsoftmax.optim.preconditioner import Diagonal, Preconditioner
+from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner
 from fastsoftmax.optim.state import array
+
+FAR = 1e6  # times the median squared norm: rows that may hide what the others would gain
 
 
 @dataclass
@@ -22,7 +24,8 @@ class OptimizerState:
     """How far a minimisation has come: the point reached, and what the way on depends on.
 
     learnt_at: the weights at which the curvature was taken; learnt: the passes before that.
-    is_over: next to nothing is left to gain, or no lower point was found.
+    is_over: next to nothing is left to gain, or no lower point was found. is_checked: that was
+    tried without the rows that are far away.
     """
 
     point: Point
@@ -33,6 +36,7 @@ class OptimizerState:
     learnt: int = 0
     steps: int = 0
     is_over: bool = False
+    is_checked: bool = False
 
     @property
     def passes(self) -> int:
@@ -118,10 +122,6 @@ def iterates_by(
     """Yield what `iterates` does, by a preconditioner; learns: it takes the curvature itself."""
     l1 = _l1_of(objective)
 
-    def learn() -> None:
-        sample = objective.sample(preconditioner.sample_rows(objective.n))
-        preconditioner.learn(state.learnt_at, sample, objective.l2, objective.squares)
-
     def precondition(v: np.ndarray) -> np.ndarray:
         # A number added to the weights of all classes changes no probability. Without L1,
         # where it would lead away from zeros, directions stay clear of that.
@@ -131,23 +131,58 @@ def iterates_by(
         return w if l1 is not None else w - w.mean(axis=0)
 
     if learns:
-        learn()
+        _learn(preconditioner, objective, state.learnt_at)
     search = LBFGS(objective.evaluate, precondition, l1, state.memory)
     cost = preconditioner.passes(objective.n)
     if not state.is_over and (search.assess(state.point) is None or enough.is_met(state)):
-        state.is_over = True
+        state.is_over = not (learns and _leaps(preconditioner, objective, state, search, enough))
         yield state
     while not state.is_over and state.passes < enough.passes and objective.finite:
-        if (
-            learns
-            and state.steps in preconditioner.renewals
-            and state.passes - state.learnt >= cost
-        ):
+        is_due = state.steps in preconditioner.renewals and state.passes - state.learnt >= cost
+        if learns and is_due:
             state.learnt, state.learnt_at = state.passes, state.point.x
-            learn()
+            _learn(preconditioner, objective, state.learnt_at)
             search.forget()
-        _advance(state, search, objective, enough)
+        is_over = _advance(state, search, objective, enough)
+        if is_over and learns:
+            is_over = not _leaps(preconditioner, objective, state, search, enough)
+        state.is_over = is_over
         yield state
+
+
+def _learn(preconditioner: Preconditioner, objective: Objective, theta: np.ndarray) -> Batch:
+    """Take the curvature at weights theta, and return the rows from which it was taken."""
+    sample = objective.sample(preconditioner.sample_rows(objective.n))
+    is_all = len(sample.order) >= objective.n
+    squares = np.zeros(objective.d + 1) if is_all else objective.squares
+    preconditioner.learn(theta, sample, objective.l2, squares)
+    return sample
+
+
+def _leaps(
+    preconditioner: Preconditioner, objective: Objective, state: OptimizerState,
+    search: LBFGS, enough: Enough,
+) -> bool:  # fmt: skip
+    """Return whether a step by the curvature of all rows but those far away led on from the end.
+
+    One value a million times larger than others has nearly all of its column's curvature, and what
+    the others would gain looks like nothing. It is tried once.
+    """
+    if state.is_checked or state.passes >= enough.passes:
+        return False
+    state.is_checked = True
+    near = objective.near(objective.sample(preconditioner.sample_rows(objective.n)), FAR)
+    if near is None:
+        return False
+    preconditioner.learn(state.point.x, near, objective.l2, np.zeros(objective.d + 1))
+    search.begin_anew()
+    before = state.point.value
+    _advance(state, search, objective, enough)
+    state.learnt, state.learnt_at = state.passes, state.point.x
+    _learn(preconditioner, objective, state.learnt_at)
+    search.begin_anew()
+    search.assess(state.point)
+    return before - state.point.value > max(enough.tolerance * abs(before), enough.floor)
 
 
 def minimise(
@@ -160,14 +195,15 @@ def minimise(
     return state.point.x
 
 
-def _advance(state: OptimizerState, search: LBFGS, objective: Objective, enough: Enough) -> None:
-    """Take a step, and note where it led."""
+def _advance(state: OptimizerState, search: LBFGS, objective: Objective, enough: Enough) -> bool:
+    """Take a step, and note where it led; return whether too little is left to gain."""
     following = search.step(state.point, enough.passes + 1)
     if following is not None:
         state.point, state.steps = following, state.steps + 1
         state.log_loss, state.accuracy = objective.log_loss, objective.accuracy
-    if following is not None or state.passes < enough.passes:
-        state.is_over = following is None or enough.is_met(state)
+    if following is None:  # nothing lower was found, or there are no passes left
+        return state.passes < enough.passes
+    return enough.is_met(state)
 
 
 def _l1_of(objective: Objective) -> np.ndarray | None:

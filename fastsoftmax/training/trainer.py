@@ -153,8 +153,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train an epoch from where the run stands to its end, or until the run is over."""
-        place = self.state.place
-        begins = not place.is_inside
+        place, begins = self.state.place, not self.state.place.is_inside
         fresh = any(each.state.prepared is None for each in self.active())
         if fresh and (sample := self.rows.sample(SAMPLE_ROWS)) is not None:
             self._prepare(self.active(), sample)

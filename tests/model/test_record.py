@@ -23,6 +23,8 @@ FACTS = RunFacts(
     mass=np.array([1.0, 3.0]),
     data=[{"name": "a.parquet", "rows": 12}],
     ended="tolerance",
+    gain=1e-6,
+    gain_error=1e-7,
     origin={},
 )
 
@@ -35,7 +37,7 @@ def test_a_record_is_json_that_comes_back_as_it_was():
 def test_a_record_has_the_keys_that_readers_of_models_know():
     assert list(record_of(FACTS)) == [
         *("options", "reasons", "deviations", "window", "buckets", "target", "weight", "rows"),
-        *("prior", "data", "ended", "versions"),
+        *("prior", "data", "ended", "gain", "gain_error", "versions"),
     ]
 
 
