@@ -7,7 +7,6 @@ import math
 import numbers
 import os
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
@@ -61,14 +60,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
-
-
-def _flag(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    if isinstance(value, dict):
-        value = shlex.quote(",".join(f"{label}={weight}" for label, weight in value.items()))
-    return f"--{name} {value}"
 
 
 def _require(holds: bool, rule: str, value: object) -> None:
@@ -327,7 +318,7 @@ class Keeping:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train: frozen groups of options, checked once, printable as the line that repeats it.
+    """How to train: frozen groups of options, checked once.
 
     Options are given flat, by `of` and `changed`: nobody but the code needs to know their groups.
     """
@@ -418,14 +409,10 @@ class TrainOptions:
             shaping["class_weight"] = [list(pair) for pair in self.penalty.class_weight.items()]
         return shaping
 
-    def command_line(self) -> str:
-        """Return the options that differ from their defaults, as the command line spells them."""
-        changed = [
-            (name.replace("_", "-"), value)
-            for name, value in self.flat().items()
-            if value != OPTIONS[name].default
-        ]
-        return " ".join(_flag(name, value) for name, value in changed)
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, by name."""
+        held = self.flat().items()
+        return {name: value for name, value in held if value != OPTIONS[name].default}
 
 
 # Every option by its name, as it is declared.

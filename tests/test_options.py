@@ -104,11 +104,10 @@ def test_an_unknown_option_names_the_nearest():
         TrainOptions.of(zzz=3)
 
 
-def test_options_print_as_the_line_that_repeats_the_run():
-    options = TrainOptions.of(epochs=3, fit_intercept=False, average=True, learning_rate=0.5)
-    want = "--epochs 3 --learning-rate 0.5 --average --no-fit-intercept"
-    assert options.command_line() == want
-    assert TrainOptions.of().command_line() == ""
+def test_options_tell_which_of_them_are_not_their_defaults():
+    given = {"epochs": 3, "fit_intercept": False, "average": True, "learning_rate": 0.5}
+    assert TrainOptions.of(**given, l1=0.0).given() == given
+    assert TrainOptions.of().given() == {}
 
 
 def test_only_what_shapes_the_model_is_recorded():
