@@ -25,6 +25,7 @@ SWEPT = (
 )  # fmt: skip
 MOST_READERS = 8  # unless asked for
 COUNT = "must be a whole number >= 1"
+LARGEST = 2**63  # what neither a count nor a number of bytes reaches
 UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -37,7 +38,9 @@ def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
     if not match or match[2] not in UNITS:
         raise OptionError(f'memory must be bytes, as 1000000, "512MB" or "1GiB", got {text!r}')
-    return int(float(match[1]) * UNITS[match[2]])
+    size = float(match[1]) * UNITS[match[2]]
+    _require(size < LARGEST, "memory must be less than 2^63 bytes", text)
+    return int(size)
 
 
 def available_threads() -> int:
@@ -72,6 +75,11 @@ def is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _require_count(name: str, value: object) -> None:
+    _require(is_count(value, 1), f"{name} {COUNT}", value)
+    _require(isinstance(value, int) and value < LARGEST, f"{name} must be less than 2^63", value)
+
+
 def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
@@ -85,8 +93,8 @@ def _above_0(group: Any, name: str) -> tuple[str, object]:
 def _require_counts(group: Any, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(group, name)
-        absent = value is None and group.__dataclass_fields__[name].default is None
-        _require(absent or is_count(value, 1), f"{name} {COUNT}", value)
+        if value is not None or group.__dataclass_fields__[name].default is not None:
+            _require_count(name, value)
 
 
 def _require_choices(group: Any, **choices: tuple[Any, ...]) -> None:
@@ -120,8 +128,8 @@ class Steps:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, "auto")
         _require_counts(self, ("batch_size",))
-        automatic = self.epochs == "auto"
-        _require(automatic or is_count(self.epochs, 1), f"epochs {COUNT}", self.epochs)
+        if self.epochs != "auto":
+            _require_count("epochs", self.epochs)
         automatic = self.learning_rate == "auto"
         _require(automatic or _is_number(self.learning_rate, 0), *_above_0(self, "learning_rate"))
         _require(self.halflife is None or _is_number(self.halflife, 0), *_above_0(self, "halflife"))
@@ -196,7 +204,7 @@ class Shuffling:
     def __post_init__(self) -> None:
         """Check every value."""
         _require_counts(self, ("shuffle_window",))
-        fits = is_count(self.seed, 0) and self.seed < 2**63
+        fits = is_count(self.seed, 0) and self.seed < LARGEST
         _require(fits, "seed must be a whole number in [0, 2^63)", self.seed)
         if self.holdout is not None:
             fits = _is_number(self.holdout, 0) and self.holdout < 1

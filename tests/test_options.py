@@ -25,6 +25,15 @@ def test_memory_is_bytes_with_or_without_a_unit(text, want):
     assert parse_bytes(text) == want
 
 
+def test_more_than_a_machine_can_count_is_refused():
+    for text in ("9" * 400, "9223372036854775808", "1" + "0" * 12 + "TB"):
+        with pytest.raises(OptionError, match=r"memory must be less than 2\^63 bytes"):
+            parse_bytes(text)
+    for name in ("batch_size", "epochs", "threads", "patience", "shuffle_window"):
+        with pytest.raises(OptionError, match=rf"{name} must be less than 2\^63, got 92"):
+            TrainOptions.of(**{name: 2**63})
+
+
 @pytest.mark.parametrize("text", ["", "GB", "1 parsec", "-1MB", "1e9"])
 def test_memory_that_means_nothing_is_refused(text):
     with pytest.raises(OptionError, match="memory must be bytes"):
