@@ -25,6 +25,7 @@ SWEPT = (
 )  # fmt: skip
 MOST_READERS = 8  # unless asked for
 COUNT = "must be a whole number >= 1"
+Plain = str | bool | int | float | dict | None
 LARGEST = 2**63  # what neither a count nor a number of bytes reaches
 UNITS = {
     "": 1, "b": 1,
@@ -63,6 +64,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
+
+
+def _checked(name: str, given: dict[str, Any]) -> Any:
+    """Return an option's value as Python's; raise OptionError where no option has such a type."""
+    value = _plain(given[name])
+    _require(isinstance(value, Plain), f"{name} must be a number, a word or a dictionary", value)
+    return value
 
 
 def _require(holds: bool, rule: str, value: object) -> None:
@@ -366,7 +374,7 @@ class TrainOptions:
         groups = {}
         for group in fields(self):
             held = getattr(self, group.name)
-            own = {f.name: _plain(given[f.name]) for f in fields(held) if f.name in given}
+            own = {f.name: _checked(f.name, given) for f in fields(held) if f.name in given}
             groups[group.name] = replace(held, **own) if own else held
         return replace(self, **groups)
 

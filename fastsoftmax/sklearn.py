@@ -21,6 +21,7 @@ from fastsoftmax.errors import (
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
+from fastsoftmax.options import TrainOptions, is_count
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
@@ -117,7 +118,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             schedule=self.schedule,
             halflife=self.halflife,
             shuffle=self.shuffle,
-            seed=self._seed(),
+            seed=_seed_of(self.random_state),
         )  # fmt: skip
         goes_on = self.solver == "lbfgs" or self.tol is not None  # until little is left to gain
         if goes_on and self.model_.record["ended"] == "epochs":
@@ -138,7 +139,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         The step is constant: learning_rate, or 1 / (1 + mean ||x||^2) of the first call's rows.
         A row of weight 0 takes no step, and a call of such rows alone leaves all as it is.
         """
-        self._refuse_balanced()
+        _refuse_balanced(self.class_weight)
         begins = not hasattr(self, "model_")
         if begins and classes is None:
             raise OptionError("classes must be given at the first call of partial_fit")
@@ -150,7 +151,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = known
         if counted is not None and not counted.any():  # no row takes a step
             if begins:
-                self.model_ = self._untrained(X.shape[1])
+                self.model_ = _untrained(known, X.shape[1], self.dtype)
             return self._with_losses(getattr(self, "loss_curve_", []))
         self._train(
             X, labels, weights, None if begins else self.model_,
@@ -206,15 +207,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(y)
         return X, y
 
-    def _refuse_balanced(self) -> None:
-        if isinstance(self.class_weight, str):
-            raise OptionError(
-                f"class_weight={self.class_weight!r} needs all rows at once, and partial_fit sees"
-                " one batch at a time: take the weights of sklearn.utils.class_weight."
-                "compute_class_weight('balanced', classes=classes, y=y), y being all labels, and"
-                " give them as a dictionary"
-            )
-
     def _step_size(self, X: np.ndarray) -> Any:
         """Return the step that is given, or else the one measured on the rows of the first call."""
         if self.learning_rate is not None and self.learning_rate != "auto":
@@ -222,12 +214,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if not hasattr(self, "_rate"):
             self._rate = _constant_rate(X)
         return self._rate
-
-    def _untrained(self, n_features: int) -> Model:
-        """Return the model before its first step."""
-        K = len(self.classes_)
-        weights, bias = np.zeros((K, n_features), self.dtype), np.zeros(K, self.dtype)
-        return Model(weights, bias, _spoken(self.classes_))
 
     def _with_losses(self, losses: list[float]) -> SoftmaxClassifier:
         self.loss_curve_, self.n_iter_ = losses, len(losses)
@@ -265,18 +251,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             weights = _row_weights(sample_weight, X)
             return weights * compute_sample_weight(self.class_weight, y)
 
-    def _seed(self) -> int:
-        if self.random_state is None:
-            return 0
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _threads(self) -> int | None:
-        if self.n_jobs is not None and self.n_jobs < -1:
-            raise OptionError(f"n_jobs must be None, -1 or >= 1, got {self.n_jobs}")
-        return None if self.n_jobs in (None, -1) else self.n_jobs
-
     def _train(
         self,
         X: np.ndarray,
@@ -297,7 +271,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
                     X, labels, weight=weights, init=init,
                     report=_Patience(self.tol if options["solver"] == "sgd" else None),
                     batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
-                    fit_intercept=self.fit_intercept, threads=self._threads(),
+                    fit_intercept=self.fit_intercept, threads=_threads_of(self.n_jobs),
                     verbose=bool(self.verbose), **options,
                 )  # fmt: skip
         except TrainingInterrupted as stop:
@@ -310,6 +284,8 @@ class _Patience:
     """Ends a run when the log-loss of an epoch is not lower by `tol` than that before."""
 
     def __init__(self, tol: float | None) -> None:
+        if tol is not None and not isinstance(tol, int | float | np.number):
+            raise OptionError(f"tol must be None or a number, got {tol!r:.100}")
         self.tol, self.last = tol, np.inf
 
     def __call__(self, progress: Progress) -> bool:
@@ -358,13 +334,51 @@ def _whole_numbers(y: Any) -> Any:
         return y
 
 
+def _seed_of(random_state: Any) -> int:
+    if random_state is None:
+        return 0
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)  # as options check it
+    with _told_as_ours():
+        return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _threads_of(n_jobs: Any) -> int | None:
+    count = int(n_jobs) if isinstance(n_jobs, np.integer) else n_jobs
+    if count is None or (isinstance(count, int) and count == -1):
+        return None
+    if not is_count(count, 1):
+        raise OptionError(f"n_jobs must be None, -1 or >= 1, got {n_jobs!r}")
+    return count
+
+
+def _untrained(labels: np.ndarray, n_features: int, dtype: str) -> Model:
+    """Return the model before its first step."""
+    K, dtype = len(labels), TrainOptions.of(dtype=dtype).steps.dtype
+    weights, bias = np.zeros((K, n_features), dtype), np.zeros(K, dtype)
+    return Model(weights, bias, _spoken(labels))
+
+
+def _refuse_balanced(class_weight: Any) -> None:
+    if isinstance(class_weight, str):
+        raise OptionError(
+            f"class_weight={class_weight!r} needs all rows at once, and partial_fit sees"
+            " one batch at a time: take the weights of sklearn.utils.class_weight."
+            "compute_class_weight('balanced', classes=classes, y=y), y being all labels, and"
+            " give them as a dictionary"
+        )
+
+
 def _distinct(classes: Any, what: str) -> np.ndarray:
     """Return the distinct labels, sorted; raise DataError where they are of no one kind."""
     try:
         found = np.unique(np.asarray(_whole_numbers(classes)))
-    except (TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise DataError(f"{what} must be labels of one kind, got {classes!r:.200}.") from error
-    check_classification_targets(found)
+    with _told_as_ours():
+        check_classification_targets(found)
     return found
 
 

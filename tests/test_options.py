@@ -68,6 +68,13 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
     assert caught.value.exit_code == 2
 
 
+def test_a_value_that_no_option_can_have_is_refused():
+    for value in (np.arange(3), object(), [1], {1, 2}, 1j, b"x"):
+        for name in ("l2", "class_weight", "schedule", "threads"):
+            with pytest.raises(OptionError, match=f"{name} must be a number, a word or a dict"):
+                TrainOptions.of(**{name: value})
+
+
 @pytest.mark.parametrize(
     ("given", "rule"),
     [
