@@ -18,7 +18,7 @@ ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/kernels/test_transpose.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion test coverage test-fuzz test-crash test-oldest lint bench bench-quick clean
+.PHONY: help demo demo-fashion test coverage test-fuzz test-objects test-crash test-oldest lint bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ coverage: $(VENV)/.with-test ## run the tests and report the lines that none rea
 
 test-fuzz: $(VENV)/.with-test ## train on 500 damaged Parquet files (minutes)
 	$(IN_VENV) python -m tests.fuzz_parquet
+
+test-objects: $(VENV)/.with-test ## call everything with 2,000 objects of all kinds (minutes)
+	$(IN_VENV) python -m tests.fuzz_objects
 
 test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000 damaged models (hours)
 	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/training/test_checkpoint.py

@@ -19,6 +19,12 @@ from urllib.parse import unquote
 from fastsoftmax.errors import OptionError, SaveError
 
 
+def require_path(path: object) -> None:
+    """Raise OptionError where a path is of no type that names a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"a file is named by a string or a path, got {path!r:.100}")
+
+
 def write_file(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
     """Write `pieces` to `path`, as a whole or not at all; raise SaveError if that fails."""
     with replacement(path) as partial, reporting(path), open(partial, "wb") as file:

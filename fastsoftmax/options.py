@@ -7,7 +7,6 @@ import math
 import numbers
 import os
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
@@ -26,6 +25,8 @@ SWEPT = (
 )  # fmt: skip
 MOST_READERS = 8  # unless asked for
 COUNT = "must be a whole number >= 1"
+Plain = str | bool | int | float | dict | None
+LARGEST = 2**63  # what neither a count nor a number of bytes reaches
 UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -38,7 +39,9 @@ def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
     if not match or match[2] not in UNITS:
         raise OptionError(f'memory must be bytes, as 1000000, "512MB" or "1GiB", got {text!r}')
-    return int(float(match[1]) * UNITS[match[2]])
+    size = float(match[1]) * UNITS[match[2]]
+    _require(size < LARGEST, "memory must be less than 2^63 bytes", text)
+    return int(size)
 
 
 def available_threads() -> int:
@@ -63,12 +66,11 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, numbers.Real) else value
 
 
-def _flag(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    if isinstance(value, dict):
-        value = shlex.quote(",".join(f"{label}={weight}" for label, weight in value.items()))
-    return f"--{name} {value}"
+def _checked(name: str, given: dict[str, Any]) -> Any:
+    """Return an option's value as Python's; raise OptionError where no option has such a type."""
+    value = _plain(given[name])
+    _require(isinstance(value, Plain), f"{name} must be a number, a word or a dictionary", value)
+    return value
 
 
 def _require(holds: bool, rule: str, value: object) -> None:
@@ -79,6 +81,11 @@ def _require(holds: bool, rule: str, value: object) -> None:
 def is_count(value: object, least: int) -> bool:
     """Return whether a value is a whole number, `least` at least."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _require_count(name: str, value: object) -> None:
+    _require(is_count(value, 1), f"{name} {COUNT}", value)
+    _require(isinstance(value, int) and value < LARGEST, f"{name} must be less than 2^63", value)
 
 
 def _is_number(value: object, low: float, *, or_equal: bool = False) -> bool:
@@ -94,8 +101,8 @@ def _above_0(group: Any, name: str) -> tuple[str, object]:
 def _require_counts(group: Any, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(group, name)
-        absent = value is None and group.__dataclass_fields__[name].default is None
-        _require(absent or is_count(value, 1), f"{name} {COUNT}", value)
+        if value is not None or group.__dataclass_fields__[name].default is not None:
+            _require_count(name, value)
 
 
 def _require_choices(group: Any, **choices: tuple[Any, ...]) -> None:
@@ -129,8 +136,8 @@ class Steps:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, "auto")
         _require_counts(self, ("batch_size",))
-        automatic = self.epochs == "auto"
-        _require(automatic or is_count(self.epochs, 1), f"epochs {COUNT}", self.epochs)
+        if self.epochs != "auto":
+            _require_count("epochs", self.epochs)
         automatic = self.learning_rate == "auto"
         _require(automatic or _is_number(self.learning_rate, 0), *_above_0(self, "learning_rate"))
         _require(self.halflife is None or _is_number(self.halflife, 0), *_above_0(self, "halflife"))
@@ -205,7 +212,7 @@ class Shuffling:
     def __post_init__(self) -> None:
         """Check every value."""
         _require_counts(self, ("shuffle_window",))
-        fits = is_count(self.seed, 0) and self.seed < 2**63
+        fits = is_count(self.seed, 0) and self.seed < LARGEST
         _require(fits, "seed must be a whole number in [0, 2^63)", self.seed)
         if self.holdout is not None:
             fits = _is_number(self.holdout, 0) and self.holdout < 1
@@ -327,7 +334,7 @@ class Keeping:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train: frozen groups of options, checked once, printable as the line that repeats it.
+    """How to train: frozen groups of options, checked once.
 
     Options are given flat, by `of` and `changed`: nobody but the code needs to know their groups.
     """
@@ -367,7 +374,7 @@ class TrainOptions:
         groups = {}
         for group in fields(self):
             held = getattr(self, group.name)
-            own = {f.name: _plain(given[f.name]) for f in fields(held) if f.name in given}
+            own = {f.name: _checked(f.name, given) for f in fields(held) if f.name in given}
             groups[group.name] = replace(held, **own) if own else held
         return replace(self, **groups)
 
@@ -418,14 +425,10 @@ class TrainOptions:
             shaping["class_weight"] = [list(pair) for pair in self.penalty.class_weight.items()]
         return shaping
 
-    def command_line(self) -> str:
-        """Return the options that differ from their defaults, as the command line spells them."""
-        changed = [
-            (name.replace("_", "-"), value)
-            for name, value in self.flat().items()
-            if value != OPTIONS[name].default
-        ]
-        return " ".join(_flag(name, value) for name, value in changed)
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, by name."""
+        held = self.flat().items()
+        return {name: value for name, value in held if value != OPTIONS[name].default}
 
 
 # Every option by its name, as it is declared.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from fastsoftmax.errors import (
     DataError,
+    FastsoftmaxError,
     MissingExtraError,
     NotConverged,
     OptionError,
@@ -18,12 +21,13 @@ from fastsoftmax.errors import (
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
+from fastsoftmax.options import TrainOptions, is_count
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.utils import check_random_state
     from sklearn.utils.class_weight import compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
@@ -32,6 +36,8 @@ except ImportError as missing:
     raise MissingExtraError(
         'SoftmaxClassifier needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
     ) from missing
+
+SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
 
 
 class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
@@ -97,10 +103,14 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = self._checked(X, y, reset=True)
         before = getattr(self, "classes_", None) if self.warm_start else None
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        with _told_as_ours():
+            self.classes_, labels = np.unique(y, return_inverse=True)
         again = before is not None and np.array_equal(before, self.classes_)
+        weights = self._weights(X, y, sample_weight)
+        if weights is not None and not weights.any():
+            raise DataError("the weights of all rows are zero: no row is left to learn from.")
         self._train(
-            X, labels, self._weights(X, y, sample_weight), self.model_ if again else None,
+            X, labels, weights, self.model_ if again else None,
             solver=self.solver,
             tolerance=self.tol if self.solver == "lbfgs" else None,
             epochs=self.max_iter,
@@ -108,7 +118,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             schedule=self.schedule,
             halflife=self.halflife,
             shuffle=self.shuffle,
-            seed=self._seed(),
+            seed=_seed_of(self.random_state),
         )  # fmt: skip
         goes_on = self.solver == "lbfgs" or self.tol is not None  # until little is left to gain
         if goes_on and self.model_.record["ended"] == "epochs":
@@ -127,24 +137,28 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         classes: all labels there will be, needed at the first call. Weights are used as they come.
         The step is constant: learning_rate, or 1 / (1 + mean ||x||^2) of the first call's rows.
+        A row of weight 0 takes no step, and a call of such rows alone leaves all as it is.
         """
-        begins = not hasattr(self, "classes_")
+        _refuse_balanced(self.class_weight)
+        begins = not hasattr(self, "model_")
         if begins and classes is None:
-            raise ValueError("classes must be given at the first call of partial_fit")
+            raise OptionError("classes must be given at the first call of partial_fit")
         X, y = self._checked(X, y, reset=begins)
-        known = self.classes_ if classes is None else np.unique(classes)
-        _check_known(y, known, None if begins else self.classes_)
+        known = self.classes_ if classes is None else _distinct(classes, "classes")
+        labels = _numbers_of(y, known, None if begins else self.classes_)
+        weights = self._weights(X, y, sample_weight)
+        counted = None if weights is None else weights > 0
         self.classes_ = known
-        if not hasattr(self, "_rate"):
-            given = None if isinstance(self.learning_rate, str) else self.learning_rate
-            self._rate = given or _constant_rate(X)
+        if counted is not None and not counted.any():  # no row takes a step
+            if begins:
+                self.model_ = _untrained(known, X.shape[1], self.dtype)
+            return self._with_losses(getattr(self, "loss_curve_", []))
         self._train(
-            X, np.searchsorted(known, y), self._weights(X, y, sample_weight),
-            getattr(self, "model_", None),
+            X, labels, weights, None if begins else self.model_,
             classes=range(len(known)),
             weights_as_given=True,
             epochs=1,
-            learning_rate=self._rate,
+            learning_rate=self._step_size(X if counted is None else X[counted]),
             schedule="constant",
             shuffle="off",
             solver="sgd",
@@ -154,7 +168,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits (n, K) in float64, or for two classes (n,) the second's lead."""
-        z = self._logits(X)
+        z = self._logits(X, exact=True)
         return z[:, 1] - z[:, 0] if len(self.classes_) == 2 else z
 
     def predict(self, X: Any) -> np.ndarray:
@@ -168,8 +182,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities (n, K)."""
-        z = self._logits(X)
+        z = self._logits(X, exact=True)
         return z - log_sum_exp(z)[:, None]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose class is predicted."""
+        with _told_as_ours():
+            return super().score(X, _whole_numbers(y), sample_weight)
 
     @property
     def coef_(self) -> np.ndarray:
@@ -182,40 +201,55 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return _folded(self.model_.intercept)
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
-        check_classification_targets(y)
+        with _told_as_ours():
+            given = _whole_numbers(y)
+            X, y = validate_data(self, X, given, dtype=(np.float64, np.float32), reset=reset)
+            check_classification_targets(y)
         return X, y
+
+    def _step_size(self, X: np.ndarray) -> Any:
+        """Return the step that is given, or else the one measured on the rows of the first call."""
+        if self.learning_rate is not None and self.learning_rate != "auto":
+            return self.learning_rate
+        if not hasattr(self, "_rate"):
+            self._rate = _constant_rate(X)
+        return self._rate
 
     def _with_losses(self, losses: list[float]) -> SoftmaxClassifier:
         self.loss_curve_, self.n_iter_ = losses, len(losses)
         return self
 
-    def _logits(self, X: Any) -> np.ndarray:
+    def _logits(self, X: Any, *, exact: bool = False) -> np.ndarray:
+        """Return the logits (n, K) in float64.
+
+        Those of a row that do not fit are of a row so much shorter, which tells the most probable
+        class and, their differences being what they are, its probability; exact: raise DataError.
+        """
         check_is_fitted(self, "model_")
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False).astype(np.float64)
-        model = self.model_
-        if model.conditioning is not None:
-            X = model.conditioning.apply(X)
-        return X @ model.weights.T.astype(np.float64) + model.bias
+        with _told_as_ours():
+            X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        X, model = X.astype(np.float64), self.model_
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = X if model.conditioning is None else model.conditioning.apply(X)
+            z = scaled @ model.weights.T.astype(np.float64) + model.bias
+            far = ~np.isfinite(z).all(axis=1)
+            if far.any() and not exact:
+                z[far] = (X[far] * SHORTER) @ model.coef.T + model.intercept * SHORTER
+        lost = ~np.isfinite(z).all(axis=1)
+        if lost.any():
+            raise DataError(
+                f"row {int(lost.argmax())}: the features are so large that their logits do not fit"
+                " float64. Check them, or scale them before training."
+            )
+        return z
 
     def _weights(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> np.ndarray | None:
         """Return sample_weight times class_weight, or None where there is neither."""
         if sample_weight is None and self.class_weight is None:
             return None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return weights * compute_sample_weight(self.class_weight, y)
-
-    def _seed(self) -> int:
-        if self.random_state is None:
-            return 0
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _threads(self) -> int | None:
-        if self.n_jobs is not None and self.n_jobs < -1:
-            raise OptionError(f"n_jobs must be None, -1 or >= 1, got {self.n_jobs}")
-        return None if self.n_jobs in (None, -1) else self.n_jobs
+        with _told_as_ours():
+            weights = _row_weights(sample_weight, X)
+            return weights * compute_sample_weight(self.class_weight, y)
 
     def _train(
         self,
@@ -237,7 +271,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
                     X, labels, weight=weights, init=init,
                     report=_Patience(self.tol if options["solver"] == "sgd" else None),
                     batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
-                    fit_intercept=self.fit_intercept, threads=self._threads(),
+                    fit_intercept=self.fit_intercept, threads=_threads_of(self.n_jobs),
                     verbose=bool(self.verbose), **options,
                 )  # fmt: skip
         except TrainingInterrupted as stop:
@@ -250,6 +284,8 @@ class _Patience:
     """Ends a run when the log-loss of an epoch is not lower by `tol` than that before."""
 
     def __init__(self, tol: float | None) -> None:
+        if tol is not None and not isinstance(tol, int | float | np.number):
+            raise OptionError(f"tol must be None or a number, got {tol!r:.100}")
         self.tol, self.last = tol, np.inf
 
     def __call__(self, progress: Progress) -> bool:
@@ -259,19 +295,126 @@ class _Patience:
         return gain < self.tol
 
 
-def _check_known(y: np.ndarray, known: np.ndarray, before: np.ndarray | None) -> None:
-    """Raise ValueError where the classes are not those of the first call, or y has others."""
-    if before is not None and not np.array_equal(known, before):
-        raise ValueError(f"classes {known} are not those of the first call, {before}")
-    strangers = np.setdiff1d(y, known)
-    if len(strangers):
-        raise ValueError(f"y has labels that are not in classes: {strangers[:5]}")
+class _TypeError(DataError, TypeError):
+    """A value is of a type that no label or feature has: scikit-learn wants a TypeError then."""
+
+
+@contextlib.contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Raise what scikit-learn and NumPy say of values that are given as a DataError."""
+    try:
+        # To look for NaN scikit-learn sums all values up, and large ones overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except (FastsoftmaxError, NotFittedError, MemoryError, Warning):
+        raise
+    except TypeError as error:
+        raise _TypeError(str(error)) from error
+    except Exception as error:
+        raise DataError(str(error)) from error
+
+
+def _row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
+    """Return weights (n,) in float64; all may be 0, which scikit-learn refuses by now."""
+    if sample_weight is not None and not np.isscalar(sample_weight):
+        weights = np.asarray(sample_weight, dtype=np.float64)
+        if weights.shape == (len(X),) and not weights.any():
+            return weights
+    return _check_sample_weight(sample_weight, X, dtype=np.float64)
+
+
+def _whole_numbers(y: Any) -> Any:
+    """Return pandas' nullable whole numbers as NumPy's: scikit-learn makes floats of them."""
+    kind = getattr(getattr(y, "dtype", None), "kind", None)
+    if kind not in ("i", "u") or isinstance(y, np.ndarray | np.generic):
+        return y
+    try:
+        return y.to_numpy(dtype=y.dtype.numpy_dtype)
+    except (AttributeError, TypeError, ValueError):  # of another kind, or some are not there
+        return y
+
+
+def _seed_of(random_state: Any) -> int:
+    if random_state is None:
+        return 0
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)  # as options check it
+    with _told_as_ours():
+        return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _threads_of(n_jobs: Any) -> int | None:
+    count = int(n_jobs) if isinstance(n_jobs, np.integer) else n_jobs
+    if count is None or (isinstance(count, int) and count == -1):
+        return None
+    if not is_count(count, 1):
+        raise OptionError(f"n_jobs must be None, -1 or >= 1, got {n_jobs!r}")
+    return count
+
+
+def _untrained(labels: np.ndarray, n_features: int, dtype: str) -> Model:
+    """Return the model before its first step."""
+    K, dtype = len(labels), TrainOptions.of(dtype=dtype).steps.dtype
+    weights, bias = np.zeros((K, n_features), dtype), np.zeros(K, dtype)
+    return Model(weights, bias, _spoken(labels))
+
+
+def _refuse_balanced(class_weight: Any) -> None:
+    if isinstance(class_weight, str):
+        raise OptionError(
+            f"class_weight={class_weight!r} needs all rows at once, and partial_fit sees"
+            " one batch at a time: take the weights of sklearn.utils.class_weight."
+            "compute_class_weight('balanced', classes=classes, y=y), y being all labels, and"
+            " give them as a dictionary"
+        )
+
+
+def _distinct(classes: Any, what: str) -> np.ndarray:
+    """Return the distinct labels, sorted; raise DataError where they are of no one kind."""
+    try:
+        found = np.unique(np.asarray(_whole_numbers(classes)))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what} must be labels of one kind, got {classes!r:.200}.") from error
+    with _told_as_ours():
+        check_classification_targets(found)
+    return found
+
+
+def _numbers_of(y: np.ndarray, known: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """Return where each label of y stands among the classes; raise DataError for those that do not.
+
+    before: the classes of the first call, which stay.
+    """
+    if before is not None and not _are_same(known, before):
+        raise DataError(f"classes {known} are not those of the first call, {before}.")
+    at = {label: number for number, label in enumerate(known.tolist())}
+    found, inverse = np.unique(y, return_inverse=True)
+    strangers = [label for label in found.tolist() if label not in at]
+    if strangers:
+        raise DataError(
+            f"y has labels that are not in classes, as {strangers[:5]}: the classes of the first"
+            f" call of partial_fit are {known[:10]}. Name there all that will ever come, or begin"
+            " with a new estimator."
+        )
+    return np.array([at[label] for label in found.tolist()])[inverse]
+
+
+def _are_same(some: np.ndarray, others: np.ndarray) -> bool:
+    return some.tolist() == others.tolist()
 
 
 def _constant_rate(X: np.ndarray) -> float:
     """Return 1 / (1 + mean ||x||^2), the step for rows like these."""
-    norms = np.einsum("ij,ij->i", X, X, dtype=np.float64)
-    return 1.0 / (1.0 + float(norms.mean()))
+    with np.errstate(over="ignore"):
+        mean = float(np.einsum("ij,ij->i", X, X, dtype=np.float64).mean())
+    if not np.isfinite(mean):
+        raise DataError(
+            "the features are so large that their squares do not fit float64. Check them, or scale"
+            " them, as by scikit-learn's StandardScaler."
+        )
+    return 1.0 / (1.0 + mean)
 
 
 def _folded(values: np.ndarray) -> np.ndarray:
@@ -286,6 +429,8 @@ def _with_classes(model: Model, classes: Classes) -> Model:
 def _spoken(labels: np.ndarray) -> Classes:
     """Return the labels as Classes, or their numbers where a model file has no type for them."""
     try:
-        return given_classes(labels.tolist())
-    except DataError:
+        spoken = given_classes(labels.tolist())
+        spoken.array()  # which has no room for every whole number
+    except (DataError, OverflowError):
         return given_classes(range(len(labels)))
+    return spoken

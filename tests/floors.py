@@ -42,7 +42,7 @@ ROOMS = (
     " row_weights stopping learner scales ending tuning preparation trainer_state rows callbacks"
     " halving finish trainer warm_start checkpoint inputs identity train sweep warmup)"
     " sklearn"
-    " cli(console progress outputs commands parsers main)"
+    " cli(words repeat console progress outputs commands parsers main)"
     " __init__ __main__"
 )
 

@@ -1,4 +1,4 @@
-"""Some of the damaged files of `make test-fuzz` and `make test-crash`, which have many more."""
+"""Some of what `make test-fuzz`, `test-objects` and `test-crash` try, which try much more."""
 
 import subprocess
 import sys
@@ -26,3 +26,12 @@ def test_damaged_metadata_do_not_end_the_process():
         capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_objects_of_all_kinds_give_results_or_our_own_errors():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz_objects", "110"],
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "110 calls with objects of all kinds" in done.stdout

@@ -25,6 +25,15 @@ def test_memory_is_bytes_with_or_without_a_unit(text, want):
     assert parse_bytes(text) == want
 
 
+def test_more_than_a_machine_can_count_is_refused():
+    for text in ("9" * 400, "9223372036854775808", "1" + "0" * 12 + "TB"):
+        with pytest.raises(OptionError, match=r"memory must be less than 2\^63 bytes"):
+            parse_bytes(text)
+    for name in ("batch_size", "epochs", "threads", "patience", "shuffle_window"):
+        with pytest.raises(OptionError, match=rf"{name} must be less than 2\^63, got 92"):
+            TrainOptions.of(**{name: 2**63})
+
+
 @pytest.mark.parametrize("text", ["", "GB", "1 parsec", "-1MB", "1e9"])
 def test_memory_that_means_nothing_is_refused(text):
     with pytest.raises(OptionError, match="memory must be bytes"):
@@ -57,6 +66,13 @@ def test_a_value_out_of_range_is_refused_with_the_rule(given, rule):
     with pytest.raises(OptionError, match=rule) as caught:
         TrainOptions.of(**given)
     assert caught.value.exit_code == 2
+
+
+def test_a_value_that_no_option_can_have_is_refused():
+    for value in (np.arange(3), object(), [1], {1, 2}, 1j, b"x"):
+        for name in ("l2", "class_weight", "schedule", "threads"):
+            with pytest.raises(OptionError, match=f"{name} must be a number, a word or a dict"):
+                TrainOptions.of(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -104,11 +120,10 @@ def test_an_unknown_option_names_the_nearest():
         TrainOptions.of(zzz=3)
 
 
-def test_options_print_as_the_line_that_repeats_the_run():
-    options = TrainOptions.of(epochs=3, fit_intercept=False, average=True, learning_rate=0.5)
-    want = "--epochs 3 --learning-rate 0.5 --average --no-fit-intercept"
-    assert options.command_line() == want
-    assert TrainOptions.of().command_line() == ""
+def test_options_tell_which_of_them_are_not_their_defaults():
+    given = {"epochs": 3, "fit_intercept": False, "average": True, "learning_rate": 0.5}
+    assert TrainOptions.of(**given, l1=0.0).given() == given
+    assert TrainOptions.of().given() == {}
 
 
 def test_only_what_shapes_the_model_is_recorded():

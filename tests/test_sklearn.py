@@ -20,7 +20,13 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastsoftmax
-from fastsoftmax import SoftmaxClassifier, sklearn
+from fastsoftmax import (
+    DataError,
+    FastsoftmaxError,
+    OptionError,
+    SoftmaxClassifier,
+    sklearn,
+)
 
 # A row of weight 2 is dealt to one fold, the row twice to two; by SGD it is one long step, not two.
 EXPECTED_FAILURES = {
@@ -125,6 +131,99 @@ def test_partial_fit_refuses_what_it_cannot_know(iris):
     model = SoftmaxClassifier().partial_fit(X, y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="not in classes"):
         model.partial_fit(X, y + 1)
+
+
+def test_partial_fit_refuses_to_balance_what_it_has_not_seen(iris):
+    X, y = iris
+    with pytest.raises(OptionError, match="needs all rows at once"):
+        SoftmaxClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("rate", [0, 0.0, -1.0, "fast", float("nan")])
+def test_partial_fit_refuses_a_step_that_is_none(iris, rate):
+    X, y = iris
+    with pytest.raises(OptionError, match="learning_rate must be a number > 0"):
+        SoftmaxClassifier(learning_rate=rate).partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_rows_of_weight_0_alone_change_nothing(iris):
+    X, y = iris
+    none = np.zeros(len(y))
+    model = SoftmaxClassifier().partial_fit(100 * X, y, classes=[0, 1, 2], sample_weight=none)
+    assert_allclose(model.predict_proba(X), 1 / 3)
+    assert (model.n_iter_, model.loss_curve_) == (0, [])
+    model.partial_fit(X, y)
+    assert_array_equal(model.coef_, SoftmaxClassifier().partial_fit(X, y, [0, 1, 2]).coef_)
+    before = model.coef_
+    model.partial_fit(X, y, sample_weight=none)
+    assert_array_equal(model.coef_, before)
+    assert model.n_iter_ == 1
+    with pytest.raises(ValueError, match="weights of all rows are zero"):
+        SoftmaxClassifier().fit(X, y, sample_weight=none)
+
+
+def test_classes_that_come_later_are_an_error_that_says_so(iris):
+    X, y = iris
+    first = SoftmaxClassifier().partial_fit(X[y < 2], y[y < 2], classes=[0, 1])
+    with pytest.raises(ValueError, match=r"not in classes, as \[2\]: .* Name there all that will"):
+        first.partial_fit(X, y)
+    with pytest.raises(ValueError, match="are not those of the first call"):
+        first.partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="not in classes"):  # text is no number
+        SoftmaxClassifier().partial_fit(X, y.astype(str), classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="labels of one kind"):
+        SoftmaxClassifier().partial_fit(X, y, classes=[0, "a", None])
+
+
+@pytest.mark.parametrize(
+    "labels", [[2**53, 2**53 + 1, 2**53 + 2], [2**63 + 1, 2**63 + 2, 2**63 + 3]]
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_whole_numbers_of_any_size_keep_their_value(iris, labels):
+    X, y = iris
+    pandas = pytest.importorskip("pandas")
+    kind = "int64" if labels[0] < 2**63 else "uint64"
+    named = np.array(labels, kind)[y]
+    nullable = pandas.Series(named).astype(kind.replace("int", "Int").replace("u", "U"))
+    for given in (named, nullable):
+        fitted = SoftmaxClassifier(max_iter=5, l2=0.01).fit(X, given)
+        assert fitted.classes_.tolist() == labels
+        assert fitted.score(X, given) > 0.8
+        stepped = SoftmaxClassifier().partial_fit(X, given, classes=labels)
+        assert set(stepped.predict(X).tolist()) <= set(labels)
+
+
+def test_probabilities_are_never_nan(iris):
+    X, y = iris
+    model = SoftmaxClassifier(l2=1e-6).fit(X * 1e-3, y)
+    far = np.array([[5e307] * 4, [-5e307] * 4, X[0]])
+    p = model.predict_proba(far)
+    assert_allclose(p.sum(axis=1), 1)
+    assert_array_equal(p.argmax(axis=1), np.searchsorted(model.classes_, model.predict(far)))
+    assert_array_equal(model.predict(far[:2]), model.predict(far[:2] * 2.0**-100))
+    with pytest.raises(DataError, match="row 0: the features are so large that their logits"):
+        model.decision_function(far)
+    with pytest.raises(DataError, match="their squares do not fit float64"):
+        SoftmaxClassifier().partial_fit(X * 1e200, y, classes=[0, 1, 2])
+
+
+def test_one_iteration_learns_something(iris):
+    X, y = iris
+    for options in ({}, {"warm_start": True}):
+        with pytest.warns(ConvergenceWarning, match="max_iter=1 "):
+            model = SoftmaxClassifier(l2=1e-6, max_iter=1, **options).fit(X, y)
+        assert model.n_iter_ == 1
+        assert model.score(X, y) > 0.7
+
+
+def test_what_scikit_learn_refuses_is_one_of_our_errors(iris):
+    X, y = iris
+    model = SoftmaxClassifier(max_iter=5, l2=0.1)
+    for given, labels in ((X[:0], y[:0]), (X, y[:3]), (X, y / 7), (X[None], y), ({"a": 1}, y)):
+        with pytest.raises(FastsoftmaxError):
+            model.fit(given, labels)
+        with pytest.raises(FastsoftmaxError):
+            model.partial_fit(given, labels, classes=[0, 1, 2])
 
 
 def test_a_warm_start_goes_on_from_the_last_weights(iris):

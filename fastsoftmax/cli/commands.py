@@ -6,21 +6,18 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastsoftmax.cli.console import Console
 from fastsoftmax.cli.outputs import make_folder, save
 from fastsoftmax.cli.progress import Teller, training_summary
+from fastsoftmax.cli.repeat import same_run
 from fastsoftmax.errors import FastsoftmaxError, OptionError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output
 from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
-
-if TYPE_CHECKING:
-    pass
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
 
@@ -53,7 +50,7 @@ def train(args: Arguments, console: Console) -> Iterable[str]:
     assert progress.last is not None  # an epoch's end is always reported
     facts = training_summary(progress.last, time.perf_counter() - started)
     return formatting.aligned(
-        [*facts, ("model", args["output"]), ("to repeat", _same_run(args, options))]
+        [*facts, ("model", args["output"]), ("to repeat", same_run(args, options))]
     )
 
 
@@ -257,19 +254,3 @@ def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
         truth = {"true": True, "false": False}
         return [truth.get(word.lower(), word) for word in words]
     return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
-
-
-def _same_run(args: Arguments, options: TrainOptions) -> str:
-    """Return the line that repeats the run."""
-    words = ["fastsoftmax", "train", *args["data"], "--target", args["target"]]
-    for name in ("features", "weight", "categorical", "classes", "init"):
-        value = args[name]
-        if value is not None:
-            words += [f"--{name}", value if isinstance(value, str) else _comma_list(value)]
-    for path in args["validation"] or []:
-        words += ["--validation", path]
-    return shlex.join([*words, "-o", args["output"], *shlex.split(options.command_line())])
-
-
-def _comma_list(names: list[str]) -> str:
-    return ",".join(f'"{name}"' if "," in name else name for name in names)

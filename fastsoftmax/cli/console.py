@@ -1,17 +1,19 @@
-"""The only place that talks on stderr, and hears the signals that ask a command to stop."""
+"""The only place that meets the standard streams, and hears signals that ask a command to stop."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterable, Iterator
+from typing import NoReturn, TextIO
 
+from fastsoftmax.errors import SaveError
 from fastsoftmax.evaluation.formatting import printable
 
 ERASE_LINE = "\r\x1b[K"
@@ -21,7 +23,7 @@ class Console:
     """What is said on stderr: lines that stay and, on a terminal, one that is overwritten."""
 
     def __init__(self) -> None:
-        self.is_live = sys.stderr.isatty()
+        self.is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.signal = 0  # that asked to stop
 
     def say(self, line: str) -> None:
@@ -35,8 +37,48 @@ class Console:
             self._print(ERASE_LINE + printable(line)[:width])
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody may be left to hear it
+        try:
             print(text, end="", file=sys.stderr, flush=True)
+        except OSError:  # nobody may be left to hear it
+            silence(sys.stderr)
+
+
+def open_closed_streams() -> None:
+    """Give a command whose standard streams are closed others that lead nowhere.
+
+    Else the next file that is opened would take the place of one, and what is said would end in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+
+
+def print_results(lines: Iterable[str]) -> None:
+    """Print lines on stdout; raise SaveError where they cannot be written there."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise
+    except OSError as error:
+        silence(sys.stdout)
+        reason = error.strerror or str(error)
+        raise SaveError(f"the results could not be written to stdout: {reason}.") from error
+
+
+def silence(stream: TextIO) -> None:
+    """Let what a stream still holds lead nowhere: a flush at exit would complain about it again."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def escape_what_cannot_be_shown() -> None:

@@ -16,6 +16,8 @@ from fastsoftmax.cli.console import (
     Console,
     escape_what_cannot_be_shown,
     escaped_log,
+    open_closed_streams,
+    print_results,
     short_warnings,
     stoppable,
     stopping_gently,
@@ -39,20 +41,18 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; say what failed in one sentence."""
+    open_closed_streams()
     escape_what_cannot_be_shown()
     try:
         with stoppable(), short_warnings():
             _dispatch(list(sys.argv[1:] if argv is None else argv))
-            sys.stdout.flush()
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
         return _fail(130, "interrupted; no output was written.")
     except BrokenPipeError:
-        # Whoever read the output has left; a second flush at exit would complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141  # whoever read the output has left
     except Exception as error:
         return _fail(*_explained(error))
 
@@ -73,9 +73,9 @@ def _explained(error: Exception) -> tuple[int, str]:
 
 def _dispatch(argv: list[str]) -> None:
     if argv[:1] in (["--help"], ["-h"], ["help"]):
-        print(parsers.OVERVIEW, end="")
+        print_results(parsers.OVERVIEW.splitlines())
     elif argv[:1] == ["--version"]:
-        print(f"fastsoftmax {__version__}")
+        print_results([f"fastsoftmax {__version__}"])
     elif not argv:
         raise OptionError(f"give a command: {', '.join(COMMANDS)}; see fastsoftmax --help")
     elif argv[0] not in COMMANDS:
@@ -89,8 +89,7 @@ def _dispatch(argv: list[str]) -> None:
         console = Console()
         gently = stopping_gently(console) if argv[0] in GENTLE else contextlib.nullcontext()
         with escaped_log(), gently:
-            for line in run(args, console):
-                print(printable(line))
+            print_results(map(printable, run(args, console)))
 
 
 def _fail(code: int, sentence: str) -> int:

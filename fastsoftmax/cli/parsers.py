@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
+from fastsoftmax.cli.console import print_results
+from fastsoftmax.cli.words import as_text, factors, listed, split_settings
 from fastsoftmax.errors import OptionError, UnknownOptionError
 from fastsoftmax.options import OPTIONS, SWEPT
 from fastsoftmax.version import __version__
 
 DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
+Read = TypeVar("Read")
 OVERVIEW = """\
 usage: fastsoftmax COMMAND ...
 
@@ -38,6 +40,14 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sentence = re.sub(r"^argument ([^:]*): ", r"\1: ", message)
         raise OptionError(f"{sentence}; see {self.prog} --help")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None:  # argparse loses a value that is `--`
+            return self._get_value(action, arg_strings[0])
+        return super()._get_values(action, arg_strings)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print_results(message.splitlines())
 
 
 def _parser(command: str, description: str, example: str) -> CommandParser:
@@ -86,10 +96,10 @@ def sweep_parser() -> CommandParser:
 def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None]) -> None:
     """Add what is trained on, where the model goes, and the options."""
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--target", required=True, metavar="COL", help="the column of classes")
+    _add_column(parser, "--target", "the column of classes", required=True)
     parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
     _add_columns(parser, "--features", "the feature columns; default all but target and weight")
-    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_column(parser, "--weight", "the column of sample weights")
     _add_columns(parser, "--categorical", "columns whose values are categories")
     _add_columns(parser, "--classes", "the classes there are; default those found in the target")
     parser.add_argument(
@@ -172,7 +182,7 @@ def pack_parser() -> CommandParser:
         "fastsoftmax pack data/*.parquet --target label -o packed.parquet --dtype float16",
     )
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--target", metavar="COL", help="the column of classes")
+    _add_column(parser, "--target", "the column of classes")
     parser.add_argument(
         "-o",
         "--output",
@@ -181,7 +191,7 @@ def pack_parser() -> CommandParser:
         help="the file to write: .parquet, or .arrow or .feather",
     )
     _add_columns(parser, "--features", "the columns to pack; default all but those beside them")
-    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_column(parser, "--weight", "the column of sample weights")
     _add_columns(parser, "--keep", "columns to write beside the features, as they are")
     parser.add_argument(
         "--dtype", help="of the packed numbers; default the narrowest that loses nothing"
@@ -201,7 +211,7 @@ def inspect_parser() -> CommandParser:
     parser.add_argument(
         "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
     )
-    parser.add_argument("--target", metavar="COL", help="count the classes in this column of data")
+    _add_column(parser, "--target", "count the classes in this column of data")
     parser.add_argument(
         "--top", type=_whole, metavar="N", help="list N weights of a model's classes (default 5)"
     )
@@ -224,8 +234,14 @@ def _add_known_rows(parser: argparse.ArgumentParser) -> None:
     """Add a model, and rows whose classes are known."""
     parser.add_argument("model", metavar="MODEL", help="the model's file")
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--target", metavar="COL", help="the classes; default as in training")
-    parser.add_argument("--weight", metavar="COL", help="the column of sample weights")
+    _add_column(parser, "--target", "the classes; default as in training")
+    _add_column(parser, "--weight", "the column of sample weights")
+
+
+def _add_column(
+    parser: argparse.ArgumentParser, flag: str, text: str, *, required: bool = False
+) -> None:
+    parser.add_argument(flag, type=as_text, required=required, metavar="COL", help=text)
 
 
 def _add_columns(parser: argparse.ArgumentParser, flag: str, text: str) -> None:
@@ -261,16 +277,23 @@ def _add_swept(parser: Any, field: Any) -> None:
     _add_option(parser, field)
     for action in parser._group_actions[before:]:
         if field.name in SWEPT and not isinstance(action, argparse.BooleanOptionalAction):
-            action.type = _several(action.type, ";" if field.name == "class_weight" else ",")
+            split = split_settings if field.name == "class_weight" else _split_values
+            action.type = _several(action.type, split)
             action.help += "; several: separated by " + ("semicolons" if field.name ==
                 "class_weight" else "commas")  # fmt: skip
 
 
-def _several(convert: Callable[[str], Any], separator: str) -> Callable[[str], Any]:
+def _split_values(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _several(
+    convert: Callable[[str], Any], split: Callable[[str], list[str]]
+) -> Callable[[str], Any]:
     """Return what converts a list of values, and one value to itself."""
 
     def converted(text: str) -> Any:
-        values = [convert(word) for word in text.split(separator)]
+        values = [convert(word) for word in split(text)]
         return values if len(values) > 1 else values[0]
 
     return converted
@@ -296,35 +319,64 @@ def _number(text: str) -> float:
 
 def _class_weights(text: str) -> str | dict[str, float]:
     """Return the factors that a list as a=2,b=0.5 gives, or a word such as balanced."""
-    if "=" not in text:
-        return text
-    pairs = (word.rpartition("=") for word in _names(text))
-    return {label: _number(factor) for label, _, factor in pairs}
+    return _worded(factors, text) if "=" in text else text
 
 
 def _names(text: str) -> list[str]:
     """Return what a comma-separated list names; a name with a comma in it is quoted."""
+    return _worded(listed, text)
+
+
+def _worded(read: Callable[[str], Read], text: str) -> Read:
     try:
-        return next(csv.reader([text], skipinitialspace=True))
-    except csv.Error:
-        message = f"{text!r} is no list: put names with line breaks in double quotes"
-        raise argparse.ArgumentTypeError(message) from None
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parsed(parser: CommandParser, argv: list[str]) -> dict[str, Any]:
     """Return the arguments of a command by name; raise OptionError for those it does not take."""
-    _refuse_unknown(argv, parser)
-    return vars(parser.parse_intermixed_args(argv))
+    return vars(parser.parse_args(_arranged(parser, argv)))
 
 
-def _refuse_unknown(argv: list[str], parser: CommandParser) -> None:
-    """Name the nearest option there is, before argparse complains about something else."""
-    known = list(parser._option_string_actions)
-    given = argv[: argv.index("--")] if "--" in argv else argv
-    for word in given:
-        flag = word.split("=")[0]
-        if flag.startswith("--") and flag not in known:
-            raise UnknownOptionError(f"there is no option {flag}{nearest(flag, known)}")
+def _arranged(parser: CommandParser, argv: list[str]) -> list[str]:
+    """Return the options, each in one word with its value, and after them all other words.
+
+    argparse takes neither a value that begins with a dash as a word of its own, nor data on both
+    sides of an option. After a `--` come paths: one that begins with a dash gets its folder.
+    """
+    actions = parser._option_string_actions
+    options: list[str] = []
+    others: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            others += (f"./{path}" if path.startswith("-") else path for path in words)
+        elif word in actions:
+            takes_value = actions[word].nargs is None
+            options.append(f"{word}={_value(word, words, actions)}" if takes_value else word)
+        elif word.startswith("-") and word != "-":
+            if word.startswith("--") and word.split("=")[0] not in actions:
+                flag = word.split("=")[0]
+                raise UnknownOptionError(f"there is no option {flag}{nearest(flag, actions)}")
+            options.append(word)
+        else:
+            others.append(word)
+    return [*options, *others]
+
+
+def _value(flag: str, words: Iterator[str], known: Iterable[str]) -> str:
+    """Return the word after an option that takes a value, unless it is meant as another option."""
+    word = next(words, None)
+    if word is None:
+        raise OptionError(f"{flag} has no value; see --help")
+    name = word.split("=")[0]
+    written = f"a value that is called so is written {flag}={word}"
+    if name in known or word == "--":
+        raise OptionError(f"{flag} has no value before {name}; {written}")
+    if word.startswith("--") and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        raise UnknownOptionError(f"there is no option {name}{nearest(name, known)} {written}")
+    return word
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

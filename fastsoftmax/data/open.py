@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +55,11 @@ def open_source(
     request = ColumnRequest(
         _column(target),
         _column(weight),
-        _names(features, "features"),
+        names_of(features, "features"),
         like,
         like_width,
-        _names(keep, "keep") or (),
-        _names(categorical, "categorical") or (),
+        names_of(keep, "keep") or (),
+        names_of(categorical, "categorical") or (),
         null_policy.nulls,
     )
     batches = _batches(data)
@@ -80,10 +80,16 @@ def _column(given: Given | None) -> str | None:
     return None if given is None or given.array is not None else given.name
 
 
-def _names(names: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+def names_of(names: Sequence[str] | None, option: str) -> tuple[str, ...] | None:
+    """Return the columns that an option lists; raise DataError where it is no list of names."""
     if isinstance(names, str):
         raise DataError(f'{option}= is a list of columns, as ["{names}"], got {names!r}.')
-    return None if names is None else tuple(names)
+    if names is None:
+        return None
+    listed = tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str) for name in listed):
+        raise DataError(f"{option}= is a list of columns, each a string, got {names!r:.100}.")
+    return listed
 
 
 def _batches(data: Any) -> Batches | None:

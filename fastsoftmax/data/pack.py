@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastsoftmax.data.formats.sink import IPC, PARQUET
-from fastsoftmax.data.open import open_source
+from fastsoftmax.data.open import names_of, open_source
 from fastsoftmax.data.packed import DTYPES, NAME, Packing
 from fastsoftmax.data.source import Chunk, Column, Source
 from fastsoftmax.errors import DataError, OptionError
-from fastsoftmax.files import replacement, reporting
+from fastsoftmax.files import replacement, reporting, require_path
 from fastsoftmax.kernels.transpose import copy_matrix
 
 GROUP_BYTES = 2**25  # of a row group's features
@@ -66,12 +66,14 @@ def pack(
     Raises DataError at a null, at NaN or an infinity that dtype cannot hold, and where a number
     overflows it.
     """
+    require_path(output)
     suffix = Path(output).suffix.lower()
     if suffix not in (*PARQUET, *IPC):
         listed = ", ".join((*PARQUET, *IPC))
         raise OptionError(f"the output {os.fspath(output)} must end in one of {listed}")
-    if dtype is not None and dtype not in DTYPES:
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    keep = names_of(keep, "keep") or ()
     beside = [name for name in (target, weight) if isinstance(name, str)]
     source = open_source(
         data,

@@ -22,7 +22,7 @@ import numpy as np
 from fastsoftmax.data.source import Source
 from fastsoftmax.errors import DataError
 from fastsoftmax.evaluation.evaluate import judged, nothing_judged, open_judged
-from fastsoftmax.model.model import Model
+from fastsoftmax.model.model import Model, require_model
 
 COLDEST, HOTTEST = 0.01, 100.0
 MOST_PASSES = 20
@@ -40,6 +40,7 @@ def calibrate(model: Model, data: Any, target: Any = None, weight: Any = None) -
     within 0.01 to 100: where the loss falls to the bound (rows that the model separates without a
     mistake have no best T, a model worse than chance has none above 0), that is T, with a warning.
     """
+    require_model(model)
     source = open_judged(model, data, target, weight)
     try:
         if source.one_pass:

@@ -13,8 +13,9 @@ from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.evaluation.metrics import BINS, Calibration, Confusion, ranks
 from fastsoftmax.evaluation.report import Report
 from fastsoftmax.inference.answers import Judgement
-from fastsoftmax.model.model import Model
+from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.model.scoring import in_bulk, peek, scored
+from fastsoftmax.options import is_count
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Chunk, Source
@@ -32,9 +33,10 @@ def evaluate(
     trained on. weight: a column, or an array, of sample weights. top_k: for top_k_accuracy; by
     default 5 where there are more classes.
     """
+    require_model(model)
     K = len(model.classes_)
-    if top_k is not None and not 1 <= top_k <= K:
-        raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k}")
+    if top_k is not None and not (is_count(top_k, 1) and top_k <= K):
+        raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k!r}")
     top_k = TOP_K if top_k is None and K > TOP_K else top_k
     source = open_judged(model, data, target, weight)
     try:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import ModelFileError, SaveError
-from fastsoftmax.files import write_file
+from fastsoftmax.files import require_path, write_file
 from fastsoftmax.labels import KINDS, Classes
 from fastsoftmax.model.parameters import Parameters
 from fastsoftmax.model.record import check_record, is_epoch
@@ -40,6 +40,7 @@ VERSION = "1"
 
 def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
     """Write a model to `path`; raise SaveError if it has non-finite weights, or on a failure."""
+    require_path(path)
     if not _are_finite(model):
         raise SaveError(
             f"the model has weights that are not finite; {os.fspath(path)} is not written."
@@ -58,6 +59,7 @@ def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
 
 def load_model(path: str | os.PathLike[str]) -> Parameters:
     """Read a model from `path`; raise ModelFileError if anything in the file contradicts itself."""
+    require_path(path)
     try:
         tensors, metadata = decode_tensors(path)
         return _assemble(tensors, metadata)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.data.source import Column
+from fastsoftmax.errors import OptionError
 from fastsoftmax.labels import Classes
 from fastsoftmax.model import file, ranking, scoring
 from fastsoftmax.model.parameters import Parameters
@@ -164,6 +165,14 @@ class Model:
 def load(path: str | os.PathLike[str]) -> Model:
     """Read a model from `path`; raise ModelFileError if it is not one, or a damaged one."""
     return Model.load(path)
+
+
+def require_model(value: object, name: str = "model") -> None:
+    """Raise OptionError where what is given for a model is none."""
+    if not isinstance(value, Model):
+        raise OptionError(
+            f"{name} must be a Model, as train returns it or load reads it, got {value!r:.100}"
+        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ import numpy as np
 
 from fastsoftmax.errors import OptionError
 from fastsoftmax.model.parameters import Parameters
+from fastsoftmax.options import is_count
 
 
 def top_features(model: Parameters, n: int) -> dict[Any, list[tuple[str | int, float]]]:
     """Return for each class the n features of largest weight, as Model.top_features says."""
-    if n < 1:
-        raise OptionError(f"the number of features to list must be >= 1, got {n}")
+    if not is_count(n, 1):
+        raise OptionError(f"the number of features to list must be a whole number >= 1, got {n!r}")
     names = model.feature_names or range(model.n_features)
     units = 1.0 if model.deviations is None else model.deviations
     ranked = {}

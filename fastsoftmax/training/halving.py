@@ -38,7 +38,8 @@ class Survivors:
 
     def drop(self, learner: Learner, why: str) -> None:
         """Give one up."""
-        logger.info("%s: %s", learner.options.command_line(), why)
+        given = ", ".join(f"{name}={value}" for name, value in learner.options.given().items())
+        logger.info("%s: %s", given, why)
         self._state.dropped.append((self.all.index(learner), why))
 
 

@@ -16,7 +16,7 @@ from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Column, LabelStats, Source
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.labels import Classes, given_classes
-from fastsoftmax.model.model import Model
+from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.options import Shuffling, TrainOptions
 from fastsoftmax.training import warm_start
 
@@ -37,6 +37,8 @@ class Inputs:
 
     def check(self, options: TrainOptions) -> None:
         """Raise OptionError where something is missing, or excludes another."""
+        if self.init is not None:
+            require_model(self.init, "init")
         if self.target is None:
             raise OptionError(
                 "target is missing: name the label column, or give an array of labels"

@@ -17,10 +17,12 @@ from fastsoftmax.cli.console import (
     Console,
     escape_what_cannot_be_shown,
     escaped_log,
+    print_results,
     short_warnings,
     stoppable,
     stopping_gently,
 )
+from fastsoftmax.errors import SaveError
 
 
 @pytest.fixture
@@ -48,12 +50,37 @@ def test_nothing_is_shown_where_stderr_is_no_terminal(capsys):
     assert capsys.readouterr().err == "two\\x1b\n"
 
 
-def test_nobody_may_be_left_to_hear(monkeypatch):
-    def fail(_: str) -> int:
+class Gone(io.StringIO):
+    """A stream that nobody reads, and that takes nothing any more."""
+
+    def write(self, _: str) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr(sys.stderr, "write", fail)
+
+def test_nobody_may_be_left_to_hear(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Gone())
     Console().say("anything")
+
+
+def test_results_that_cannot_be_printed_are_an_error(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SaveError, match="could not be written to stdout: No space left on device"):
+        print_results(["a result"])
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        print_results(["a result"])
+
+
+def test_a_terminal_that_cannot_erase_is_shown_nothing_that_is_to_be_erased(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    Console().show("one")
+    Console().say("two")
+    assert capsys.readouterr().err == "two\n"
 
 
 def test_a_first_signal_is_noted_and_a_second_one_ends_all(capsys):

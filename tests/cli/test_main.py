@@ -669,6 +669,50 @@ def test_a_reader_that_leaves_is_no_failure(here):
     assert done.returncode in (0, 141)
 
 
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        (">/dev/full", 1, "could not be written to stdout: No space left on device"),
+    ],
+)
+def test_standard_streams_may_be_closed_or_full(here, streams, code, said):
+    """A model is whole although the file of the lowest number may be one that stands for stderr."""
+    command = f"{shlex.quote(sys.executable)} -m fastsoftmax"
+    train = f"{command} {shlex.join([*TRAIN, *FEATURES, '--learning-rate', '0.1'])} {streams}"
+    for line in (
+        train,
+        f"{command} inspect m.safetensors {streams}",
+        f"{command} --help {streams}",
+    ):
+        done = subprocess.run(
+            ["bash", "-c", line],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
+    fastsoftmax.load("m.safetensors")
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "500"])
+def test_help_fits_in_any_terminal_and_is_without_colour(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for command in COMMANDS:
+        assert main([command, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert f"usage: fastsoftmax {command}" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_saves_what_it_has(tmp_path, number, code):
     train = ["train", str(ROOT / "examples/data/digits-train.parquet"), "--target", "digit"]

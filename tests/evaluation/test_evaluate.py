@@ -292,3 +292,15 @@ def test_small_blocks_sum_to_the_same_tables(many, monkeypatch):
     assert_array_equal(got.confusion, want.confusion)
     assert got.per_class == want.per_class
     assert math.isclose(got.calibration_error, want.calibration_error, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("judge", [fastsoftmax.evaluate, fastsoftmax.calibrate])
+def test_what_is_no_model_is_named(judge):
+    with pytest.raises(OptionError, match=r"model must be a Model, .* got 'm\.safetensors'"):
+        judge("m.safetensors", np.zeros((3, 2)), [0, 1, 2])
+
+
+@pytest.mark.parametrize("path", [3, None, b"m", ["m"], object()])
+def test_what_is_no_path_is_no_model(path):
+    with pytest.raises(OptionError, match="a file is named by a string or a path"):
+        fastsoftmax.load(path)
