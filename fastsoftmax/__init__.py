@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
     from fastsoftmax.evaluation.report import Report
+    from fastsoftmax.model.export import export
     from fastsoftmax.model.model import Model, load
     from fastsoftmax.sklearn import SoftmaxClassifier
     from fastsoftmax.training.sweep import Sweep, sweep
@@ -50,6 +51,7 @@ __all__ = [
     "UnknownOptionError",
     "calibrate",
     "evaluate",
+    "export",
     "load",
     "pack",
     "sweep",
@@ -64,6 +66,7 @@ _HOMES = {
     "Sweep": "training.sweep",
     "calibrate": "evaluation.calibrate",
     "evaluate": "evaluation.evaluate",
+    "export": "model.export",
     "load": "model.model",
     "pack": "data.pack",
     "sweep": "training.sweep",

@@ -24,7 +24,7 @@ DOCUMENTS = [
 LANGUAGES = {"console", "python", "text"}
 FOLDERS = ("", "fastsoftmax", "fastsoftmax/training", "tests", "bench", "examples")
 # Files that docs/design.md says somebody may write one day.
-GUESTS = {"engines/dask.py", "training/rounds.py", "model/onnx.py", "evaluation/plots.py"}
+GUESTS = {"engines/dask.py", "training/rounds.py"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -180,6 +180,19 @@ def predict(args: Arguments, console: Console) -> Iterable[str]:
     return []
 
 
+def export(args: Arguments, console: Console) -> Iterable[str]:
+    """Write a model for other programs."""
+    from fastsoftmax.model.export import export as export_model
+    from fastsoftmax.model.export import format_of
+    from fastsoftmax.model.model import load
+
+    path, given = args["output"], args["format"]
+    kind = format_of(path, given)
+    check_output(path, [args["model"]])
+    export_model(load(args["model"]), path, given)
+    return formatting.aligned([("format", kind), ("file", path)])
+
+
 def pack(args: Arguments, console: Console) -> Iterable[str]:
     """Rewrite data into the layout that reads fastest, and return what that did."""
     memory = parse_bytes(args["memory"])

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": (parsers.evaluate_parser, commands.evaluate),
     "calibrate": (parsers.calibrate_parser, commands.calibrate),
     "predict": (parsers.predict_parser, commands.predict),
+    "export": (parsers.export_parser, commands.export),
     "pack": (parsers.pack_parser, commands.pack),
     "inspect": (parsers.inspect_parser, commands.inspect),
     "warmup": (parsers.warmup_parser, commands.warmup),

@@ -24,6 +24,7 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
   fastsoftmax evaluate  measure a model on rows whose classes are known
   fastsoftmax calibrate make a model as sure as validation data show it may be
   fastsoftmax predict   write a class and its probability for each row
+  fastsoftmax export    write a model for other programs: ONNX, SQL, a table of weights
   fastsoftmax pack      rewrite data into the layout that reads fastest
   fastsoftmax inspect   say what is in a model or a data set
   fastsoftmax warmup    compile everything now, so that later runs start at once
@@ -161,6 +162,25 @@ def predict_parser() -> CommandParser:
     )
     _add_columns(parser, "--keep", "columns of the data to write beside the predictions")
     parser.add_argument("--quiet", action="store_true", help="no talk on stderr")
+    return parser
+
+
+def export_parser() -> CommandParser:
+    """Return what `fastsoftmax export` takes."""
+    parser = _parser(
+        "export",
+        "Write a model for other programs: a graph, a SELECT, or its weights in raw units.",
+        "fastsoftmax export model.safetensors -o model.onnx",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="the file to write: .onnx, .sql, .parquet, .csv, .json or .npz",
+    )
+    parser.add_argument("--format", help="one of these, where the name ends otherwise")
     return parser
 
 
