@@ -23,6 +23,7 @@ from fastsoftmax.errors import (
 from fastsoftmax.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from fastsoftmax import plots
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
@@ -54,6 +55,7 @@ __all__ = [
     "export",
     "load",
     "pack",
+    "plots",
     "sweep",
     "train",
 ]
@@ -76,6 +78,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home the first time it is asked for."""
+    if name == "plots":
+        return import_module("fastsoftmax.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -85,4 +89,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "plots"})

@@ -38,11 +38,11 @@ ROOMS = (
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/panels"
     " rules/lookahead rules/blocks rules/choice"
     " sgd gradient preconditioner hessian sample objective lbfgs optimizer)"
-    " evaluation(metrics report evaluate calibrate describe formatting tables)"
+    " evaluation(metrics report evaluate calibrate describe formatting tables plots)"
     " training(progress memory_check finite_check prepared divergence learner_state"
     " row_weights stopping learner scales ending tuning preparation trainer_state rows callbacks"
     " halving finish trainer warm_start checkpoint inputs identity train sweep warmup)"
-    " sklearn"
+    " plots sklearn"
     " cli(console progress outputs commands parsers main)"
     " __init__ __main__"
 )
