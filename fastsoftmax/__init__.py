@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
+    from fastsoftmax.evaluation.page import write_report
     from fastsoftmax.evaluation.report import Report
     from fastsoftmax.model.export import export
     from fastsoftmax.model.model import Model, load
@@ -58,6 +59,7 @@ __all__ = [
     "plots",
     "sweep",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
@@ -73,6 +75,7 @@ _HOMES = {
     "pack": "data.pack",
     "sweep": "training.sweep",
     "train": "training.train",
+    "write_report": "evaluation.page",
 }
 
 

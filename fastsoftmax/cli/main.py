@@ -29,6 +29,7 @@ COMMANDS = {
     "train": (parsers.train_parser, commands.train),
     "sweep": (parsers.sweep_parser, commands.sweep),
     "evaluate": (parsers.evaluate_parser, commands.evaluate),
+    "report": (parsers.report_parser, commands.report),
     "calibrate": (parsers.calibrate_parser, commands.calibrate),
     "predict": (parsers.predict_parser, commands.predict),
     "export": (parsers.export_parser, commands.export),

@@ -74,7 +74,7 @@ def reliability(report: Report, ax: Axes | None = None) -> Axes:
     )  # fmt: skip
     _bins(ax, report, BLUE, "o", "accuracy")
     ax.set_title("Whether it is as right as it is sure")
-    ax.legend(frameon=False, loc="best")
+    ax.legend(loc="best", edgecolor="none")
     return ax
 
 
@@ -85,7 +85,7 @@ def calibration(before: Report, after: Report, ax: Axes | None = None) -> Axes:
     for report, name, colour, marker in pairs:
         _bins(ax, report, colour, marker, name)
     ax.set_title("What calibration did")
-    ax.legend(frameon=False, loc="best")
+    ax.legend(loc="best", edgecolor="none")
     return ax
 
 
@@ -333,7 +333,16 @@ def _bins(ax: Axes, report: Report, colour: str, marker: str, name: str) -> None
     shares = np.array([line.weight for line in bins])
     ax.plot(x, y, color=colour, linewidth=1)
     label = f"{name} (calibration error {report.calibration_error:.4f})"
-    ax.scatter(x, y, 15 + 250 * shares / shares.sum(), c=colour, marker=marker, label=label)
+    ax.scatter(
+        x,
+        y,
+        15 + 250 * shares / shares.sum(),
+        c=colour,
+        marker=marker,
+        label=label,
+        clip_on=False,
+        zorder=3,
+    )
 
 
 def _line(ax: Axes, x: Any, y: Any, colour: str, marker: str, label: str | None) -> None:
