@@ -170,7 +170,9 @@ def _one_hot(graph: _Graph, column: Column, nulls: str) -> tuple[str, str | None
         found = _among(graph, given, list(known.values))
         missing = _among(graph, given, [""]) if tells_nulls else None
     else:
-        kind, values = _numbers(column, tells_nulls)
+        # A truth has no value beside its two that could stand for a null.
+        needs_nan = tells_nulls or (known.kind == "bool" and nulls != "error")
+        kind, values = _numbers(column, needs_nan)
         given = graph.input(column, kind, 1)
         found = graph.double(graph.add("Equal", given, graph.constant(values[None])))
         missing = graph.add("IsNaN", given) if tells_nulls else None
@@ -180,13 +182,13 @@ def _one_hot(graph: _Graph, column: Column, nulls: str) -> tuple[str, str | None
     return found, missing
 
 
-def _numbers(column: Column, tells_nulls: bool) -> tuple[int, np.ndarray]:
+def _numbers(column: Column, needs_nan: bool) -> tuple[int, np.ndarray]:
     """Return the type of a column of categories that are numbers, and these in it."""
     known = column.categories
     assert known is not None
-    if known.kind == "bool" and not tells_nulls:
+    if known.kind == "bool" and not needs_nan:
         return TensorProto.BOOL, np.array(known.values)
-    dtype = "float64" if tells_nulls else "int64"
+    dtype = "float64" if needs_nan else "int64"
     largest = max(abs(int(value)) for value in known.values)
     if largest > LARGEST[dtype]:
         raise OptionError(

@@ -49,7 +49,7 @@ def as_input(table: pa.Table | np.ndarray, wanted) -> np.ndarray:
     column = table[name].to_pylist()
     dtypes = {"double": "f8", "float": "f4", "int64": "i8", "bool": "?", "string": "O"}
     kind = wanted.type.removeprefix("tensor(").removesuffix(")")
-    absent = {"string": "", "int64": -1, "bool": False}.get(kind, np.nan)
+    absent = {"string": "", "int64": -1}.get(kind, np.nan)
     whole = [absent if v is None else [absent if i is None else i for i in v]
              if isinstance(v, list) else v for v in column]  # fmt: skip
     if isinstance(wanted.shape[1], int) and wanted.shape[1] > 1:
