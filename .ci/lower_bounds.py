@@ -8,9 +8,12 @@ PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def main() -> None:
-    """Print `name==version` for each requirement of the package and of its scikit-learn extra."""
+    """Print `name==version` for each requirement of the package and of its extras for users."""
     project = tomllib.loads(PROJECT.read_text())["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["sklearn"]]:
+    extras = project["optional-dependencies"]
+    wanted = [each for name in ("sklearn", "plot", "onnx") for each in extras[name]]
+    runtimes = [each for each in extras["test"] if each.startswith(("duckdb", "onnxruntime"))]
+    for requirement in [*project["dependencies"], *wanted, *runtimes]:
         name, version = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
         print(f"{name}=={version}")
 

@@ -23,10 +23,13 @@ from fastsoftmax.errors import (
 from fastsoftmax.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from fastsoftmax import plots
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
+    from fastsoftmax.evaluation.page import write_report
     from fastsoftmax.evaluation.report import Report
+    from fastsoftmax.model.export import export
     from fastsoftmax.model.model import Model, load
     from fastsoftmax.sklearn import SoftmaxClassifier
     from fastsoftmax.training.sweep import Sweep, sweep
@@ -50,10 +53,13 @@ __all__ = [
     "UnknownOptionError",
     "calibrate",
     "evaluate",
+    "export",
     "load",
     "pack",
+    "plots",
     "sweep",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
@@ -64,15 +70,19 @@ _HOMES = {
     "Sweep": "training.sweep",
     "calibrate": "evaluation.calibrate",
     "evaluate": "evaluation.evaluate",
+    "export": "model.export",
     "load": "model.model",
     "pack": "data.pack",
     "sweep": "training.sweep",
     "train": "training.train",
+    "write_report": "evaluation.page",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home the first time it is asked for."""
+    if name == "plots":
+        return import_module("fastsoftmax.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -82,4 +92,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "plots"})

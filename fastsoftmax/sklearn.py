@@ -28,13 +28,14 @@ from fastsoftmax.training.train import train
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import ConvergenceWarning, NotFittedError
+    from sklearn.linear_model import LogisticRegression
     from sklearn.utils import check_random_state
     from sklearn.utils.class_weight import compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as missing:
     raise MissingExtraError(
-        'SoftmaxClassifier needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
+        'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
     ) from missing
 
 SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
@@ -278,6 +279,19 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             self.model_ = _with_classes(stop.model, _spoken(self.classes_))
             raise
         self.model_ = _with_classes(model, _spoken(self.classes_))
+
+
+def logistic_regression(model: Model) -> LogisticRegression:
+    """Return a LogisticRegression that is fitted as the model is, in raw units and float64."""
+    fitted = LogisticRegression()
+    fitted.classes_ = model.classes
+    fitted.coef_, fitted.intercept_ = _folded(model.coef), _folded(model.intercept)
+    fitted.n_features_in_ = model.n_features
+    fitted.n_iter_ = np.array([max(len(model.history), 1)], np.int32)
+    # A frame's columns are then checked; vectors come as matrices, whose columns have no names.
+    if model.columns is not None and all(column.width is None for column in model.columns):
+        fitted.feature_names_in_ = np.array(model.feature_names, dtype=object)
+    return fitted
 
 
 class _Patience:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -132,6 +133,18 @@ def evaluate(args: Arguments, console: Console) -> Iterable[str]:
     return [*formatting.aligned(formatting.report_facts(facts)), *tables.report_tables(facts)]
 
 
+def report(args: Arguments, console: Console) -> Iterable[str]:
+    """Write a page on how a model does, and return that in a few numbers."""
+    check_output(args["output"], [args["model"], *args["data"]])
+
+    from fastsoftmax.evaluation.page import write_report
+    from fastsoftmax.model.model import load
+
+    rows = (_one_or_all(args["data"]), args["output"], args["target"], args["weight"])
+    facts = formatting.report_facts(write_report(load(args["model"]), *rows).as_dict())
+    return formatting.aligned([*facts, ("page", args["output"])])
+
+
 def calibrate(args: Arguments, console: Console) -> Iterable[str]:
     """Write a model of the temperature that fits the data, and return what that gains."""
     check_output(args["output"], [args["model"], *args["data"]])
@@ -151,13 +164,17 @@ def calibrate(args: Arguments, console: Console) -> Iterable[str]:
 
 def predict(args: Arguments, console: Console) -> Iterable[str]:
     """Write a prediction for each row."""
-    check_output(args["output"], [args["model"], *args["data"]])
+    path, is_piped = args["output"], args["output"] == "-"
+    if not is_piped:
+        check_output(path, [args["model"], *args["data"]])
 
+    from fastsoftmax.data.formats.sink import format_of
     from fastsoftmax.data.open import open_source
     from fastsoftmax.data.preprocessing import NullPolicy
     from fastsoftmax.model.model import load
     from fastsoftmax.model.scoring import write_predictions
 
+    kind = format_of(path, args["format"])
     model = load(args["model"])
     source = open_source(
         _one_or_all(args["data"]),
@@ -168,13 +185,27 @@ def predict(args: Arguments, console: Console) -> Iterable[str]:
     )
     with contextlib.closing(source):
         rows = write_predictions(
-            model.parameters, source, args["output"], proba=args["proba"], top_n=args["top_k"]
-        )
+            model.parameters, source, path, proba=args["proba"], top_n=args["top_k"], format=kind,
+            pipe=sys.stdout.buffer if is_piped else None,
+        )  # fmt: skip
     if not args["quiet"]:
-        console.say(f"{rows:,} rows written to {args['output']}")
+        console.say(f"{rows:,} rows written to {f'stdout as {kind}' if is_piped else path}")
         for name, said in formatting.treated_facts(source.treated()):
             console.say(f"{name}: {said}")
     return []
+
+
+def export(args: Arguments, console: Console) -> Iterable[str]:
+    """Write a model for other programs."""
+    from fastsoftmax.model.export import export as export_model
+    from fastsoftmax.model.export import format_of
+    from fastsoftmax.model.model import load
+
+    path, given = args["output"], args["format"]
+    kind = format_of(path, given)
+    check_output(path, [args["model"]])
+    export_model(load(args["model"]), path, given)
+    return formatting.aligned([("format", kind), ("file", path)])
 
 
 def pack(args: Arguments, console: Console) -> Iterable[str]:

@@ -24,8 +24,10 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
   fastsoftmax train     learn a model from data with a column of classes
   fastsoftmax sweep     learn a model of each of many settings over one read of the data
   fastsoftmax evaluate  measure a model on rows whose classes are known
+  fastsoftmax report    write a page of HTML on how a model does on such rows, and why
   fastsoftmax calibrate make a model as sure as validation data show it may be
   fastsoftmax predict   write a class and its probability for each row
+  fastsoftmax export    write a model for other programs: ONNX, SQL, a table of weights
   fastsoftmax pack      rewrite data into the layout that reads fastest
   fastsoftmax inspect   say what is in a model or a data set
   fastsoftmax warmup    compile everything now, so that later runs start at once
@@ -136,6 +138,18 @@ def evaluate_parser() -> CommandParser:
     return parser
 
 
+def report_parser() -> CommandParser:
+    """Return what `fastsoftmax report` takes."""
+    parser = _parser(
+        "report",
+        "Write a page of HTML on how a model does on rows whose classes are known, and why.",
+        "fastsoftmax report model.safetensors test.parquet -o report.html",
+    )
+    _add_known_rows(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="PAGE", help="the file to write")
+    return parser
+
+
 def calibrate_parser() -> CommandParser:
     """Return what `fastsoftmax calibrate` takes."""
     parser = _parser(
@@ -163,7 +177,11 @@ def predict_parser() -> CommandParser:
         "--output",
         required=True,
         metavar="OUT",
-        help="the file to write: .parquet, or .arrow or .feather",
+        help="the file to write: .parquet, .arrow, .csv or .jsonl; - is stdout",
+    )
+    parser.add_argument(
+        "--format",
+        help="parquet, arrow, csv or jsonl; default what the name ends in, csv on stdout",
     )
     parser.add_argument("--proba", action="store_true", help="write all probabilities too")
     parser.add_argument(
@@ -171,6 +189,25 @@ def predict_parser() -> CommandParser:
     )
     _add_columns(parser, "--keep", "columns of the data to write beside the predictions")
     parser.add_argument("--quiet", action="store_true", help="no talk on stderr")
+    return parser
+
+
+def export_parser() -> CommandParser:
+    """Return what `fastsoftmax export` takes."""
+    parser = _parser(
+        "export",
+        "Write a model for other programs: a graph, a SELECT, or its weights in raw units.",
+        "fastsoftmax export model.safetensors -o model.onnx",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model's file")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="PATH",
+        help="the file to write: .onnx, .sql, .parquet, .csv, .json or .npz",
+    )
+    parser.add_argument("--format", help="one of these, where the name ends otherwise")
     return parser
 
 

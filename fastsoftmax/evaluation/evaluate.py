@@ -50,7 +50,7 @@ def evaluate(
 
 def total(model: Model, source: Source, top_k: int | None) -> Totals:
     """Return the sums over all rows: by NumPy, or by the kernels where there are many."""
-    totals = Totals(len(model.classes_), _prior_losses(model), top_k)
+    totals = empty_totals(model, top_k)
     is_large, chunks = peek(model.parameters, source, model.classes_)
     if not is_large:
         for z, y, w in judged(model, source, chunks):
@@ -68,6 +68,11 @@ def total(model: Model, source: Source, top_k: int | None) -> Totals:
     for sums in parts:
         totals += totals.of(sums)
     return totals
+
+
+def empty_totals(model: Model, top_k: int | None) -> Totals:
+    """Return the sums over no row."""
+    return Totals(len(model.classes_), _prior_losses(model), top_k)
 
 
 def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,14 @@ class Model:
     def decision_function(self, data: Any) -> np.ndarray:
         """Return the logits z = W x + b (n, K)."""
         return scoring.decision(self.parameters, data)
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted scikit-learn LogisticRegression that takes the d features as numbers.
+
+        One column for each of `feature_names`: nulls and categories are the caller's to encode.
+        """
+        # The one room that may import scikit-learn stands above this one, and is asked by its name.
+        return import_module("fastsoftmax.sklearn").logistic_regression(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to `path`, as a whole or not at all; raise SaveError if that fails."""

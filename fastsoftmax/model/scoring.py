@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -250,14 +250,17 @@ def write_predictions(
     *,
     proba: bool = False,
     top_n: int | None = None,
+    format: str | None = None,  # noqa: A002
+    pipe: BinaryIO | None = None,
 ) -> int:
-    """Write a prediction for each row of `source` to a Parquet or Arrow file; return the rows.
+    """Write a prediction for each row of `source` to a file, or to a pipe; return the rows.
 
-    A file in which anything is missing never stands at `path`.
+    A file in which anything is missing never stands at `path`. The others are those of `open_sink`.
     """
     from fastsoftmax.data.formats.sink import open_sink
 
-    with open_sink(path, model.classes, proba=proba, top_n=top_n) as sink:
+    how: dict[str, Any] = {"proba": proba, "top_n": top_n, "format": format, "pipe": pipe}
+    with open_sink(path, model.classes, **how) as sink:
         for answer in answered(model, source, softmax):
             sink.append(answer.values, answer.kept, answer.dropped, answer.best)
     return sink.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
@@ -483,7 +485,7 @@ def test_files_may_have_names_that_are_not_utf_8(here, capfd):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "give a command: train, sweep, evaluate, calibrate, predict, pack, inspect"),
+        ([], "give a command: train, sweep, evaluate, report, calibrate, predict, export, pack"),
         (["trian"], "there is no command trian; did you mean train?"),
         (["packs"], "there is no command packs"),
         (["--verison"], "there is no option --verison"),
@@ -623,9 +625,29 @@ def test_a_model_that_can_be_saved_nowhere_leaves_nothing_behind(
     assert sorted(os.listdir()) == ["m.safetensors", "test.parquet", "train.parquet"]
 
 
+@pytest.mark.parametrize("given", [[], ["--format", "csv"], ["--format", "arrow"]])
+def test_predict_writes_rows_to_stdout_and_talks_on_stderr(trained, given):
+    command = [sys.executable, "-m", "fastsoftmax", "predict", "m.safetensors", "test.parquet"]
+    there = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "-o", "-", *given], env=there, capture_output=True, check=True)
+    kind = given[-1] if given else "csv"
+    assert done.stderr.decode() == f"300 rows written to stdout as {kind}\n"
+    if kind == "arrow":
+        got = pa.ipc.open_stream(done.stdout).read_all()
+    else:
+        got = pyarrow.csv.read_csv(io.BytesIO(done.stdout))
+    want = fastsoftmax.load("m.safetensors").predict("test.parquet").tolist()
+    assert got["prediction"].to_pylist() == want
+
+
+def test_nothing_stands_on_stdout_where_the_format_needs_a_file(trained, capsys):
+    predict = ["predict", "m.safetensors", "test.parquet", "-o", "-"]
+    assert "parquet needs a file" in said(capsys, [*predict, "--format", "parquet"], 2)
+
+
 def test_what_predict_cannot_write_is_refused(trained, capsys):
     predict = ["predict", "m.safetensors", "test.parquet", "-o"]
-    assert "must end in one of .parquet" in said(capsys, [*predict, "p.csv"], 2)
+    assert "must end in one of .parquet" in said(capsys, [*predict, "p.txt"], 2)
     assert "top_k must be in 1..3" in said(capsys, [*predict, "p.parquet", "--top-k", "4"], 2)
     assert "--top-k: 'x'" in said(capsys, [*predict, "p.parquet", "--top-k", "x"], 2)
     assert 'no column "age"' in said(capsys, [*predict, "p.parquet", "--keep", "age"], 3)

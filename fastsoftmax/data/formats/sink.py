@@ -1,26 +1,54 @@
-"""The only place that writes results, row by row, into Parquet or Arrow IPC files."""
+"""The only place that writes results, row by row, into files of all formats and into pipes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fastsoftmax.data.formats.encoding import ArrowStream, CsvRows, Encoding, JsonRows
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.files import replacement, reporting
 from fastsoftmax.labels import Classes
 
+STDOUT = "-"
 PARQUET = (".parquet", ".pq")
 IPC = (".arrow", ".feather")
+ENDINGS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+           ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # fmt: skip
+PIPED: dict[str, type[Encoding]] = {"csv": CsvRows, "jsonl": JsonRows, "arrow": ArrowStream}
 # A row group is as many rows as fill this, so that readers neither crawl nor need much memory.
 GROUP_BYTES = 2**25
 GROUP_ROWS = 2**17
+
+
+def format_of(path: str | os.PathLike[str], given: str | None = None) -> str:
+    """Return the format of a file: the one given, or what its name ends in; of `-` CSV.
+
+    Raises OptionError for those that there are not, or that no pipe can carry.
+    """
+    formats = list(dict.fromkeys(ENDINGS.values()))
+    if given is not None and given not in formats:
+        raise OptionError(f"format must be one of {', '.join(formats)}, got {given}")
+    if os.fspath(path) == STDOUT:
+        if given == "parquet":
+            raise OptionError("format parquet needs a file: nothing can read it from a pipe")
+        return given or "csv"
+    suffix = Path(path).suffix.lower()
+    if given is None and suffix not in ENDINGS:
+        listed = ", ".join(ENDINGS)
+        raise OptionError(
+            f"the output {os.fspath(path)} must end in one of {listed}, got {suffix or 'no ending'}"
+            ", or format must say which it is"
+        )
+    return given or ENDINGS[suffix]
 
 
 @contextlib.contextmanager
@@ -30,16 +58,30 @@ def open_sink(
     *,
     proba: bool = False,
     top_n: int | None = None,
+    format: str | None = None,  # noqa: A002
+    pipe: BinaryIO | None = None,
 ) -> Iterator[Sink]:
     """Give a Sink whose rows stand at `path` when the `with` ends well, and nowhere if it does not.
 
-    proba: write all probabilities. top_n: write the n most probable classes too.
+    proba: write all probabilities. top_n: write the n most probable classes too. format: parquet,
+    arrow, csv or jsonl, by default what the name ends in. pipe: where rows go whose path is `-`;
+    what was written to it cannot be taken back.
     """
-    suffix = _check_suffix(path)
+    kind = format_of(path, format)
     if top_n is not None and not 1 <= top_n <= len(classes):
         raise OptionError(f"top_k must be in 1..{len(classes)}, the number of classes, got {top_n}")
-    with replacement(path) as partial:
-        sink = Sink(partial, os.fspath(path), suffix in IPC, classes, proba, top_n)
+    with contextlib.ExitStack() as stack:
+        if pipe is not None:
+            writer: Writer = EncodedWriter(PIPED[kind], pipe)
+        else:
+            partial = stack.enter_context(replacement(path))
+            if kind in ("csv", "jsonl"):
+                with reporting(path):
+                    file = stack.enter_context(open(partial, "wb"))
+                writer = EncodedWriter(PIPED[kind], file)
+            else:
+                writer = ArrowWriter(partial, as_ipc=kind == "arrow")
+        sink = Sink(writer, os.fspath(path), classes, proba, top_n, is_flat=kind == "csv")
         try:
             yield sink
             sink.flush()
@@ -47,27 +89,79 @@ def open_sink(
             sink.close()
 
 
+class Writer(ABC):
+    """Where groups of rows go."""
+
+    @abstractmethod
+    def write(self, group: pa.Table) -> None:
+        """Write a group of rows, all of one schema."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what stands after the last row."""
+
+
+class ArrowWriter(Writer):
+    """Writes a Parquet or an Arrow IPC file by Arrow's own writers."""
+
+    def __init__(self, partial: Path, *, as_ipc: bool) -> None:
+        """Begin a file; its schema is known with the first rows."""
+        self.partial, self.as_ipc = partial, as_ipc
+        self._writer: Any = None
+
+    def write(self, group: pa.Table) -> None:
+        if self._writer is None and self.as_ipc:
+            self._writer = pa.ipc.new_file(str(self.partial), group.schema)
+        elif self._writer is None:
+            self._writer = _open_parquet(self.partial, group.schema)
+        self._writer.write_table(group)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class EncodedWriter(Writer):
+    """Writes bytes from front to back: to a file, or to a pipe that somebody reads meanwhile."""
+
+    def __init__(self, encoding: type[Encoding], file: BinaryIO) -> None:
+        """Write to `file`, which stays open."""
+        self.encoding, self.file = encoding, file
+        self._encoder: Encoding | None = None
+
+    def write(self, group: pa.Table) -> None:
+        if self._encoder is None:
+            self._encoder = self.encoding(group.schema)
+            self.file.write(self._encoder.begin())
+        self.file.write(self._encoder.encode(group))
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self.file.write(self._encoder.end())
+            self.file.flush()
+
+
 class Sink:
     """Predictions on their way into a file, gathered into row groups."""
 
     def __init__(
         self,
-        partial: Path,
+        writer: Writer,
         path: str,
-        as_ipc: bool,
         classes: Classes,
         proba: bool,
         top_n: int | None,
+        *,
+        is_flat: bool = False,
     ) -> None:
-        """Begin a file; its schema is known with the first rows."""
-        self.partial = partial
+        """Begin a file; its schema is known with the first rows. is_flat: it holds no lists."""
+        self.writer = writer
         self.path = path
-        self.as_ipc = as_ipc
         self.classes = _label_array(classes)
         self.proba = proba
         self.top_n = top_n
+        self.is_flat = is_flat
         self.rows = 0  # written
-        self._writer: Any = None
         self._schema: pa.Schema | None = None
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
@@ -107,8 +201,8 @@ class Sink:
         if self._waiting:
             group = pa.Table.from_batches(self._waiting, self._schema).combine_chunks()
             try:
-                with reporting(self.path):
-                    self._write(group)
+                with self._reporting():
+                    self.writer.write(group)
             except pa.ArrowException as error:
                 raise DataError(f"{self.path} cannot hold these columns: {error}.") from error
             self.rows += group.num_rows
@@ -116,16 +210,12 @@ class Sink:
 
     def close(self) -> None:
         """Finish the file."""
-        if self._writer is not None:
-            with reporting(self.path):
-                self._writer.close()
+        with self._reporting():
+            self.writer.close()
 
-    def _write(self, group: pa.Table) -> None:
-        if self._writer is None and self.as_ipc:
-            self._writer = pa.ipc.new_file(str(self.partial), self._schema)
-        elif self._writer is None:
-            self._writer = _open_parquet(self.partial, self._schema)
-        self._writer.write_table(group)
+    def _reporting(self) -> contextlib.AbstractContextManager[None]:
+        """Return what tells of a disk that failed; of a pipe that nobody reads the caller knows."""
+        return contextlib.nullcontext() if self.path == STDOUT else reporting(self.path)
 
     def _columns(self, p: np.ndarray, best: np.ndarray) -> dict[str, pa.Array]:
         rows = np.arange(len(p))
@@ -134,25 +224,28 @@ class Sink:
             "probability": pa.array(p[rows, best]),
         }
         if self.proba:
-            columns["probabilities"] = _lists(pa.array(p.reshape(-1)), p.shape[1])
+            columns |= self._side_by_side("probabilities", "p", pa.array(p.reshape(-1)))
         if self.top_n is not None:
             top = _most_probable(p, self.top_n)
             labels = self.classes.take(pa.array(top.reshape(-1)))
-            columns["top_predictions"] = _lists(labels, self.top_n)
-            columns["top_probabilities"] = _lists(
-                pa.array(np.take_along_axis(p, top, axis=1).reshape(-1)), self.top_n
+            largest = pa.array(np.take_along_axis(p, top, axis=1).reshape(-1))
+            columns |= self._side_by_side(
+                "top_predictions", "top_prediction", labels, self.top_n, 1
+            )
+            columns |= self._side_by_side(
+                "top_probabilities", "top_probability", largest, self.top_n, 1
             )
         return columns
 
-
-def _check_suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in (*PARQUET, *IPC):
-        listed = ", ".join((*PARQUET, *IPC))
-        raise OptionError(
-            f"the output {os.fspath(path)} must end in one of {listed}, got {suffix or 'no ending'}"
-        )
-    return suffix
+    def _side_by_side(
+        self, name: str, each: str, items: pa.Array, width: int | None = None, first: int = 0
+    ) -> dict[str, pa.Array]:
+        """Return a column of lists, or where there are none a column for each place in them."""
+        width = width or len(self.classes)
+        if not self.is_flat:
+            return {name: _lists(items, width)}
+        rows = np.arange(len(items) // width) * width
+        return {f"{each}_{first + j}": items.take(pa.array(rows + j)) for j in range(width)}
 
 
 def _open_parquet(partial: Path, schema: pa.Schema) -> pq.ParquetWriter:

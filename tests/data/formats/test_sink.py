@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from fastsoftmax.data.formats import sink as sink_module
-from fastsoftmax.data.formats.sink import open_sink
+from fastsoftmax.data.formats.sink import format_of, open_sink
 from fastsoftmax.errors import DataError, OptionError, SaveError
 from fastsoftmax.labels import given_classes, sort_classes
 from fastsoftmax.model.scoring import write_predictions
@@ -66,6 +70,90 @@ def test_every_row_is_written_in_order(tmp_path, X, name, dtype):
     assert got.schema.field("probability").type == value
     assert got.schema.field("probabilities").type.list_size == 3
     assert got.schema.field("probabilities").type.value_type == value
+
+
+def test_lines_of_csv_hold_each_probability_in_a_column_of_its_own(tmp_path):
+    classes = given_classes(["a", 'say "b"', "c, d"])
+    p = draw_probabilities(4, 3)
+    kept = pa.record_batch({"id": pa.array([1, None, 3, 4]), "name": ["", "x,y", "z\n", None]})
+    with open_sink(tmp_path / "out.csv", classes, proba=True, top_n=2) as sink:
+        sink.append(p, kept, np.array([False, False, True, False]))
+    convert = pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    got = pyarrow.csv.read_csv(tmp_path / "out.csv", None, parse, convert)
+    assert got.column_names == [
+        *("id", "name", "prediction", "probability", "p_0", "p_1", "p_2"),
+        *("top_prediction_1", "top_prediction_2", "top_probability_1", "top_probability_2"),
+    ]
+    want = p.copy()
+    want[2] = np.nan
+    numbers = [got[f"p_{k}"].to_numpy() for k in range(3)]
+    np.testing.assert_array_equal(np.column_stack(numbers), want)
+    assert got["name"].to_pylist() == ["", "x,y", "z\n", None]
+    assert got["prediction"][2].as_py() is None
+    assert got["prediction"][0].as_py() == classes.values[p[0].argmax()]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.ndjson"])
+def test_lines_of_json_hold_lists_and_text(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sink_module, "GROUP_ROWS", 2)
+    p = draw_probabilities(3, 2)
+    when = pa.array([0, 1, None], pa.timestamp("s"))
+    kept = pa.record_batch({"id": ["ä\n", None, "</script>"], "when": when})
+    with open_sink(tmp_path / name, given_classes([False, True]), proba=True, top_n=1) as sink:
+        for t in range(3):
+            sink.append(p[t : t + 1], kept.slice(t, 1))
+    lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["ä\n", None, "</script>"]
+    assert [line["when"] for line in lines] == ["1970-01-01 00:00:00", "1970-01-01 00:00:01", None]
+    assert [line["probabilities"] for line in lines] == p.tolist()
+    assert [line["prediction"] for line in lines] == p.argmax(axis=1).astype(bool).tolist()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "arrow"])
+def test_a_pipe_carries_every_row(kind, monkeypatch):
+    monkeypatch.setattr(sink_module, "GROUP_ROWS", 2)
+    pipe, p = io.BytesIO(), draw_probabilities(5, 2)
+    with open_sink("-", given_classes(["a", "b"]), format=kind, pipe=pipe) as sink:
+        for row in p:
+            sink.append(row[None])
+    raw = pipe.getvalue()
+    if kind == "arrow":
+        got = pa.ipc.open_stream(raw).read_all()
+    elif kind == "csv":
+        got = pyarrow.csv.read_csv(io.BytesIO(raw))
+    else:
+        got = pa.Table.from_pylist([json.loads(line) for line in raw.splitlines()])
+    assert got["prediction"].to_pylist() == ["ab"[k] for k in p.argmax(axis=1)]
+    np.testing.assert_array_equal(got["probability"].to_numpy(), p.max(axis=1))
+
+
+def test_the_format_is_what_the_name_ends_in_or_what_is_said():
+    assert format_of("a.PQ") == "parquet"
+    assert format_of("a.feather") == "arrow"
+    assert format_of("a.txt", "csv") == "csv"
+    assert format_of("-") == "csv"
+    with pytest.raises(OptionError, match="parquet needs a file"):
+        format_of("-", "parquet")
+    with pytest.raises(
+        OptionError, match="format must be one of parquet, arrow, csv, jsonl, got x"
+    ):
+        format_of("a.csv", "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "rule"),
+    [
+        ("out.csv", pa.array([[1]]), 'CSV cannot hold column "odd" of type list'),
+        ("out.jsonl", pa.array([np.nan]), 'JSON cannot hold column "odd"'),
+        ("out.jsonl", pa.array([[1.0, np.inf]]), 'JSON cannot hold column "odd"'),
+        ("out.jsonl", pa.array([{"a": b"x"}]), 'JSON cannot hold column "odd"'),
+    ],
+)
+def test_what_lines_of_text_cannot_hold_is_named(tmp_path, name, column, rule):
+    with pytest.raises(DataError, match=rule):
+        append_kept(tmp_path / name, pa.record_batch({"odd": column}))
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -173,7 +261,7 @@ def test_no_rows_leave_nothing_behind(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out", "out.parquet.gz"])
+@pytest.mark.parametrize("name", ["out.txt", "out", "out.parquet.gz"])
 def test_an_output_of_no_known_kind_is_refused(tmp_path, name):
     with (
         pytest.raises(OptionError, match=r"must end in one of \.parquet, \.pq, \.arrow, \.feather"),
