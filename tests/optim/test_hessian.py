@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -127,7 +129,7 @@ def test_sums_over_a_sample_are_those_over_all_rows_up_to_chance(cuts):
     whole = rows(n=4000)
     norms = norms_of(whole.parts, whole.order)
     sample = RowSample(4000, 800, norms.mean(), norms_of)
-    for first, stop in zip(cuts, cuts[1:], strict=False):
+    for first, stop in pairwise(cuts):
         sample.offer(Batch(whole.parts, *(each[first:stop] for each in whole[1:])))
     some = sample.batch()
     assert 700 < len(some.order) < 900
