@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.data.parts import Part
-from fastsoftmax.kernels.gather import part_table
+from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.gradient import add_gradient, new_sums
 from fastsoftmax.kernels.measure import squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
@@ -83,9 +83,11 @@ class FullGradient:
         loss, hits = (sum(getattr(tally, name) for tally in tallies) for name in ("loss", "hits"))
         return Tally(loss, hits, all(tally.finite for tally in tallies))
 
-    def squared_norms(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
-        """Return ||x||^2 (n,) float64 of some rows, their features as scaled."""
-        norms, table = np.zeros(len(order)), part_table(parts, affine=self._affine)
+    def squared_norms(
+        self, parts: tuple[Part, ...], order: np.ndarray, affine: Affine | None
+    ) -> np.ndarray:
+        """Return ||x||^2 (n,) float64 of some rows, their features scaled by `affine`."""
+        norms, table = np.zeros(len(order)), part_table(parts, affine=affine)
         squared_norms(norms, self._blocks[0].X[0], order, table)
         return norms
 

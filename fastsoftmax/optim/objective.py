@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sample import RowSample
+from fastsoftmax.optim.tables import affine_of
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.
 DOUBLE_FLOPS = 1e9
@@ -31,6 +33,18 @@ class ElasticNet:
 
     l2: np.ndarray
     l1: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """By which norms a sample of rows is drawn: of features scaled so, whose mean square is this.
+
+    It is that of the first pass, in which features may have been scaled otherwise: a run that is
+    resumed draws the same rows.
+    """
+
+    scaling: Scaling | None
+    mean: float
 
 
 class Objective:
@@ -53,8 +67,12 @@ class Objective:
         scaling: Scaling | None = None,
         fit_intercept: bool = True,
         squares: np.ndarray | None = None,
+        drawing: Drawing | None = None,
     ) -> None:
-        """squares (d,): the mean squares of the features as scaled, where they are known."""
+        """squares (d,): the mean squares of the features as scaled, where they are known.
+
+        drawing: how to draw a sample, where not by the features as scaled.
+        """
         self.squares = np.zeros(d + 1) if squares is None else np.append(squares, 1.0)
         self.K, self.d, self.n, self._rows, self.penalty = K, d, n, rows, penalty
         self.dtype = dtype
@@ -62,7 +80,8 @@ class Objective:
         self._full = FullGradient(K, d, self.dtype, threads, scaling)
         self.log_loss = self.accuracy = np.nan
         self.finite = True
-        self._sample: Batch | None = None
+        own = Drawing(scaling, float(self.squares[:-1].sum()))
+        self._sample: Batch | Drawing = drawing or own
 
     def __enter__(self) -> Objective:
         return self
@@ -85,7 +104,9 @@ class Objective:
 
     def evaluate_and_sample(self, theta: np.ndarray, count: int) -> tuple[float, np.ndarray]:
         """Evaluate, and have the rows that `sample` will return taken on the way."""
-        sample = self._new_sample(count)
+        if not isinstance(self._sample, Drawing):  # it was taken before
+            return self.evaluate(theta)
+        sample = self._new_sample(self._sample, count)
 
         def offered() -> Iterator[Batch]:
             for batch in self._rows():
@@ -98,7 +119,8 @@ class Objective:
 
     def near(self, batch: Batch, far: float) -> Batch | None:
         """Return the rows whose squared norm is at most `far` times the median; None: all are."""
-        norms = self._full.squared_norms(batch.parts, batch.order)
+        affine = affine_of(self.scaling, np.dtype(self.dtype))
+        norms = self._full.squared_norms(batch.parts, batch.order, affine)
         kept = np.flatnonzero(norms <= far * np.median(norms))
         if len(kept) == len(norms) or not len(kept):
             return None
@@ -132,13 +154,14 @@ class Objective:
 
     def sample(self, count: int) -> Batch:
         """Return about so many rows from all over, always the same; it may take a pass."""
-        if self._sample is None:
-            sample = self._new_sample(count)
+        if isinstance(self._sample, Drawing):
+            sample = self._new_sample(self._sample, count)
             for batch in self._rows():
                 sample.offer(batch)
             self._sample = sample.batch()
         return self._sample
 
-    def _new_sample(self, count: int) -> RowSample:
-        mean = float(self.squares[:-1].sum())
-        return RowSample(self.n, count, mean, self._full.squared_norms)
+    def _new_sample(self, drawing: Drawing, count: int) -> RowSample:
+        affine = affine_of(drawing.scaling, np.dtype(self.dtype))
+        norms = partial(self._full.squared_norms, affine=affine)
+        return RowSample(self.n, count, drawing.mean, norms)

@@ -12,7 +12,7 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.moments import MomentSums, wide_columns
-from fastsoftmax.optim.objective import Objective, precision
+from fastsoftmax.optim.objective import Drawing, Objective, precision
 from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, begin_at, iterates
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.options import TrainOptions
@@ -66,6 +66,7 @@ def objective_of(learner: Learner, windows: Callable[[], Iterator[Window]]) -> O
         scaling=prepared.scaling,
         fit_intercept=o.penalty.fit_intercept,
         squares=prepared.squares,
+        drawing=prepared.drawing,
     )
 
 
@@ -146,6 +147,8 @@ class _Passes:
         slope = state.point.gradient.copy()
         slope[:, :-1] -= prepared.penalties.l2 * theta[:, :-1]
         found.l2, found.notes = prepared.l2, prepared.notes
+        squares = prepared.squares
+        found.drawing = Drawing(before, 0.0 if squares is None else float(squares.sum()))
         learner.take(found)
         self.close()
         self.objective = objective_of(learner, self._rows.all)

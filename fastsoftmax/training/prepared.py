@@ -8,7 +8,7 @@ import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.moments import Moments
-from fastsoftmax.optim.objective import ElasticNet
+from fastsoftmax.optim.objective import Drawing, ElasticNet
 from fastsoftmax.optim.state import array
 
 
@@ -16,8 +16,9 @@ from fastsoftmax.optim.state import array
 class Prepared:
     """What `prepare` chose: see there. units (d,) turn an l2 into penalties of features.
 
-    memory: the budget at the time, by which full gradients are preconditioned. notes: why each
-    option that was chosen is what it is.
+    memory: the budget at the time, by which full gradients are preconditioned. drawing: how the
+    first pass drew its sample, where it changed the scale. notes: why each option that was chosen
+    is what it is.
     """
 
     scaling: Scaling | None
@@ -26,6 +27,7 @@ class Prepared:
     memory: int
     units: np.ndarray = array("d")
     l2: float = 0.0
+    drawing: Drawing | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     @property
