@@ -25,11 +25,11 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 class Vector(types.Type):
-    """The numba type of a register of `lanes` floats."""
+    """The numba type of a register of `lanes` floats; or of so many that several hold them."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, lanes=None):
         self.dtype = dtype
-        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth
+        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth if lanes is None else lanes
         super().__init__(f"vector{self.lanes}({dtype})")
 
 
@@ -343,13 +343,17 @@ def store(typing_context, A, i, j, x):
     return types.void(A, types.int64, types.int64, x), build
 
 
+def _same_lanes(A):
+    return len(A) if A.ndim == 1 else _lanes(A)  # a vector, or an array of which it is one
+
+
 def _splat(A, value):
-    return np.full(_lanes(A), value, A.dtype)
+    return np.full(_same_lanes(A), value, A.dtype)
 
 
 @word(_splat)
 def splat(typing_context, A, value):
-    """Return a vector of A's dtype with `value` in every lane."""
+    """Return a vector of A's dtype, or one like the vector A, with `value` in every lane."""
     vector = A if isinstance(A, Vector) else of_array(A)
 
     def build(context, builder, signature, arguments):
@@ -360,13 +364,13 @@ def splat(typing_context, A, value):
 
 
 def _one_hot(A, first, k):
-    return (np.arange(first, first + _lanes(A)) == k).astype(A.dtype)
+    return (np.arange(first, first + _same_lanes(A)) == k).astype(A.dtype)
 
 
 @word(_one_hot)
 def one_hot(typing_context, A, first, k):
-    """Return 1 in the lane of k, 0 in the others, where lane 0 is number `first`."""
-    vector = of_array(A)
+    """Return 1 in the lane of k, 0 in the others, where lane 0 is number `first`; as `splat`."""
+    vector = A if isinstance(A, Vector) else of_array(A)
 
     def build(context, builder, signature, arguments):
         _, start, place = arguments

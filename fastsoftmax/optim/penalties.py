@@ -27,7 +27,7 @@ class Penalties:
 
     @property
     def act_between(self) -> bool:
-        """Whether weights shrink between calls: then there are at most SHRINK_ROWS in one."""
+        """Whether weights shrink between calls: then each has at most SHRINK_ROWS."""
         return self._own is not None or self._l1 is not None
 
     def shrink(self, W: np.ndarray, step: float) -> None:

@@ -9,6 +9,7 @@ from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.penalties import SHRINK_ROWS
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
@@ -97,15 +98,28 @@ class SGD:
         ends: bool = False,
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
+        arrays = (order, labels, weight, eta, eta * weight)
+        if not self._penalties.act_between:
+            return self._step_over(parts, arrays, ends)
+        tally = Tally(0.0, 0.0, True)
+        for start in range(0, len(order), SHRINK_ROWS):
+            some = tuple(values[start : start + SHRINK_ROWS] for values in arrays)
+            last = start + SHRINK_ROWS >= len(order)
+            tally = tally.with_more(self._step_over(parts, some, ends and last))
+        return tally
+
+    def _step_over(
+        self, parts: tuple[Part, ...], arrays: tuple[np.ndarray, ...], ends: bool
+    ) -> Tally:
+        """Take the steps of rows after which weights may shrink."""
+        order, labels, weight, eta, step = arrays
         penalties, bias = self._penalties, float(self._bias[0])
-        visit = Visit(
-            self._tables.of(parts), order, labels, weight, eta, eta * weight,
-            ends, penalties.l2, bias, int(self._bound[0]),
-        )  # fmt: skip
+        tables, bound = self._tables.of(parts), int(self._bound[0])
+        visit = Visit(tables, order, labels, weight, eta, step, ends, penalties.l2, bias, bound)
         tally = self.rule.step(self.weights, visit)
         if penalties.act_between:
-            step = float(visit.step.sum()) / self._batch_size
-            self.weights.change(lambda W: penalties.shrink(W, step))
+            taken = float(step.sum()) / self._batch_size
+            self.weights.change(lambda W: penalties.shrink(W, taken))
         if self.weights.sums:
             self.weights.count(len(order), self.rule.counted(visit))
             if self.weights.unsettled_rows >= self.lengths.settled:

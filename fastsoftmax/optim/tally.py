@@ -16,6 +16,11 @@ class Tally(NamedTuple):
     hits: float
     finite: bool
 
+    def with_more(self, other: Tally) -> Tally:
+        """Return the facts of both."""
+        finite = self.finite and other.finite
+        return Tally(self.loss + other.loss, self.hits + other.hits, finite)
+
 
 @dataclass
 class RunningLoss:

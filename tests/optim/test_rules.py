@@ -13,6 +13,7 @@ from fastsoftmax.kernels.gather import part_table
 from fastsoftmax.kernels.lookahead import descend_lookahead, new_turns, other_turn
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.minibatch import STEPS, descend_minibatch, new_gradient
+from fastsoftmax.kernels.narrow import descend_narrow, new_narrow
 from fastsoftmax.kernels.operands import (
     Rows,
     new_average,
@@ -22,13 +23,19 @@ from fastsoftmax.kernels.operands import (
 )
 from fastsoftmax.kernels.panels import descend_panels, new_panels, panel_columns, panel_start
 from fastsoftmax.kernels.rowwise import descend_rowwise
-from fastsoftmax.kernels.sizes import PANEL_CLASSES, PANEL_FEATURES, PANEL_ROW, panel_count
+from fastsoftmax.kernels.sizes import (
+    NARROW_CLASSES,
+    PANEL_CLASSES,
+    PANEL_FEATURES,
+    PANEL_ROW,
+    panel_count,
+)
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.optim.tally import Tally
 from tests import oracle
 
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
-RULES = ("blocked", "ahead", "plain", "batches", "panels", "pairwise")
+RULES = ("blocked", "ahead", "plain", "batches", "panels", "pairwise", "narrow")
 BOUNDED = tuple(rule for rule in RULES if rule != "batches")
 
 
@@ -74,6 +81,9 @@ class Trained:
                 facts = self._by_panels(X, rows, l2, bias, team)
             elif rule == "plain":
                 facts = descend_rowwise(self.weights, self.average, block, rows, l2, bias)
+            elif rule == "narrow":
+                narrow = new_narrow(self.d, np.dtype(dtype))
+                facts = descend_narrow(self.weights, self.average, narrow, rows, l2, bias)
             elif rule == "pairwise":
                 facts = descend_binary(self.weights, self.average, block, rows, l2, bias)
             else:
@@ -130,7 +140,9 @@ def wanted(rule, problem, K, start=None, **settings):
 
 
 def check(rule, K, d, n, dtype, **settings):
-    K = {"pairwise": 2, "panels": min(K, PANEL_CLASSES)}.get(rule, K)
+    K = {"pairwise": 2, "panels": min(K, PANEL_CLASSES), "narrow": min(K, NARROW_CLASSES)}.get(
+        rule, K
+    )
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
     fits = settings.get("bias", 1.0) > 0

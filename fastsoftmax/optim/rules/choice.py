@@ -11,12 +11,22 @@ from fastsoftmax.optim.rules.binary import Binary
 from fastsoftmax.optim.rules.blocks import Blocks
 from fastsoftmax.optim.rules.lookahead import Lookahead
 from fastsoftmax.optim.rules.minibatch import MiniBatch
+from fastsoftmax.optim.rules.narrow import Narrow
 from fastsoftmax.optim.rules.panels import Panels
 from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.optim.rules.rule import Rule, Task
 
 # Asked in this order; the last one takes what is left.
-RULES: tuple[type[Rule], ...] = (AdaGrad, MiniBatch, Binary, Rowwise, Panels, Lookahead, Blocks)
+RULES: tuple[type[Rule], ...] = (
+    AdaGrad,
+    MiniBatch,
+    Binary,
+    Rowwise,
+    Narrow,
+    Panels,
+    Lookahead,
+    Blocks,
+)
 
 
 def choose_rule(task: Task) -> type[Rule]:

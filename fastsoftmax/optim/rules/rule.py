@@ -135,7 +135,9 @@ class Rule(ABC):
                 span //= 2
         call, settled = self.shortened(call, span)
         if penalties.act_between:
-            call, settled = min(call, SHRINK_ROWS), SHRINK_ROWS
+            # Whole stretches between two shrinkings, of which `SGD` takes one after the other.
+            call = min(call, max(call // SHRINK_ROWS, 1) * SHRINK_ROWS)
+            settled = SHRINK_ROWS
         return Lengths(call, span, settled)
 
     def shortened(self, call: int, span: int) -> tuple[int, int]:
