@@ -15,7 +15,7 @@ from fastsoftmax.errors import (
     OptionError,
     TrainingInterrupted,
 )
-from fastsoftmax.labels import Classes, given_classes
+from fastsoftmax.labels import Classes, exact_labels, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
 from fastsoftmax.training.progress import Progress
@@ -132,7 +132,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         if begins and classes is None:
             raise ValueError("classes must be given at the first call of partial_fit")
         X, y = self._checked(X, y, reset=begins)
-        known = self.classes_ if classes is None else np.unique(classes)
+        known = self.classes_ if classes is None else np.unique(exact_labels(classes))
         _check_known(y, known, None if begins else self.classes_)
         self.classes_ = known
         if not hasattr(self, "_rate"):
@@ -162,6 +162,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         z = self._logits(X)
         return self.classes_[z.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of the predictions for X (n, d), where y (n,) are the classes."""
+        return float(super().score(X, exact_labels(y), sample_weight))
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities (n, K) in float64, in the order of classes_."""
         return softmax(self._logits(X))
@@ -182,6 +186,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return _folded(self.model_.intercept)
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        y = exact_labels(y)
+        _refuse_masked(X, "X")
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
         check_classification_targets(y)
         return X, y
@@ -192,6 +198,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "model_")
+        _refuse_masked(X, "X")
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False).astype(np.float64)
         model = self.model_
         if model.conditioning is not None:
@@ -202,6 +209,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """Return sample_weight times class_weight, or None where there is neither."""
         if sample_weight is None and self.class_weight is None:
             return None
+        _refuse_masked(sample_weight, "sample_weight")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
         return weights * compute_sample_weight(self.class_weight, y)
 
@@ -244,6 +252,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
             self.model_ = _with_classes(stop.model, _spoken(self.classes_))
             raise
         self.model_ = _with_classes(model, _spoken(self.classes_))
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Raise DataError for masked values: scikit-learn would use what lies below the mask."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise DataError(f"{name} has masked values; fill them, or leave their rows out.")
 
 
 class _Patience:

@@ -28,6 +28,8 @@ class Column:
     categories: the values of a column each of which is a feature, 1 in the rows that have it.
     fill: what is put in the place of nulls, a number for each of the row's, or None for an error.
     indicator: whether one more feature tells the rows that are null, wholly or in part.
+    shape, axes: of a tensor, and the order of its axes where they do not lie in their own; None
+    for a list, whose numbers have one order alone.
     """
 
     name: str
@@ -35,6 +37,27 @@ class Column:
     categories: Classes | None = None
     fill: tuple[float, ...] | None = None
     indicator: bool = False
+    shape: tuple[int, ...] | None = None
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def layout(self) -> str:
+        """What a row holds, in words."""
+        if self.width is None:
+            return "one number"
+        if self.shape is None:
+            return f"a list of {self.width} numbers"
+        order = "" if self.axes is None else f", its axes in the order {list(self.axes)}"
+        return f"a tensor of the shape {list(self.shape)}{order}"
+
+    def lies_as(self, other: Column) -> bool:
+        """Return whether the numbers of a row are the same ones in the same order.
+
+        A list has no shape: it is what a tensor is whose axes lie in their own order.
+        """
+        if self.width != other.width or self.axes != other.axes:
+            return False
+        return self.shape is None or other.shape is None or self.shape == other.shape
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -134,6 +157,7 @@ class Source(ABC):
     in_memory: bool = False  # reading them costs next to nothing
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
     one_pass: bool = False  # a reader that can be read once: no scan, one epoch
+    label_kind: str | None = None  # of the classes that labels of their type are, where any are
 
     @property
     def rows(self) -> int | None:

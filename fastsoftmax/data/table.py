@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import TreatedCounts, features_of, rows_with_nulls, runs_of
-from fastsoftmax.data.encode import Encoder, GivenLabels
+from fastsoftmax.data.encode import Encoder, GivenLabels, plain_weights
 from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
 from fastsoftmax.data.source import Chunk, LabelStats, Source
-from fastsoftmax.data.values import Where, as_arrow
+from fastsoftmax.data.values import Where, as_arrow, plain_columns
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -50,7 +50,8 @@ class _Decoder:
         """Yield the batch in parts small enough to decode: whole, where decoding copies nothing."""
         step = batch.rows.num_rows if self.layout.copies_nothing else self.chunk_rows
         for first in range(0, batch.rows.num_rows, step):
-            yield PlacedBatch(batch.rows.slice(first, step), batch.piece, batch.start + first)
+            rows = plain_columns(batch.rows.slice(first, step), self.layout.encoded)
+            yield PlacedBatch(rows, batch.piece, batch.start + first)
 
     def features(
         self, batch: PlacedBatch, where: Where
@@ -95,6 +96,7 @@ class TableSource(Source):
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
         self.index_bytes = batches.index_bytes
         self.labelling = layout.labelling
+        self.label_kind = labels.kind(batches.schema)
         self.in_memory = batches.in_memory
         self.one_pass = batches.one_pass
         if batches.pieces is not None:
@@ -219,9 +221,18 @@ class TableSource(Source):
             number = self._number(batch)
             labels, weights = self._labels.of(batch.rows, number)
             if layout.drops:
-                dropped = rows_with_nulls(batch.rows, layout.features, self._where(batch))
-                weights = _without(weights, dropped)
+                rows = plain_columns(batch.rows, layout.encoded)
+                dropped = rows_with_nulls(rows, layout.features, self._where(batch))
+                weights = self._without(weights, dropped)
             yield Labelled(batch.piece, number, labels, weights, self._where(batch))
+
+    def _without(self, weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
+        """Return weights, of which those of rows that are dropped are 0."""
+        if weights is None:
+            return as_arrow(np.where(dropped, 0.0, 1.0))
+        assert self._labels.weight is not None
+        plain = plain_weights(weights, self._labels.weight.subject).cast(pa.float64(), safe=False)
+        return pc.if_else(as_arrow(dropped), pa.scalar(0.0), plain)
 
     def _chunk(self, batch: PlacedBatch, encoder: Encoder | None) -> Chunk:
         rows, where = batch.rows, self._where(batch)
@@ -235,13 +246,6 @@ class TableSource(Source):
             weights[dropped] = 0.0
         kept = _kept(rows, self._decoder.layout.keep)
         return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
-
-
-def _without(weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
-    """Return weights, of which those of rows that are dropped are 0."""
-    if weights is None:
-        return as_arrow(np.where(dropped, 0.0, 1.0))
-    return pc.if_else(as_arrow(dropped), pa.scalar(0).cast(weights.type), weights)
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

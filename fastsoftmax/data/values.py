@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,32 @@ def plain_values(array: pa.Array) -> pa.Array:
     return _joined_strings(array) if str(array.type) == "string_view" else array
 
 
+def without_views(array: pa.Array) -> pa.Array:
+    """Return `array`, as strings where it holds views, which not every file can hold."""
+    values = array.type.value_type if types.is_dictionary(array.type) else array.type
+    return plain_values(array) if str(values) == "string_view" else array
+
+
+def is_encoded(kind: pa.DataType) -> bool:
+    """Return whether `plain_values` makes another type of this one, or of none at all."""
+    return types.is_dictionary(kind) or types.is_null(kind) or str(kind) == "string_view"
+
+
+def plain_columns(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """Return a batch whose columns of these names hold plain values; kinds: for those of no type.
+
+    Few of Arrow's functions take dictionaries and views, and a dictionary's own nulls are not
+    counted among a column's.
+    """
+    for name, kind in kinds.items():
+        if name in batch.schema.names:
+            at = batch.schema.names.index(name)
+            array = plain_values(batch.column(at))
+            array = array.cast(kind) if types.is_null(array.type) else array
+            batch = batch.set_column(at, name, array)
+    return batch
+
+
 def _joined_strings(views: pa.Array) -> pa.Array:
     """Return string views as strings: few of Arrow's functions take views."""
     try:
@@ -85,6 +111,4 @@ def numbers(array: pa.Array) -> np.ndarray:
     """Return numbers without nulls as an array (n,): booleans as uint8, decimals as float64."""
     if types.is_boolean(array.type):
         return as_numpy(array).view(np.uint8)
-    if types.is_decimal(array.type):
-        array = array.cast(pa.float64())
-    return as_numpy(array)
+    return as_numpy(array.cast(pa.float64()) if types.is_decimal(array.type) else array)

@@ -75,7 +75,7 @@ def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
         raise OptionError("target must be given: the model was trained on an array of classes")
     return open_source(
         data, target, weight=weight, like=model.columns, like_width=model.n_features,
-        null_policy=NullPolicy(model.nulls),
+        label_kind=model.classes_.kind, null_policy=NullPolicy(model.nulls),
     )  # fmt: skip
 
 
