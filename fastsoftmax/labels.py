@@ -179,6 +179,6 @@ def class_factors(
             hint = f"; did you mean {near[0]}?" if near else ""
             raise OptionError(f"class_weight names {label!r}, which is no class{hint}")
         factors[known[label]] = factor
-    if scan is not None and not (factors * scan.mass).any():
+    if scan is not None and not ((factors > 0) & (scan.mass > 0)).any():
         raise OptionError("class_weight leaves no class that has rows with a weight above 0")
     return factors

@@ -59,6 +59,7 @@ class MatrixSource(Source):
             labels, weights = self._labels.encoded(
                 Encoder(classes), self._labels.all(), self._where
             )
+            weights = self.counted(weights)
         yield Chunk((self._part,), labels, weights, 0, 0)
 
     def place(self, piece: int, row: int) -> str:

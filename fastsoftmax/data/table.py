@@ -19,6 +19,7 @@ from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
+from fastsoftmax.data.row_order import RowOrder, Trail
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where, as_arrow, plain_columns
 from fastsoftmax.errors import DataError
@@ -98,6 +99,7 @@ class TableSource(Source):
         self.labelling = layout.labelling
         self.label_kind = labels.kind(batches.schema)
         self.in_memory = batches.in_memory
+        self._by_labels, self._by_features = _orders_of(batches, labels)
         self.one_pass = batches.one_pass
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
@@ -164,7 +166,9 @@ class TableSource(Source):
                 f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
                 "give classes=, or data that can be read again."
             )
-        return scan_rows(self._labelled(), self._labels, classes, held_out)
+        if self._by_labels is not None and held_out is not None:
+            self._by_labels.matters = True
+        return scan_rows(self._labelled(), self._labels, classes, held_out, self._by_labels)
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
@@ -172,9 +176,21 @@ class TableSource(Source):
         """Yield the pieces in `order` as Chunks; see Source."""
         encoder = None if classes is None or self._labels.target is None else Encoder(classes)
         names = self._decoder.layout.names(labelled=encoder is not None)
+        by_labels, by_features = Trail(), Trail()
         for batch in self._read(names, order, self._decoder.chunk_rows):
             for part in self._decoder.cut(batch):
-                yield self._chunk(part, encoder)
+                chunk = self._chunk(part, encoder)
+                if self._by_labels is not None and chunk.labels is not None:
+                    by_labels.add_labels(chunk.labels)
+                    self._by_labels.follow(by_labels)
+                if self._by_features is not None:
+                    by_features.add_bytes(chunk.parts[0].arrays[0][:, 0])
+                    self._by_features.follow(by_features)
+                yield chunk
+        if self._by_labels is not None and encoder is not None:
+            self._by_labels.follow(by_labels, is_whole=True)
+        if self._by_features is not None:
+            self._by_features.follow(by_features, is_whole=True)
 
     def place(self, piece: int, row: int) -> str:
         """Say where a row stands."""
@@ -240,12 +256,24 @@ class TableSource(Source):
         if encoder is not None:
             values = self._labels.of(rows, self._number(batch))
             labels, weights = self._labels.encoded(encoder, values, where)
+            weights = self.counted(weights)
         parts, dropped = self._decoder.features(batch, where)
         if dropped is not None:
             weights = np.ones(rows.num_rows) if weights is None else weights.copy()
             weights[dropped] = 0.0
         kept = _kept(rows, self._decoder.layout.keep)
         return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
+
+
+def _orders_of(batches: Batches, labels: GivenLabels) -> tuple[RowOrder | None, RowOrder | None]:
+    """Return what notes the order of rows that are asked for again: by labels, or by features."""
+    given = [each for each in (labels.target, labels.weight) if each is not None]
+    if not batches.is_asked_again or not given:
+        return None, None
+    has_arrays = any(each.array is not None for each in given)
+    in_data = labels.target is not None and labels.target.array is None
+    by_labels = RowOrder(batches.origin, matters=has_arrays) if in_data else None
+    return by_labels, RowOrder(batches.origin, matters=True) if has_arrays else None
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

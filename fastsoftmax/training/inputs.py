@@ -83,6 +83,8 @@ class Inputs:
         if source.one_pass:
             return _check_one_pass(source, known, options), None
         stats = source.scan_labels(known, _holdout_mask(options))
+        if not self.weights_as_given:
+            source.weight_exponent = stats.exponent
         return stats.classes, stats
 
     def open_validation(
@@ -110,7 +112,7 @@ class Inputs:
             null_policy=NullPolicy(options.columns.nulls),
         )  # fmt: skip
         try:
-            validation.scan_labels(classes)
+            validation.weight_exponent = validation.scan_labels(classes).exponent
         except BaseException:
             validation.close()
             raise

@@ -51,6 +51,7 @@ class StreamBatches(Batches):
     """
 
     in_memory = False
+    is_asked_again = True
 
     def __init__(self, ask: Callable[[], Any], origin: str = "the data") -> None:
         """Read what `ask` returns: a RecordBatchReader, or what exports an Arrow stream."""
