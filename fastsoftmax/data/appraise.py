@@ -62,7 +62,8 @@ def numeric_columns(data: Any, left_out: str | None) -> list[str]:
     schema = open_files(find_files(data)).schema
     packing = packing_of(schema, "the data")
     schema = schema if packing is None else packing.unpacked(schema)
-    return [f.name for f in schema if is_number(item_type(f.type)) and f.name != left_out]
+    numbers = [f.name for f in schema if is_number(item_type(f.type)) and f.name != left_out]
+    return [name for name in numbers if schema.names.count(name) == 1]  # others cannot be asked for
 
 
 def open_appraised(data: Any, names: list[str]) -> Source:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from fastsoftmax.data.column_names import nearest, refuse_missing, require
 from fastsoftmax.data.columns import Feature, Layout, is_partition
+from fastsoftmax.data.encode import is_label
 from fastsoftmax.data.layouts import (
     fixed_width,
     is_number,
@@ -81,7 +82,9 @@ def _listed_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tup
     excluded = [name[1:] for name in request.features if name not in others]
     names = [name for name in others if name in schema.names or not has_magic(name)]
     _check_listed(schema, request, names, origin)
-    candidates = _default_names(schema, request, origin)
+    # Names alone do not ask what else there is: a name that two other columns have does no harm.
+    is_plain = names == list(request.features)
+    candidates = () if is_plain else _default_names(schema, request, origin)
     wanted: dict[str, None] = dict.fromkeys(candidates if excluded and not others else ())
     for name in others:
         found = (name,) if name in names else _matching(name, candidates, origin)
@@ -139,6 +142,11 @@ def _feature(
     if name in request.categorical:
         if is_vector(kind):
             raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
+        if not pa.types.is_null(kind) and not is_label(kind):
+            raise DataError(
+                f'{origin}: column "{name}" is of type {kind}, which is no category. Categories are'
+                " strings, integers or booleans: cast it, or leave it out."
+            )
         return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind, stored)
     if not is_number(item_type(kind)):
         raise DataError(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.layouts import is_number, numpy_dtype
+from fastsoftmax.data.layouts import is_code, is_number, numpy_dtype
 from fastsoftmax.data.values import (
     Where,
     as_arrow,
@@ -66,7 +66,7 @@ def is_label(kind: pa.DataType) -> bool:
 
 def kind_of(labels: pa.DataType, subject: str) -> str:
     """Return the kind of classes that labels of this type are, one of labels.KINDS."""
-    if types.is_dictionary(labels):
+    if is_code(labels):
         return kind_of(labels.value_type, subject)
     if types.is_integer(labels):
         return str(labels)
@@ -78,7 +78,8 @@ def kind_of(labels: pa.DataType, subject: str) -> str:
         return "string"
     if "binary" in str(labels):
         raise DataError(f"{subject} holds bytes: cast it to strings. {SUITABLE}")
-    raise DataError(f"{subject} is of type {labels}, which is no label. {SUITABLE}")
+    hint = "Cast whole numbers to int64. " if types.is_decimal(labels) else ""
+    raise DataError(f"{subject} is of type {labels}, which is no label. {hint}{SUITABLE}")
 
 
 def _whole(labels: pa.Array, subject: str, where: Where) -> pa.Array:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, plain_labels, weights_of
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
-from fastsoftmax.data.row_order import RowOrder, Trail
+from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import LabelStats
 from fastsoftmax.data.values import Where, as_numpy
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
@@ -232,14 +232,14 @@ def scan_rows(
     given: GivenLabels,
     classes: Classes | None,
     held_out: HeldOut | None,
-    order: RowOrder | None = None,
+    order: RowOrders | None = None,
 ) -> LabelStats:
     """Read all `rows`, piece after piece, and return what was found; order: notes that of rows."""
-    sums, trail = LabelSums(classes), Trail()
+    sums, seen = LabelSums(classes), None if order is None else order.begin()
     for part in rows:
         at = sums.add(part, given, held_out)
-        if order is not None:
-            trail.add_labels(at)
-    if order is not None:
-        order.follow(trail, is_whole=True)
+        if seen is not None:
+            seen.add(at)
+    if seen is not None:
+        seen.end()
     return sums.stats()

@@ -70,9 +70,14 @@ def is_plain(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
+def is_code(kind: pa.DataType) -> bool:
+    """Return whether values are encoded: as indices into a dictionary, or as runs of them."""
+    return bool(types.is_dictionary(kind) or types.is_run_end_encoded(kind))
+
+
 def is_number(kind: pa.DataType) -> bool:
-    """Return whether `kind` is a number: plain, boolean, decimal, or a dictionary of these."""
-    if types.is_dictionary(kind):
+    """Return whether `kind` is a number: plain, boolean, decimal, or these encoded."""
+    if is_code(kind):
         return is_number(kind.value_type)
     return is_plain(kind) or bool(types.is_boolean(kind) or types.is_decimal(kind))
 
@@ -87,7 +92,7 @@ def numpy_dtype(kind: pa.DataType) -> np.dtype:
 
 def decoded_dtype(kind: pa.DataType) -> np.dtype:
     """Return the dtype that numbers of `kind` are decoded to."""
-    if types.is_dictionary(kind):
+    if is_code(kind):
         return decoded_dtype(kind.value_type)
     if types.is_boolean(kind):
         return np.dtype(np.uint8)

@@ -101,3 +101,48 @@ class RowOrder:
             warnings.warn(
                 f"{said} Such a run cannot be repeated to the bit.", UserWarning, stacklevel=2
             )
+
+
+class RowOrders:
+    """The order of rows that are asked for again: by their labels, or by a feature.
+
+    Arrays that stand beside the data say nothing of the order of these, so a feature must.
+    """
+
+    def __init__(self, origin: str, *, has_labels: bool, has_arrays: bool) -> None:
+        """has_labels: a column tells the labels. has_arrays: labels or weights stand beside."""
+        self._by_labels = RowOrder(origin, matters=has_arrays) if has_labels else None
+        self._by_feature = RowOrder(origin, matters=True) if has_arrays else None
+
+    def hold_out(self) -> None:
+        """Note that rows are held out by their number."""
+        if self._by_labels is not None:
+            self._by_labels.matters = True
+
+    def begin(self) -> Pass:
+        """Return what follows a pass from its first row."""
+        return Pass(self._by_labels, self._by_feature)
+
+
+class Pass:
+    """The rows of one pass as they come."""
+
+    def __init__(self, by_labels: RowOrder | None, by_feature: RowOrder | None) -> None:
+        self._labels, self._feature = Trail(), Trail()
+        self._by_labels, self._by_feature = by_labels, by_feature
+
+    def add(self, labels: np.ndarray | None, feature: np.ndarray | None = None) -> None:
+        """Take in rows: class indices (n,) and values (n,) of a feature, as far as read."""
+        if self._by_labels is not None and labels is not None:
+            self._labels.add_labels(labels)
+            self._by_labels.follow(self._labels)
+        if self._by_feature is not None and feature is not None:
+            self._feature.add_bytes(feature)
+            self._by_feature.follow(self._feature)
+
+    def end(self) -> None:
+        """Note that all rows were there."""
+        if self._by_labels is not None and self._labels.rows:
+            self._by_labels.follow(self._labels, is_whole=True)
+        if self._by_feature is not None and self._feature.rows:
+            self._by_feature.follow(self._feature, is_whole=True)

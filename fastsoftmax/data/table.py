@@ -19,7 +19,7 @@ from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
-from fastsoftmax.data.row_order import RowOrder, Trail
+from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where, as_arrow, plain_columns
 from fastsoftmax.errors import DataError
@@ -97,9 +97,8 @@ class TableSource(Source):
         self.reading_bytes = batches.column_bytes * len(layout.names(labelled=True))
         self.index_bytes = batches.index_bytes
         self.labelling = layout.labelling
-        self.label_kind = labels.kind(batches.schema)
         self.in_memory = batches.in_memory
-        self._by_labels, self._by_features = _orders_of(batches, labels)
+        self._order = _order_of(batches, labels)
         self.one_pass = batches.one_pass
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
@@ -156,6 +155,11 @@ class TableSource(Source):
         """Rows of each piece; a stream is one piece, of a length known once it was read through."""
         return self._batches.pieces
 
+    @property
+    def label_kind(self) -> str | None:  # type: ignore[override]
+        """The kind of classes that the labels are."""
+        return self._labels.kind(self._batches.schema)
+
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
     ) -> LabelStats:
@@ -166,9 +170,9 @@ class TableSource(Source):
                 f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
                 "give classes=, or data that can be read again."
             )
-        if self._by_labels is not None and held_out is not None:
-            self._by_labels.matters = True
-        return scan_rows(self._labelled(), self._labels, classes, held_out, self._by_labels)
+        if self._order is not None and held_out is not None:
+            self._order.hold_out()
+        return scan_rows(self._labelled(), self._labels, classes, held_out, self._order)
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
@@ -176,21 +180,15 @@ class TableSource(Source):
         """Yield the pieces in `order` as Chunks; see Source."""
         encoder = None if classes is None or self._labels.target is None else Encoder(classes)
         names = self._decoder.layout.names(labelled=encoder is not None)
-        by_labels, by_features = Trail(), Trail()
+        seen = None if self._order is None or encoder is None else self._order.begin()
         for batch in self._read(names, order, self._decoder.chunk_rows):
             for part in self._decoder.cut(batch):
                 chunk = self._chunk(part, encoder)
-                if self._by_labels is not None and chunk.labels is not None:
-                    by_labels.add_labels(chunk.labels)
-                    self._by_labels.follow(by_labels)
-                if self._by_features is not None:
-                    by_features.add_bytes(chunk.parts[0].arrays[0][:, 0])
-                    self._by_features.follow(by_features)
+                if seen is not None:
+                    seen.add(chunk.labels, chunk.parts[0].arrays[0][:, 0])
                 yield chunk
-        if self._by_labels is not None and encoder is not None:
-            self._by_labels.follow(by_labels, is_whole=True)
-        if self._by_features is not None:
-            self._by_features.follow(by_features, is_whole=True)
+        if seen is not None:
+            seen.end()
 
     def place(self, piece: int, row: int) -> str:
         """Say where a row stands."""
@@ -265,15 +263,14 @@ class TableSource(Source):
         return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
 
 
-def _orders_of(batches: Batches, labels: GivenLabels) -> tuple[RowOrder | None, RowOrder | None]:
-    """Return what notes the order of rows that are asked for again: by labels, or by features."""
+def _order_of(batches: Batches, labels: GivenLabels) -> RowOrders | None:
+    """Return what notes the order of rows that are asked for again."""
     given = [each for each in (labels.target, labels.weight) if each is not None]
     if not batches.is_asked_again or not given:
-        return None, None
+        return None
+    has_labels = labels.target is not None and labels.target.array is None
     has_arrays = any(each.array is not None for each in given)
-    in_data = labels.target is not None and labels.target.array is None
-    by_labels = RowOrder(batches.origin, matters=has_arrays) if in_data else None
-    return by_labels, RowOrder(batches.origin, matters=True) if has_arrays else None
+    return RowOrders(batches.origin, has_labels=has_labels, has_arrays=has_arrays)
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.layouts import numpy_dtype
+from fastsoftmax.data.layouts import is_code, numpy_dtype
 from fastsoftmax.errors import DataError
 
 Where = Callable[[int], str]  # the place of a row, numbered within the batch
@@ -66,10 +66,12 @@ def refuse_null(array: pa.Array, subject: str, where: Where) -> None:
 
 
 def plain_values(array: pa.Array) -> pa.Array:
-    """Return `array` with a dictionary's values in place of their indices, and no string views."""
+    """Return `array` with values in place of their indices or runs, and no string views."""
     if types.is_dictionary(array.type):
         values = plain_values(array.dictionary)
         return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
+    if types.is_run_end_encoded(array.type):
+        return plain_values(pc.run_end_decode(array))
     return _joined_strings(array) if str(array.type) == "string_view" else array
 
 
@@ -81,7 +83,7 @@ def without_views(array: pa.Array) -> pa.Array:
 
 def is_encoded(kind: pa.DataType) -> bool:
     """Return whether `plain_values` makes another type of this one, or of none at all."""
-    return types.is_dictionary(kind) or types.is_null(kind) or str(kind) == "string_view"
+    return is_code(kind) or types.is_null(kind) or str(kind) == "string_view"
 
 
 def plain_columns(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> pa.RecordBatch:

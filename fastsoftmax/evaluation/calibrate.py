@@ -22,6 +22,7 @@ import numpy as np
 from fastsoftmax.data.source import Source
 from fastsoftmax.errors import DataError
 from fastsoftmax.evaluation.evaluate import (
+    check_model,
     judged,
     nothing_judged,
     open_judged,
@@ -45,6 +46,7 @@ def calibrate(model: Model, data: Any, target: Any = None, weight: Any = None) -
     within 0.01 to 100: where the loss falls to the bound (rows that the model separates without a
     mistake have no best T, a model worse than chance has none above 0), that is T, with a warning.
     """
+    check_model(model)
     source = open_judged(model, data, target, weight)
     try:
         if source.one_pass:

@@ -33,6 +33,7 @@ def evaluate(
     trained on. weight: a column, or an array, of sample weights. top_k: for top_k_accuracy; by
     default 5 where there are more classes.
     """
+    check_model(model)
     K = len(model.classes_)
     if top_k is not None and not 1 <= top_k <= K:
         raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k}")
@@ -101,6 +102,15 @@ def judged(
 def nothing_judged() -> DataError:
     """Return the error for data without a row that counts."""
     return DataError("the data hold no row of positive weight; there is nothing to evaluate.")
+
+
+def check_model(model: object) -> None:
+    """Raise OptionError for what is no Model."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"the model must be a Model, got a {type(model).__name__}; fastsoftmax.load reads one"
+            " from a file"
+        )
 
 
 def refuse_infinite(weight: float) -> None:

@@ -41,6 +41,11 @@ class Inputs:
             raise OptionError(
                 "target is missing: name the label column, or give an array of labels"
             )
+        if self.init is not None and not isinstance(self.init, Model):
+            raise OptionError(
+                f"init must be a Model, got a {type(self.init).__name__}; fastsoftmax.load reads"
+                " one from a file"
+            )
         if self.validation is not None and options.shuffling.holdout is not None:
             raise OptionError("validation= and holdout= exclude each other: choose one")
 
