@@ -7,8 +7,10 @@ integral values are int64 classes.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from reprlib import repr as brief
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +43,13 @@ class Classes:
     def __len__(self) -> int:
         return len(self.values)
 
+    def in_kind(self, kind: str | None) -> Classes:
+        """Return integer classes as of another integer type, where that holds them all."""
+        if kind not in INTEGER_KINDS or self.kind not in INTEGER_KINDS:
+            return self
+        fits = np.iinfo(kind).min <= min(self.values) and max(self.values) <= np.iinfo(kind).max
+        return replace(self, kind=kind) if fits else self
+
     def array(self) -> np.ndarray:
         """Return the classes (K,) as an array of their own dtype: strings as unicode.
 
@@ -72,7 +81,9 @@ def sort_classes(kind: str, values: Iterable[Any]) -> Classes:
 
 def given_classes(values: Sequence[Any]) -> Classes:
     """Return Classes from what a user listed: ints, bools, strings or integral floats."""
-    listed = [v.item() if isinstance(v, np.generic) else v for v in values]
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DataError(f"classes is a list of labels, got {brief(values)}; put it in a list.")
+    listed = [_plain(v) for v in values]
     if all(isinstance(v, bool) for v in listed):
         return sort_classes("bool", listed)
     if all(isinstance(v, str) for v in listed):
@@ -80,10 +91,63 @@ def given_classes(values: Sequence[Any]) -> Classes:
             return sort_classes("string", listed)
         except UnicodeEncodeError as error:
             raise DataError(f"classes must be text in UTF-8, got {error.object!r}.") from None
-    if all(isinstance(v, int | float) and v == int(v) for v in listed):
-        return sort_classes("int64", [int(v) for v in listed])
+    if all(isinstance(v, int | float) and _is_whole(v) for v in listed):
+        whole = [int(v) for v in listed]
+        return sort_classes(integer_kind(whole, "classes"), whole)
     raise DataError(
-        f"classes must be all integers, all strings or all booleans, got {list(values)[:5]!r}."
+        f"classes must be all integers, all strings or all booleans, got {brief(listed[:5])}."
+    )
+
+
+def exact_labels(values: Any) -> Any:
+    """Return labels as an array that holds integers exactly, or as they are where they are none.
+
+    Nullable integers of pandas and lists of Python's own would become floats on the way through
+    NumPy where they are beyond 2^53.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise DataError("some labels are masked, that is null: leave their rows out.")
+    if getattr(values, "ndim", 1) == 2 and hasattr(values, "iloc") and values.shape[1] == 1:
+        column = exact_labels(values.iloc[:, 0])
+        return column[:, None] if isinstance(column, np.ndarray) else values
+    stored = getattr(getattr(values, "dtype", None), "numpy_dtype", None)  # of a nullable column
+    if isinstance(stored, np.dtype) and stored.kind in "iub" and not _has_nulls(values):
+        return values.to_numpy(dtype=stored)
+    if getattr(values, "dtype", None) == np.object_ or isinstance(values, list | tuple):
+        listed = values.tolist() if hasattr(values, "tolist") else list(values)
+        whole = [isinstance(v, int | np.integer) and not isinstance(v, bool) for v in listed]
+        if whole and all(whole):
+            return np.array(listed, integer_kind([int(v) for v in listed], "the labels"))
+    return values
+
+
+def _has_nulls(values: Any) -> bool:
+    return bool(values.isna().any()) if hasattr(values, "isna") else False
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy or Arrow scalar as Python's own, and others as they are."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.as_py() if hasattr(value, "as_py") else value
+
+
+def _is_whole(value: float) -> bool:
+    if isinstance(value, bool):  # True is 1 to Python, but no user means both by one list
+        return False
+    return isinstance(value, int) or (math.isfinite(value) and value == int(value))
+
+
+def integer_kind(values: Sequence[int], subject: str) -> str:
+    """Return the type of integers that holds all `values`, int64 if it does, or raise DataError."""
+    low, high = min(values, default=0), max(values, default=0)
+    for kind in ("int64", "uint64"):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    odd = low if low < -(2**63) else high
+    raise DataError(
+        f"{subject}: {brief(odd)} is beyond what 64 bits hold beside the others"
+        f" ({brief(low)} to {brief(high)}). Number the classes otherwise, or use strings."
     )
 
 
@@ -115,6 +179,6 @@ def class_factors(
             hint = f"; did you mean {near[0]}?" if near else ""
             raise OptionError(f"class_weight names {label!r}, which is no class{hint}")
         factors[known[label]] = factor
-    if scan is not None and not (factors * scan.mass).any():
+    if scan is not None and not ((factors > 0) & (scan.mass > 0)).any():
         raise OptionError("class_weight leaves no class that has rows with a weight above 0")
     return factors

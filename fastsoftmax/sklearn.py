@@ -18,7 +18,7 @@ from fastsoftmax.errors import (
     OptionError,
     TrainingInterrupted,
 )
-from fastsoftmax.labels import Classes, given_classes
+from fastsoftmax.labels import Classes, exact_labels, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
 from fastsoftmax.options import TrainOptions, is_count
@@ -189,7 +189,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of rows whose class is predicted."""
         with _told_as_ours():
-            return super().score(X, _whole_numbers(y), sample_weight)
+            return super().score(X, exact_labels(y), sample_weight)
 
     @property
     def coef_(self) -> np.ndarray:
@@ -203,8 +203,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         with _told_as_ours():
-            given = _whole_numbers(y)
-            X, y = validate_data(self, X, given, dtype=(np.float64, np.float32), reset=reset)
+            _refuse_masked(X, "X")
+            exact = exact_labels(y)
+            X, y = validate_data(self, X, exact, dtype=(np.float64, np.float32), reset=reset)
             check_classification_targets(y)
         return X, y
 
@@ -227,6 +228,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         class and, their differences being what they are, its probability; exact: raise DataError.
         """
         check_is_fitted(self, "model_")
+        _refuse_masked(X, "X")
         with _told_as_ours():
             X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         X, model = X.astype(np.float64), self.model_
@@ -248,6 +250,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         """Return sample_weight times class_weight, or None where there is neither."""
         if sample_weight is None and self.class_weight is None:
             return None
+        _refuse_masked(sample_weight, "sample_weight")
         with _told_as_ours():
             weights = _row_weights(sample_weight, X)
             return weights * compute_sample_weight(self.class_weight, y)
@@ -294,6 +297,12 @@ def logistic_regression(model: Model) -> LogisticRegression:
     return fitted
 
 
+def _refuse_masked(values: Any, name: str) -> None:
+    """Raise DataError for masked values: scikit-learn would use what lies below the mask."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise DataError(f"{name} has masked values; fill them, or leave their rows out.")
+
+
 class _Patience:
     """Ends a run when the log-loss of an epoch is not lower by `tol` than that before."""
 
@@ -337,17 +346,6 @@ def _row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
     return _check_sample_weight(sample_weight, X, dtype=np.float64)
 
 
-def _whole_numbers(y: Any) -> Any:
-    """Return pandas' nullable whole numbers as NumPy's: scikit-learn makes floats of them."""
-    kind = getattr(getattr(y, "dtype", None), "kind", None)
-    if kind not in ("i", "u") or isinstance(y, np.ndarray | np.generic):
-        return y
-    try:
-        return y.to_numpy(dtype=y.dtype.numpy_dtype)
-    except (AttributeError, TypeError, ValueError):  # of another kind, or some are not there
-        return y
-
-
 def _seed_of(random_state: Any) -> int:
     if random_state is None:
         return 0
@@ -386,7 +384,7 @@ def _refuse_balanced(class_weight: Any) -> None:
 def _distinct(classes: Any, what: str) -> np.ndarray:
     """Return the distinct labels, sorted; raise DataError where they are of no one kind."""
     try:
-        found = np.unique(np.asarray(_whole_numbers(classes)))
+        found = np.unique(np.asarray(exact_labels(classes)))
     except MemoryError:
         raise
     except Exception as error:

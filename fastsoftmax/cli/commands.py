@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from fastsoftmax.cli.console import Console
@@ -19,6 +19,8 @@ from fastsoftmax.errors import FastsoftmaxError, OptionError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output
 from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
+
+MOST_LABEL = 10**30  # beyond any integer that a class can be: 1e999999 has a million digits
 
 Arguments = dict[str, Any]  # by the names that the command line gives them
 
@@ -284,4 +286,15 @@ def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
     if "bool" in kind:
         truth = {"true": True, "false": False}
         return [truth.get(word.lower(), word) for word in words]
-    return [int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words]
+    return [_whole_or_word(word) for word in words]
+
+
+def _whole_or_word(word: str) -> int | str:
+    """Return the whole number that a word is, to the last digit, or the word."""
+    try:
+        number = Decimal(word.strip())
+    except InvalidOperation:
+        return word
+    is_near = number.is_finite() and -MOST_LABEL < number < MOST_LABEL
+    is_whole = is_near and number == int(number)
+    return int(number) if is_whole else word

@@ -21,7 +21,7 @@ from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Source
-from fastsoftmax.data.values import as_numpy
+from fastsoftmax.data.values import as_numpy, plain_values
 
 BATCH_ROWS = 2**14
 TIMED_SECONDS = 1.0  # of reading, or until the data end
@@ -62,7 +62,8 @@ def numeric_columns(data: Any, left_out: str | None) -> list[str]:
     schema = open_files(find_files(data)).schema
     packing = packing_of(schema, "the data")
     schema = schema if packing is None else packing.unpacked(schema)
-    return [f.name for f in schema if is_number(item_type(f.type)) and f.name != left_out]
+    numbers = [f.name for f in schema if is_number(item_type(f.type)) and f.name != left_out]
+    return [name for name in numbers if schema.names.count(name) == 1]  # others cannot be asked for
 
 
 def open_appraised(data: Any, names: list[str]) -> Source:
@@ -149,8 +150,7 @@ class _Extremes:
         while is_vector(array.type):
             array = (array.storage if isinstance(array, pa.ExtensionArray) else array).flatten()
             self.nulls += array.null_count
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = plain_values(array)
         values = as_numpy(pc.drop_null(array).cast(pa.float64(), safe=False))
         finite = values[np.isfinite(values)]
         self.not_finite += values.size - finite.size

@@ -14,7 +14,15 @@ import pyarrow as pa
 
 from fastsoftmax.data.column_names import nearest, refuse_missing, require
 from fastsoftmax.data.columns import Feature, Layout, is_partition
-from fastsoftmax.data.layouts import fixed_width, is_number, is_vector, item_type
+from fastsoftmax.data.encode import is_label
+from fastsoftmax.data.layouts import (
+    fixed_width,
+    is_number,
+    is_vector,
+    item_type,
+    remedy,
+    tensor_shape,
+)
 from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
@@ -31,6 +39,8 @@ class ColumnRequest:
     target, weight: names of columns, or None. features: names in order; None means all others.
     like: the columns of the model that the rows are for. like_width: how many features it has.
     categorical: names of columns whose values are categories. nulls: what becomes of nulls.
+    packed: those that a packed column is made of; None where there is none. What stands beside it
+    is no feature.
     """
 
     target: str | None = None
@@ -41,6 +51,7 @@ class ColumnRequest:
     keep: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     nulls: str = "error"
+    packed: tuple[str, ...] | None = None
 
 
 def _index_columns(schema: pa.Schema) -> set[str]:
@@ -54,6 +65,8 @@ def _default_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tu
     """Return all columns but label, weight, index and those only handed on."""
     left_out = {request.target, request.weight, *request.keep, *_index_columns(schema)}
     names = [f.name for f in schema if f.name not in left_out and not is_partition(f)]
+    if request.packed is not None:
+        names = [name for name in names if name in request.packed]
     if request.like_width is not None:  # a nameless model: its features are the numeric columns
         names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -69,7 +82,9 @@ def _listed_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tup
     excluded = [name[1:] for name in request.features if name not in others]
     names = [name for name in others if name in schema.names or not has_magic(name)]
     _check_listed(schema, request, names, origin)
-    candidates = _default_names(schema, request, origin)
+    # Names alone do not ask what else there is: a name that two other columns have does no harm.
+    is_plain = names == list(request.features)
+    candidates = () if is_plain else _default_names(schema, request, origin)
     wanted: dict[str, None] = dict.fromkeys(candidates if excluded and not others else ())
     for name in others:
         found = (name,) if name in names else _matching(name, candidates, origin)
@@ -120,22 +135,39 @@ def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tup
 def _feature(
     schema: pa.Schema, name: str, request: ColumnRequest, peek: Peek, origin: str
 ) -> Feature:
-    kind = require(schema, name, origin)
+    kind = stored = require(schema, name, origin)
+    if pa.types.is_null(stored):  # all is null: it is what the model knows
+        kind = _known_kind(name, request) or stored
     fills = request.nulls != "error"
     if name in request.categorical:
         if is_vector(kind):
             raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
-        return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind)
+        if not pa.types.is_null(kind) and not is_label(kind):
+            raise DataError(
+                f'{origin}: column "{name}" is of type {kind}, which is no category. Categories are'
+                " strings, integers or booleans: cast it, or leave it out."
+            )
+        return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind, stored)
     if not is_number(item_type(kind)):
         raise DataError(
-            f'{origin}: column "{name}" is of type {kind}, which is no number. '
-            "Leave it out (features= lists the columns to use), convert it, or name it in"
-            " categorical=."
+            f'{origin}: column "{name}" is of type {kind}, which is no number. {remedy(kind)}'
         )
     if not is_vector(kind):
-        return Feature(Column(name, fill=(0.0,) if fills else None), kind)
+        return Feature(Column(name, fill=(0.0,) if fills else None), kind, stored)
     width = _width(name, kind, request, peek, origin)
-    return Feature(Column(name, width, fill=(0.0,) * width if fills else None), kind)
+    shape, axes = tensor_shape(kind) or (None, None)
+    fill = (0.0,) * width if fills else None
+    return Feature(Column(name, width, fill=fill, shape=shape, axes=axes), kind, stored)
+
+
+def _known_kind(name: str, request: ColumnRequest) -> pa.DataType | None:
+    """Return the type in which a column of nulls is read, as the model knows the column."""
+    for column in request.like or ():
+        if column.name == name and column.categories is not None:
+            return pa.string()
+        if column.name == name:
+            return pa.float64() if column.width is None else pa.list_(pa.float64(), column.width)
+    return None
 
 
 def _width(name: str, kind: pa.DataType, request: ColumnRequest, peek: Peek, origin: str) -> int:
@@ -154,11 +186,8 @@ def _width(name: str, kind: pa.DataType, request: ColumnRequest, peek: Peek, ori
 
 def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str) -> None:
     for feature, column in zip(features, like, strict=True):
-        if feature.column.width != column.width:
-            has, wants = (
-                "one number" if c.width is None else f"a list of {c.width} numbers"
-                for c in (feature.column, column)
-            )
+        if not feature.column.lies_as(column):
+            has, wants = feature.column.layout, column.layout
             raise DataError(
                 f'{origin}: column "{column.name}" holds {has} a row, the model takes {wants}.'
             )
@@ -172,10 +201,22 @@ def _refuse_no_features(categorical: Sequence[str], names: Sequence[str], origin
             )
 
 
-def _refuse_packed(features: Sequence[Feature], origin: str) -> None:
-    """Raise DataError where a feature is no number that stands in a packed row."""
+def _refuse_packed(features: Sequence[Feature], request: ColumnRequest, origin: str) -> None:
+    """Raise DataError where a feature is no number that stands in a packed row, or another is."""
+    packed = request.packed or ()
+    for name in (request.target, request.weight, *request.keep):
+        if name in packed:
+            raise DataError(
+                f'{origin}: column "{name}" is packed among the features, and cannot be read alone.'
+                " Pack the data again with it as target=, weight= or keep=."
+            )
     for feature in features:
         column = feature.column
+        if column.name not in packed:
+            raise DataError(
+                f'{origin}: the features are packed, and column "{column.name}", which stands'
+                " beside them, is none. Pack the data again with it among the features."
+            )
         if column.categories is not None or column.indicator:
             raise DataError(
                 f'{origin}: the features are packed, and "{column.name}" is to be a category or to'
@@ -184,11 +225,17 @@ def _refuse_packed(features: Sequence[Feature], origin: str) -> None:
             )
 
 
-def check_width(n_features: int, request: ColumnRequest, origin: str) -> None:
-    """Raise DataError when there are no features, or not as many as the model takes."""
-    if n_features == 0:
+def check_width(
+    n_features: int, request: ColumnRequest, origin: str, *, learns: bool = False
+) -> None:
+    """Raise DataError when there are no features, or not as many as the model takes.
+
+    learns: there are categories, which become features once they are known.
+    """
+    if n_features == 0 and not learns:
         raise DataError(
-            f"{origin}: there are no features; at least one column of numbers is needed."
+            f"{origin}: there are no features; at least one column of numbers, or of categories"
+            " (categorical=), is needed."
         )
     wanted = request.like_width
     if request.like is not None:
@@ -205,7 +252,8 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
     packing = packing_of(schema, origin)
     if packing is not None:
         schema = packing.unpacked(schema)
-        request = replace(request, nulls="error")  # there are none
+        packed = tuple(column.name for column in packing.columns)
+        request = replace(request, nulls="error", packed=packed)  # there are no nulls
     for name in (request.target, request.weight, *request.keep):
         if name is not None:
             require(schema, name, origin)
@@ -218,13 +266,13 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
     if request.like is not None:
         _check_like(features, request.like, origin)
         features = tuple(
-            Feature(column, feature.kind)
+            replace(feature, column=column)
             for feature, column in zip(features, request.like, strict=True)
         )
     if packing is not None:
-        _refuse_packed(features, origin)
+        _refuse_packed(features, request, origin)
     layout = Layout(
         features, request.target, request.weight, request.keep, request.nulls == "drop", packing
     )
-    check_width(layout.n_features, request, origin)
+    check_width(layout.n_features, request, origin, learns=bool(request.categorical))
     return layout

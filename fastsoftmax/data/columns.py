@@ -11,16 +11,21 @@ import pyarrow as pa
 from fastsoftmax.data.layouts import decoded_dtype, is_plain, is_vector, item_type
 from fastsoftmax.data.packed import Packing
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.values import is_encoded
 
 PARTITION = {b"fastsoftmax.partition": b"1"}  # metadata of a column that a folder's name tells
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature column and the Arrow type that it has in every file."""
+    """A feature column and the Arrow type that it has in every file.
+
+    stored: the type that the data have, where it is another: none at all, where all is null.
+    """
 
     column: Column
     kind: pa.DataType
+    stored: pa.DataType | None = None
 
     @property
     def width(self) -> int:
@@ -101,6 +106,12 @@ class Layout:
             a.kind == b.kind and not is_vector(a.kind)
             for a, b in zip(self.features, self.features[1:], strict=False)
         )
+
+    @cached_property
+    def encoded(self) -> dict[str, pa.DataType]:
+        """The feature columns whose values are to be made plain, and the types to be decoded."""
+        found = {f.column.name: f.kind for f in self.features if is_encoded(f.stored or f.kind)}
+        return {} if self.packing is not None else found
 
     @property
     def labelling(self) -> tuple[str, ...]:

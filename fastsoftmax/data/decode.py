@@ -37,6 +37,8 @@ def filled(array: pa.Array, feature: Feature, fill: float) -> np.ndarray:
     missing = as_numpy(pc.is_null(array))
     if types.is_float16(array.type):  # Arrow 16 fills no nulls among these
         array = array.cast(pa.float32())
+    if types.is_decimal(array.type):  # a narrow one has no room for Arrow's zero
+        array = array.cast(pa.float64())
     zero = pa.scalar(False if types.is_boolean(array.type) else 0, array.type)
     values = numbers(pc.fill_null(array, zero)).astype(feature.dtype)
     values[missing] = fill
@@ -114,8 +116,12 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, treated: Treat
     there = np.flatnonzero(as_numpy(pc.is_valid(array)))
     if feature.column.fill is None:
         refuse_null(array, f'column "{name}"', where)
-    find = Finder(known)
-    found = find(array.drop_null(), f'column "{name}"', lambda row: where(int(there[row])))
+    found = np.full(there.size, -1, feature.dtype)
+    # A folder's name may be text where all were numbers in training.
+    is_stray = types.is_string(array.type) and types.is_integer(feature.kind)
+    if there.size and not is_stray:
+        find = Finder(known)
+        found = find(array.drop_null(), f'column "{name}"', lambda row: where(int(there[row])))
     codes[there, 0] = found
     treated[f'unknown in "{name}"'] += int(np.count_nonzero(found < 0))
     return Codes(codes, len(known))

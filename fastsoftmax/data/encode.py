@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.layouts import is_number, numpy_dtype
+from fastsoftmax.data.layouts import is_code, is_number, numpy_dtype
 from fastsoftmax.data.values import (
     Where,
     as_arrow,
@@ -55,9 +55,18 @@ class Given:
             )
 
 
+def is_label(kind: pa.DataType) -> bool:
+    """Return whether labels can be of an Arrow type."""
+    try:
+        kind_of(kind, "")
+    except DataError:
+        return False
+    return True
+
+
 def kind_of(labels: pa.DataType, subject: str) -> str:
     """Return the kind of classes that labels of this type are, one of labels.KINDS."""
-    if types.is_dictionary(labels):
+    if is_code(labels):
         return kind_of(labels.value_type, subject)
     if types.is_integer(labels):
         return str(labels)
@@ -69,7 +78,8 @@ def kind_of(labels: pa.DataType, subject: str) -> str:
         return "string"
     if "binary" in str(labels):
         raise DataError(f"{subject} holds bytes: cast it to strings. {SUITABLE}")
-    raise DataError(f"{subject} is of type {labels}, which is no label. {SUITABLE}")
+    hint = "Cast whole numbers to int64. " if types.is_decimal(labels) else ""
+    raise DataError(f"{subject} is of type {labels}, which is no label. {hint}{SUITABLE}")
 
 
 def _whole(labels: pa.Array, subject: str, where: Where) -> pa.Array:
@@ -78,7 +88,9 @@ def _whole(labels: pa.Array, subject: str, where: Where) -> pa.Array:
     odd = np.flatnonzero(~((values == np.floor(values)) & (np.abs(values) < 2.0**63)))
     if odd.size:
         value = values[odd[0]]
-        raise DataError(f"{where(int(odd[0]))}: {subject} is {value}, no whole number. {SUITABLE}")
+        is_far = value == np.floor(value) and np.isfinite(value)
+        fault = "beyond what an int64 holds: use integers" if is_far else "no whole number"
+        raise DataError(f"{where(int(odd[0]))}: {subject} is {value}, {fault}. {SUITABLE}")
     return as_arrow(values.astype(np.int64))
 
 
@@ -164,11 +176,16 @@ class Finder(Encoder):
         return np.append(positions, np.int32(-1))[found]  # of all positions, -1 is the last
 
 
-def weights_of(weights: pa.Array, subject: str, where: Where) -> np.ndarray:
-    """Return weights (n,) float64; one that is null, negative or not finite raises DataError."""
+def plain_weights(weights: pa.Array, subject: str) -> pa.Array:
+    """Return weights as numbers of a plain type, nulls as they are, or raise DataError."""
     if not is_number(weights.type):
         raise DataError(f"{subject} is of type {weights.type}; weights are numbers >= 0.")
-    plain = plain_values(weights)
+    return plain_values(weights)
+
+
+def weights_of(weights: pa.Array, subject: str, where: Where) -> np.ndarray:
+    """Return weights (n,) float64; one that is null, negative or not finite raises DataError."""
+    plain = plain_weights(weights, subject)
     refuse_null(plain, subject, where)
     values = numbers(plain).astype(np.float64, copy=False)
     odd = np.flatnonzero(~((values >= 0) & (values < np.inf)))
@@ -196,6 +213,14 @@ class GivenLabels:
         for given in (self.target, self.weight):
             if given is not None:
                 given.check_rows(rows)
+
+    def kind(self, schema: pa.Schema) -> str | None:
+        """Return the kind of classes that the labels are; None where there are none that do."""
+        if self.target is None:
+            return None
+        held = self.target.array
+        labels = schema.field(self.target.name).type if held is None else held.type
+        return kind_of(labels, self.target.subject) if is_label(labels) else None
 
     def of(self, batch: pa.RecordBatch, start: int) -> tuple[pa.Array, pa.Array | None]:
         """Return those of the rows of `batch`, of which the first is number `start`."""

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, plain_labels, weights_of
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
+from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import LabelStats
 from fastsoftmax.data.values import Where, as_numpy
+from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sort_classes
 
@@ -97,10 +99,16 @@ class LabelSums:
         self._segments: dict[tuple[int, int], np.ndarray] = {}
         self._counts = np.zeros(0, np.int64)
         self._mass = np.zeros(0)
+        self._exponent, self._largest = 0, 0.0  # of the unit of mass; of all weights
         self._positives = np.zeros(0, np.int64)
 
-    def add(self, rows: Labelled, given: GivenLabels, held_out: HeldOut | None = None) -> None:
-        """Count rows, but for those that are held out, which are only checked."""
+    def add(
+        self, rows: Labelled, given: GivenLabels, held_out: HeldOut | None = None
+    ) -> np.ndarray:
+        """Count rows, but for those that are held out, which are only checked.
+
+        Returns the numbers of their classes (n,).
+        """
         assert given.target is not None
         at = self._encode(rows.labels, given.target.subject, rows.where)
         weights = None
@@ -109,9 +117,11 @@ class LabelSums:
             weights = weights_of(rows.weights, subject, rows.where)
         held = None if held_out is None else held_out(rows.number, at.size)
         self._add_segments(rows, at, held)
+        counted = at
         if held is not None:
-            at, weights = at[~held], None if weights is None else weights[~held]
-        self._add_classes(at, weights)
+            counted, weights = at[~held], None if weights is None else weights[~held]
+        self._add_classes(counted, weights)
+        return at
 
     def __add__(self, other: LabelSums) -> LabelSums:
         """Return the sums over the rows of both.
@@ -127,7 +137,9 @@ class LabelSums:
             merged._encode = merged._discovery
         mine, theirs = (self._placed(merged), other._placed(merged))
         merged._counts = _sum(_moved(self._counts, mine), _moved(other._counts, theirs))
-        merged._mass = _sum(_moved(self._mass, mine), _moved(other._mass, theirs))
+        merged._measure(max(self._largest, other._largest))
+        masses = (in_unit(part._mass, merged._exponent - part._exponent) for part in (self, other))
+        merged._mass = _sum(_moved(next(masses), mine), _moved(next(masses), theirs))
         merged._positives = _sum(_moved(self._positives, mine), _moved(other._positives, theirs))
         for sums, places in ((self, mine), (other, theirs)):
             for segment, found in sums._segments.items():
@@ -151,7 +163,7 @@ class LabelSums:
         mass = _sum(np.zeros(len(classes)), self._mass)[order]
         total = _sum(np.zeros(len(classes), np.int64), self._counts)[order]
         positives = _sum(np.zeros(len(classes), np.int64), self._positives)[order]
-        return LabelStats(classes, total, segments, mass, positives)
+        return LabelStats(classes, total, segments, mass, positives, self._exponent)
 
     def _placed(self, merged: LabelSums) -> np.ndarray:
         """Return the number in the merged sums of each class."""
@@ -173,9 +185,17 @@ class LabelSums:
             self._positives = _sum(self._positives, counts)
             return
         self._mass = _sum(self._mass, np.zeros(counts.size))
+        self._measure(float(weights.max(initial=0.0)))
         # One after the other, so that the sums do not depend on how a reader cuts its batches.
-        np.add.at(self._mass, at, weights)
+        np.add.at(self._mass, at, in_unit(weights, self._exponent))
         self._positives = _sum(self._positives, np.bincount(at[weights > 0]))
+
+    def _measure(self, largest: float) -> None:
+        """Count mass in a unit for weights up to this one."""
+        if largest > self._largest:
+            before, self._exponent = self._exponent, exponent_of(largest)
+            self._mass = in_unit(self._mass, self._exponent - before)
+            self._largest = largest
 
     def _count(self, segment: tuple[int, int], at: np.ndarray) -> None:
         found = np.bincount(bins_of(at)).astype(np.int32)
@@ -212,9 +232,14 @@ def scan_rows(
     given: GivenLabels,
     classes: Classes | None,
     held_out: HeldOut | None,
+    order: RowOrders | None = None,
 ) -> LabelStats:
-    """Read all `rows`, piece after piece, and return what was found."""
-    sums = LabelSums(classes)
+    """Read all `rows`, piece after piece, and return what was found; order: notes that of rows."""
+    sums, seen = LabelSums(classes), None if order is None else order.begin()
     for part in rows:
-        sums.add(part, given, held_out)
+        at = sums.add(part, given, held_out)
+        if seen is not None:
+            seen.add(at)
+    if seen is not None:
+        seen.end()
     return sums.stats()

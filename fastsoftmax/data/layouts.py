@@ -31,6 +31,35 @@ def fixed_width(kind: pa.DataType) -> int | None:
     return kind.list_size if types.is_fixed_size_list(kind) else None
 
 
+def tensor_shape(kind: pa.DataType) -> tuple[tuple[int, ...], tuple[int, ...] | None] | None:
+    """Return the shape of a tensor and the order of its axes, None as they lie; None for others."""
+    if not isinstance(kind, pa.FixedShapeTensorType):
+        return None
+    axes = tuple(kind.permutation or ())
+    return tuple(kind.shape), None if axes == tuple(range(len(axes))) else axes
+
+
+def remedy(kind: pa.DataType) -> str:
+    """Say how a column that holds no numbers is made one, or what else to do with it."""
+    if types.is_temporal(kind):
+        whole = "int32" if types.is_date32(kind) or types.is_time32(kind) else "int64"
+        return (
+            f'Convert it to a number in a unit of your choice (column.cast("{whole}") counts in its'
+            " own; subtract an origin near the values), or leave it out (features= lists the"
+            " columns to use)."
+        )
+    if types.is_struct(kind):
+        return "Make a column of each of its fields: table.flatten() does."
+    if is_vector(kind):
+        return (
+            "Give lists of plain numbers: one list a row, or a fixed-shape tensor for more axes."
+            " Or leave it out (features= lists the columns to use)."
+        )
+    return (
+        "Leave it out (features= lists the columns to use), convert it, or name it in categorical=."
+    )
+
+
 def item_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of one number of `kind`, itself where it is no list."""
     return storage_type(kind).value_type if is_vector(kind) else kind
@@ -41,9 +70,14 @@ def is_plain(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
+def is_code(kind: pa.DataType) -> bool:
+    """Return whether values are encoded: as indices into a dictionary, or as runs of them."""
+    return bool(types.is_dictionary(kind) or types.is_run_end_encoded(kind))
+
+
 def is_number(kind: pa.DataType) -> bool:
-    """Return whether `kind` is a number: plain, boolean, decimal, or a dictionary of these."""
-    if types.is_dictionary(kind):
+    """Return whether `kind` is a number: plain, boolean, decimal, or these encoded."""
+    if is_code(kind):
         return is_number(kind.value_type)
     return is_plain(kind) or bool(types.is_boolean(kind) or types.is_decimal(kind))
 
@@ -58,7 +92,7 @@ def numpy_dtype(kind: pa.DataType) -> np.dtype:
 
 def decoded_dtype(kind: pa.DataType) -> np.dtype:
     """Return the dtype that numbers of `kind` are decoded to."""
-    if types.is_dictionary(kind):
+    if is_code(kind):
         return decoded_dtype(kind.value_type)
     if types.is_boolean(kind):
         return np.dtype(np.uint8)

@@ -14,7 +14,12 @@ from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import as_arrow
 from fastsoftmax.errors import DataError
-from fastsoftmax.labels import Classes
+from fastsoftmax.labels import Classes, integer_kind
+
+ACCEPTED = (
+    "Give a path, a list of paths, an Arrow table, record batches or reader, a data frame, a"
+    " NumPy matrix, or a function that returns a fresh reader."
+)
 
 
 class MatrixSource(Source):
@@ -27,6 +32,7 @@ class MatrixSource(Source):
         """Use `matrix`, as `feature_matrix` returned it; labels and weights are arrays beside."""
         self._part, self._labels = Dense(matrix), labels
         self.resident = self._part.is_row_major
+        self.label_kind = labels.kind(pa.schema([]))
         self.n_features = matrix.shape[1]
         self.pieces = (len(matrix),)
         self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
@@ -53,6 +59,7 @@ class MatrixSource(Source):
             labels, weights = self._labels.encoded(
                 Encoder(classes), self._labels.all(), self._where
             )
+            weights = self.counted(weights)
         yield Chunk((self._part,), labels, weights, 0, 0)
 
     def place(self, piece: int, row: int) -> str:
@@ -73,17 +80,27 @@ def feature_matrix(data: Any) -> np.ndarray:
         raise DataError("the matrix is masked; fill the masked values (X.filled(...)) first.")
     try:
         matrix = np.asarray(data)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"no matrix can be made of the data: {error}") from error
+    if matrix.ndim == 0:
+        raise DataError(
+            f"the data are a {type(data).__name__}, of which no rows can be read. {ACCEPTED}"
+        )
     if matrix.ndim != 2:
         raise DataError(
             f"the matrix must have two dimensions (rows, features), got the shape {matrix.shape}."
         )
     if matrix.dtype.kind not in "biuf":
         raise DataError(
-            f"the matrix has dtype {matrix.dtype}; it must hold numbers (X.astype(float) converts)."
+            f"the matrix has dtype {matrix.dtype}; it must hold numbers ({_conversion(matrix)})."
         )
     return _readable(matrix)
+
+
+def _conversion(matrix: np.ndarray) -> str:
+    if matrix.dtype.kind in "mM":  # a count of units since an origin: the user should choose both
+        return 'X.astype("int64") gives the number of units of a time, or of those since 1970'
+    return "X.astype(float) converts"
 
 
 def _readable(matrix: np.ndarray) -> np.ndarray:
@@ -100,26 +117,60 @@ def beside(values: Any, name: str) -> Given:
     try:
         return Given(name, _arrow_array(values))
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"the {name} is no array of labels of one type: {error}") from error
+        raise DataError(
+            f"the {name} is neither the name of a column nor an array of one type: {error}. Give a"
+            " name, or an array with a value for each row."
+        ) from error
 
 
 def _arrow_array(values: Any) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
-    if hasattr(values, "__arrow_c_stream__"):
+    if hasattr(values, "__array__") and getattr(values, "dtype", None) == np.object_:
+        return _of_numpy(np.asarray(values))  # pandas would export integers as int64 alone
+    if isinstance(values, pa.ChunkedArray) or hasattr(values, "__arrow_c_stream__"):
         return _joined(pa.chunked_array(values))
     if hasattr(values, "__arrow_c_array__"):
         return pa.array(values)
-    array = np.asarray(values) if hasattr(values, "__array__") else pa.array(values)
-    return _of_numpy(array) if isinstance(array, np.ndarray) else array
+    if isinstance(values, np.ma.MaskedArray):
+        return _of_masked(values)
+    if hasattr(values, "__array__"):
+        return _of_numpy(np.asarray(values))
+    return _of_objects(values)
+
+
+def _of_masked(array: np.ma.MaskedArray) -> pa.Array:
+    """Return masked values as nulls."""
+    if array.ndim != 1:
+        raise ValueError(f"it has the shape {array.shape}")
+    whole = _of_numpy(np.asarray(array.data))
+    missing = np.ma.getmaskarray(array)
+    return whole.take(pa.array(np.where(missing, 0, np.arange(len(array))), mask=missing))
 
 
 def _of_numpy(array: np.ndarray) -> pa.Array:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype.kind in "biuf" and array.ndim == 1:
+    if array.ndim != 1:
+        raise ValueError(f"it has the shape {array.shape}")
+    if array.dtype.kind in "biuf":
         return as_arrow(array if array.dtype == np.bool_ else _readable(array))
-    return pa.array(array, from_pandas=array.dtype == np.object_)
+    if array.dtype == np.object_:
+        return _of_objects(array.tolist(), nan_is_null=True)
+    return pa.array(array)
+
+
+def _of_objects(values: Any, *, nan_is_null: bool = False) -> pa.Array:
+    """Return Python objects as an Arrow array: integers of more than 63 bits as uint64."""
+    values = list(values)
+    try:
+        return pa.array(values, from_pandas=nan_is_null)
+    except (pa.ArrowException, OverflowError):
+        whole = [value for value in values if value is not None]
+        if not all(isinstance(value, int | np.integer) for value in whole):
+            raise
+        kind = integer_kind([int(value) for value in whole], "the array")
+        return pa.array(values, pa.type_for_alias(kind))
 
 
 def _joined(chunks: pa.ChunkedArray) -> pa.Array:

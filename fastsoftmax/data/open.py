@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastsoftmax.data.column_choice import ColumnRequest, check_width, choose_columns
 from fastsoftmax.data.encode import Given, GivenLabels
+from fastsoftmax.data.formats.batch_lists import (
+    is_batch_list,
+    is_lazy_frame,
+    reader_of_items,
+    table_of,
+)
 from fastsoftmax.data.formats.batches import Batches
 from fastsoftmax.data.formats.discover import find_files, is_path
+from fastsoftmax.data.formats.partitions import NUMBER
 from fastsoftmax.data.formats.remote import Remote
 from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, TableBatches
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
@@ -37,6 +46,7 @@ def open_source(
     features: Sequence[str] | None = None,
     like: tuple[Column, ...] | None = None,
     like_width: int | None = None,
+    label_kind: str | None = None,
     keep: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
     null_policy: NullPolicy = NOTHING,
@@ -46,7 +56,8 @@ def open_source(
 
     target, weight: the name of a column, or an array beside data in memory; None for none.
     features: names of columns; None for all others. like: the columns of the model that the rows
-    are for, or None; like_width: how many features it has, where its columns have no names.
+    are for, or None; like_width: how many features it has, where its columns have no names;
+    label_kind: the kind of its classes.
     keep: columns handed on untouched. categorical: columns whose values are categories.
     null_policy: what becomes of nulls; `learn` must be called before rows are read where that, or
     the categories, are not known from a model. memory: bytes; each reading thread takes a part.
@@ -62,7 +73,7 @@ def open_source(
         names_of(categorical, "categorical") or (),
         null_policy.nulls,
     )
-    batches = _batches(data)
+    batches = _batches(data, _known_kinds(like, request.target, label_kind))
     if batches is None:
         return _open_matrix(data, target, weight, request)
     if is_path(data):
@@ -71,9 +82,16 @@ def open_source(
 
 
 def _given(value: Any, name: str) -> Given | None:
+    value = column_name(value)
     if value is None or isinstance(value, str):
         return None if value is None else Given(value)
     return beside(value, name)
+
+
+def column_name(given: Any) -> Any:
+    """Return what names a column as text: pandas' numbers are text in Arrow; others as they are."""
+    is_number = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    return str(given) if is_number else given
 
 
 def _column(given: Given | None) -> str | None:
@@ -86,16 +104,26 @@ def names_of(names: Sequence[str] | None, option: str) -> tuple[str, ...] | None
         raise DataError(f'{option}= is a list of columns, as ["{names}"], got {names!r}.')
     if names is None:
         return None
-    listed = tuple(names) if isinstance(names, Iterable) else (names,)
-    if not all(isinstance(name, str) for name in listed):
-        raise DataError(f"{option}= is a list of columns, each a string, got {names!r:.100}.")
+    listed = tuple(map(column_name, names)) if isinstance(names, Iterable) else (names,)
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in listed):
+        raise DataError(f"{option}= is a list of columns, each a string, got {brief(names)}.")
     return listed
 
 
-def _batches(data: Any) -> Batches | None:
+def _known_kinds(
+    like: tuple[Column, ...] | None, target: str | None, label_kind: str | None
+) -> dict[str, str]:
+    """Return what is known from training of columns that may stand in folders' names."""
+    known = {} if target is None or label_kind is None else {target: label_kind}
+    for column in like or ():
+        known[column.name] = NUMBER if column.categories is None else column.categories.kind
+    return known
+
+
+def _batches(data: Any, known: dict[str, str]) -> Batches | None:
     """Return what yields the data's record batches, or None for a matrix."""
     if is_path(data):
-        return open_files(find_files(data))
+        return open_files(find_files(data), known)
     if isinstance(data, pa.Table | pa.RecordBatch):
         return TableBatches(data if isinstance(data, pa.Table) else pa.Table.from_batches([data]))
     if isinstance(data, pa.RecordBatchReader):
@@ -105,30 +133,64 @@ def _batches(data: Any) -> Batches | None:
     if hasattr(data, "__arrow_c_stream__"):
         return StreamBatches(lambda: data)
     if hasattr(data, "__arrow_c_array__"):
-        return TableBatches(pa.Table.from_batches([pa.record_batch(data)]))
-    return StreamBatches(data) if callable(data) else None
+        return TableBatches(table_of([data]))
+    if is_batch_list(data):
+        return TableBatches(table_of(data))
+    return _asked_for(data)
 
 
-def open_files(paths: Sequence[str]) -> FileBatches:
-    """Return files as record batches, the format of each told by its first bytes."""
-    from fastsoftmax.data.formats import ipc, parquet
+def _asked_for(data: Any) -> Batches | None:
+    """Return what yields the batches of data that are asked for them, or None for a matrix."""
+    _refuse_sparse(data)
+    _refuse_open_file(data)
+    if is_lazy_frame(data):
+        return StreamBatches(lambda: data, "the lazy frame")
+    if isinstance(data, Iterator):
+        return ReaderBatches(reader_of_items(data, "the generator"), "the generator")
+    if callable(data):
+        return StreamBatches(data)
+    if isinstance(data, list | tuple | dict) or hasattr(data, "__array__"):
+        return None
+    return StreamBatches(lambda: iter(data)) if isinstance(data, Iterable) else None
+
+
+def _refuse_open_file(data: Any) -> None:
+    if isinstance(data, bytes | bytearray) or (hasattr(data, "read") and not callable(data)):
+        raise DataError(
+            f"the data are a {type(data).__name__}: an open file or bytes are not read. Give the"
+            " path of the file, or a table (pyarrow.parquet.read_table reads one from bytes)."
+        )
+
+
+def open_files(paths: Sequence[str], known: dict[str, str] | None = None) -> FileBatches:
+    """Return files as record batches, the format of each told by its first bytes.
+
+    known: of columns in folders' names what they were in training.
+    """
+    from fastsoftmax.data.formats import ipc, ipc_stream, parquet
     from fastsoftmax.data.formats.files import DataFile, FileBatches
 
     formats: dict[bytes, Callable[[str], DataFile]] = {
         parquet.MAGIC: parquet.ParquetPath,
         ipc.MAGIC: ipc.IpcPath,
+        ipc_stream.MAGIC: ipc_stream.IpcStreamPath,
     }
     files = []
     for path in paths:
         start = _first_bytes(path)
         kinds = [kind for magic, kind in formats.items() if start.startswith(magic)]
+        if start.startswith(parquet.ENCRYPTED):
+            raise DataError(
+                f"{path}: the file is encrypted, which is not read. Write it anew without"
+                " encryption, or give a function that returns a reader which decrypts it."
+            )
         if not kinds:
             raise DataError(
                 f"{path}: it is neither a Parquet nor an Arrow IPC file. "
                 "Convert it, or leave it out."
             )
         files.append(kinds[0](path))
-    return FileBatches(files)
+    return FileBatches(files, known or {})
 
 
 def _first_bytes(path: str) -> bytes:
@@ -226,7 +288,6 @@ def _refuse_array_beside_files(target: Given | None, weight: Given | None) -> No
 def _open_matrix(
     data: Any, target: Given | None, weight: Given | None, request: ColumnRequest
 ) -> Source:
-    _refuse_sparse(data)
     matrix = feature_matrix(data)
     for name in (
         request.target,

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from fastsoftmax.data.column_names import require
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.open import open_files
+from fastsoftmax.data.values import plain_values
 from fastsoftmax.errors import DataError
 
 MOST_CLASSES = 100_000  # a column with more distinct values holds no classes
@@ -55,8 +56,7 @@ def count_values(data: str | list[str], name: str) -> list[tuple[Any, int]]:
 
 
 def _count(values: pa.Array, subject: str) -> dict[Any, int]:
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+    values = plain_values(values)
     if pa.types.is_nested(values.type) or isinstance(values.type, pa.BaseExtensionType):
         raise DataError(f"{subject} is of type {values.type}, which holds no classes.")
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(values).to_pylist()}

@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastsoftmax.data.formats.sink import IPC, PARQUET
-from fastsoftmax.data.open import names_of, open_source
+from fastsoftmax.data.memory import beside
+from fastsoftmax.data.open import column_name, names_of, open_source
 from fastsoftmax.data.packed import DTYPES, NAME, Packing
 from fastsoftmax.data.source import Chunk, Column, Source
+from fastsoftmax.data.values import without_views
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.files import replacement, reporting, require_path
 from fastsoftmax.kernels.transpose import copy_matrix
@@ -73,22 +75,27 @@ def pack(
         raise OptionError(f"the output {os.fspath(output)} must end in one of {listed}")
     if dtype is not None and (not isinstance(dtype, str) or dtype not in DTYPES):
         raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    keep = names_of(keep, "keep") or ()
-    beside = [name for name in (target, weight) if isinstance(name, str)]
+    target, weight, keep = column_name(target), column_name(weight), names_of(keep, "keep") or ()
+    named = [name for name in (target, weight) if isinstance(name, str)]
     source = open_source(
         data,
         None if isinstance(target, str) else target,
         features=features,
-        keep=(*beside, *(name for name in keep if name not in beside)),
+        keep=(*named, *(name for name in keep if name not in named)),
         memory=memory,
     )
     with closing(source):
         stored = _common_dtype(source) if dtype is None else np.dtype(dtype)
-        named = target if isinstance(target, str) else None
-        packing = _packing(source, stored, named)
+        packing = _packing(source, stored, target if isinstance(target, str) else None)
         writer = _Writer(source, packing, target)
         with replacement(output) as partial, reporting(output):
-            rows = writer.write(str(partial), suffix in IPC)
+            try:
+                rows = writer.write(str(partial), suffix in IPC)
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"{os.fspath(output)} cannot hold these columns: {error}. Leave them out of"
+                    " keep=, or cast them."
+                ) from error
         size = Path(output).stat().st_size
     worst = None if writer.lost == 0 else _feature_name(packing, writer.worst)
     return Packed(
@@ -101,11 +108,10 @@ def _feature_name(packing: Packing, j: int) -> str:
     return [name for column in packing.columns for name in column.feature_names][j]
 
 
-def _blocks(source: Source) -> Iterator[tuple[Chunk, np.ndarray]]:
-    """Yield chunks, and their features (rows, d) in one dtype."""
+def _blocks(source: Source) -> Iterator[tuple[Chunk, list[np.ndarray]]]:
+    """Yield chunks, and their features (rows, some), side by side, each in its own dtype."""
     for chunk in source.chunks(None):
-        rows = [part.by_row(copy_matrix).matrix() for part in chunk.parts]
-        yield chunk, rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+        yield chunk, [part.by_row(copy_matrix).matrix() for part in chunk.parts]
 
 
 def _common_dtype(source: Source) -> np.dtype:
@@ -122,7 +128,8 @@ def _packing(source: Source, dtype: np.dtype, target: str | None) -> Packing:
     if dtype != np.uint8:
         return plain
     low, high, whole = np.full(source.n_features, np.inf), np.full(source.n_features, -np.inf), True
-    for chunk, X in _blocks(source):
+    for chunk, parts in _blocks(source):
+        X = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         _refuse_non_finite(X, chunk, source, plain)
         low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
         whole = whole and (X.dtype.kind in "ui" or bool((np.floor(X) == X).all()))
@@ -152,7 +159,8 @@ class _Writer:
     def __init__(self, source: Source, packing: Packing, target: Any) -> None:
         self._source, self._packing = source, packing
         # Classes given as an array beside a matrix become a column of their own.
-        self._labels = None if target is None or isinstance(target, str) else pa.array(target)
+        given = target is not None and not isinstance(target, str)
+        self._labels = beside(target, "target").array if given else None
         self.lost = self.lost_relative = 0.0
         self.worst = 0
 
@@ -184,8 +192,8 @@ class _Writer:
     def _batches(self, most: int) -> Iterator[pa.RecordBatch]:
         """Yield record batches of packed rows that fill row groups of `most` rows exactly."""
         total = 0
-        for chunk, X in _blocks(self._source):
-            stored = self._converted(X, chunk)
+        for chunk, parts in _blocks(self._source):
+            stored = self._converted(parts, chunk)
             done = 0
             while done < chunk.rows:
                 count = min(chunk.rows - done, most - total % most)
@@ -198,48 +206,75 @@ class _Writer:
                     columns.append(self._labels.slice(total, count))
                 if chunk.kept is not None:
                     names += chunk.kept.schema.names
-                    columns += chunk.kept.slice(done, count).columns
+                    columns += map(without_views, chunk.kept.slice(done, count).columns)
                 yield pa.RecordBatch.from_arrays(columns, names)
                 total, done = total + count, done + count
 
-    def _converted(self, X: np.ndarray, chunk: Chunk) -> np.ndarray:
+    def _converted(self, parts: list[np.ndarray], chunk: Chunk) -> np.ndarray:
         """Return the rows as they are stored; note what that loses."""
+        if len(parts) == 1:
+            return self._stored(parts[0], 0, chunk)
+        stored = np.empty((chunk.rows, self._packing.n_features), self._packing.dtype)
+        first = 0
+        for X in parts:
+            last = first + X.shape[1]
+            stored[:, first:last] = self._stored(X, first, chunk)
+            first = last
+        return stored
+
+    def _stored(self, X: np.ndarray, first: int, chunk: Chunk) -> np.ndarray:
+        """Return the features from number `first` on as they are stored; note what that loses."""
         packing = self._packing
         if X.dtype == packing.dtype and packing.scale is None:
             return X
         if packing.scale is not None and packing.offset is not None:
-            scale, offset = (np.array(n) for n in (packing.scale, packing.offset))
+            span = slice(first, first + X.shape[1])
+            scale, offset = (np.array(n)[span] for n in (packing.scale, packing.offset))
             steps = np.rint((X.astype(np.float64) - offset) / scale)
             stored = np.clip(steps, 0, 255).astype(packing.dtype)
             back = (stored * scale.astype(np.float32) + offset.astype(np.float32)).astype(float)
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 stored = X.astype(packing.dtype)
+            self._refuse_overflow(X, stored, first, chunk)
+            if packing.dtype.kind in "ui":
+                return stored  # each number is the same, or was refused
             back = stored.astype(np.float64)
-            self._refuse_overflow(X, stored, chunk)
-        self._note(X.astype(np.float64), back)
+        self._note(X, back, first)
         return stored
 
-    def _refuse_overflow(self, X: np.ndarray, stored: np.ndarray, chunk: Chunk) -> None:
+    def _refuse_overflow(self, X: np.ndarray, stored: np.ndarray, first: int, chunk: Chunk) -> None:
         integers = stored.dtype.kind in "ui"
         fits = stored == X if integers else np.isfinite(stored) | ~np.isfinite(X)
+        if integers and X.dtype.kind == "i" and stored.dtype.kind == "u":
+            fits &= X >= 0  # older versions of NumPy compare these as floats
         if fits.all():
             return
         row, j = (int(i) for i in np.argwhere(~fits)[0])
         raise DataError(
             f"{self._source.place(chunk.piece, chunk.start + row)}:"
-            f" {_feature_name(self._packing, j)} is {X[row, j]}, which {stored.dtype} cannot hold."
-            " Use a wider dtype."
+            f" {_feature_name(self._packing, first + j)} is {X[row, j]}, which {stored.dtype}"
+            " cannot hold. Use a wider dtype."
         )
 
-    def _note(self, X: np.ndarray, back: np.ndarray) -> None:
-        lost = np.abs(np.where(np.isfinite(X), X - back, 0.0))
+    def _note(self, X: np.ndarray, back: np.ndarray, first: int) -> None:
+        lost = np.abs(np.where(np.isfinite(X), _difference(X, back), 0.0))
         largest = float(lost.max(initial=0.0))
         if largest > self.lost:
-            self.lost, self.worst = largest, int(lost.max(axis=0).argmax())
+            self.lost, self.worst = largest, first + int(lost.max(axis=0).argmax())
         there = (X != 0) & np.isfinite(X)
-        relative = np.divide(lost, np.abs(X), out=np.zeros_like(lost), where=there)
+        size = np.abs(X.astype(np.float64))
+        relative = np.divide(lost, size, out=np.zeros_like(lost), where=there)
         self.lost_relative = max(self.lost_relative, float(relative.max(initial=0.0)))
+
+
+def _difference(X: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Return X - back in float64, exact also for integers that no float64 holds."""
+    if X.dtype.kind not in "ui" or X.dtype.itemsize < 8:
+        with np.errstate(invalid="ignore"):
+            return X.astype(np.float64) - back
+    high, low = X >> X.dtype.type(32), X & X.dtype.type(2**32 - 1)
+    return (high.astype(np.float64) * 2.0**32 - back) + low.astype(np.float64)
 
 
 def _schema(batch: pa.RecordBatch, packing: Packing) -> pa.Schema:

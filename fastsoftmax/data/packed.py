@@ -20,7 +20,10 @@ from fastsoftmax.errors import DataError
 
 KEY, VERSION = b"fastsoftmax", 1
 NAME = "features"
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
+DTYPES = (
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+    *("float16", "float32", "float64"),
+)
 
 
 @dataclass(frozen=True)

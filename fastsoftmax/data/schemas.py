@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fastsoftmax.data.column_names import require
 from fastsoftmax.data.columns import Layout
-from fastsoftmax.data.layouts import fixed_width, is_vector, item_type
+from fastsoftmax.data.layouts import fixed_width, is_code, is_vector, item_type, tensor_shape
 from fastsoftmax.data.packed import packing_of
 from fastsoftmax.errors import DataError
 
@@ -19,8 +19,9 @@ def _same_values(first: pa.DataType, other: pa.DataType) -> bool:
     """Return whether two types hold the same values, whatever their items are called."""
     if is_vector(first) and is_vector(other):
         same_kind = type(first) is type(other) and fixed_width(first) == fixed_width(other)
+        same_kind = same_kind and tensor_shape(first) == tensor_shape(other)
         return same_kind and item_type(first) == item_type(other)
-    if pa.types.is_dictionary(first) and pa.types.is_dictionary(other):
+    if is_code(first) and type(first) is type(other):
         return bool(first.value_type == other.value_type)
     return bool(first == other)
 

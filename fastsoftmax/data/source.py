@@ -15,6 +15,7 @@ import numpy as np
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.parts import Part
+from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.labels import Classes
 
 if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarrow
@@ -28,6 +29,8 @@ class Column:
     categories: the values of a column each of which is a feature, 1 in the rows that have it.
     fill: what is put in the place of nulls, a number for each of the row's, or None for an error.
     indicator: whether one more feature tells the rows that are null, wholly or in part.
+    shape, axes: of a tensor, and the order of its axes where they do not lie in their own; None
+    for a list, whose numbers have one order alone.
     """
 
     name: str
@@ -35,6 +38,27 @@ class Column:
     categories: Classes | None = None
     fill: tuple[float, ...] | None = None
     indicator: bool = False
+    shape: tuple[int, ...] | None = None
+    axes: tuple[int, ...] | None = None
+
+    @property
+    def layout(self) -> str:
+        """What a row holds, in words."""
+        if self.width is None:
+            return "one number"
+        if self.shape is None:
+            return f"a list of {self.width} numbers"
+        order = "" if self.axes is None else f", its axes in the order {list(self.axes)}"
+        return f"a tensor of the shape {list(self.shape)}{order}"
+
+    def lies_as(self, other: Column) -> bool:
+        """Return whether the numbers of a row are the same ones in the same order.
+
+        A list has no shape: it is what a tensor is whose axes lie in their own order.
+        """
+        if self.width != other.width or self.axes != other.axes:
+            return False
+        return self.shape is None or other.shape is None or self.shape == other.shape
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -93,6 +117,7 @@ class LabelStats:
     counts: (K,) int64, rows of each class, rows of weight 0 included. segments: where they stand.
     mass: (K,) float64, the sum of the weights of each class (of rows, where there are none).
     positives: (K,) int64, rows of positive weight of each class (all, where none are given).
+    exponent: mass is counted in 2^exponent, which is 1 for weights that are neither huge nor tiny.
     """
 
     classes: Classes
@@ -100,6 +125,7 @@ class LabelStats:
     segments: Segments
     mass: np.ndarray
     positives: np.ndarray
+    exponent: int = 0
 
     @property
     def positive(self) -> int:
@@ -134,6 +160,8 @@ class Source(ABC):
     in_memory: bool = False  # reading them costs next to nothing
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
     one_pass: bool = False  # a reader that can be read once: no scan, one epoch
+    weight_exponent: int | None = 0  # of the unit of chunks' weights; None: of the first ones' size
+    label_kind: str | None = None  # of the classes that labels of their type are, where any are
 
     @property
     def rows(self) -> int | None:
@@ -198,6 +226,15 @@ class Source(ABC):
 
         Labels are encoded against `classes`; None leaves labels and weights out.
         """
+
+    def counted(self, weights: np.ndarray | None) -> np.ndarray | None:
+        """Return weights (n,) of rows in the unit that weights have from here on."""
+        if weights is None:
+            return None
+        if self.weight_exponent is None and weights.any():
+            # Whichever chunk comes first: a power of two changes none of the digits.
+            self.weight_exponent = exponent_of(float(weights.max()))
+        return in_unit(weights, self.weight_exponent or 0)
 
     @abstractmethod
     def place(self, piece: int, row: int) -> str:

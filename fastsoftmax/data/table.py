@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import TreatedCounts, features_of, rows_with_nulls, runs_of
-from fastsoftmax.data.encode import Encoder, GivenLabels
+from fastsoftmax.data.encode import Encoder, GivenLabels, plain_weights
 from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
+from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import Chunk, LabelStats, Source
-from fastsoftmax.data.values import Where, as_arrow
+from fastsoftmax.data.values import Where, as_arrow, plain_columns
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -50,7 +51,8 @@ class _Decoder:
         """Yield the batch in parts small enough to decode: whole, where decoding copies nothing."""
         step = batch.rows.num_rows if self.layout.copies_nothing else self.chunk_rows
         for first in range(0, batch.rows.num_rows, step):
-            yield PlacedBatch(batch.rows.slice(first, step), batch.piece, batch.start + first)
+            rows = plain_columns(batch.rows.slice(first, step), self.layout.encoded)
+            yield PlacedBatch(rows, batch.piece, batch.start + first)
 
     def features(
         self, batch: PlacedBatch, where: Where
@@ -96,6 +98,7 @@ class TableSource(Source):
         self.index_bytes = batches.index_bytes
         self.labelling = layout.labelling
         self.in_memory = batches.in_memory
+        self._order = _order_of(batches, labels)
         self.one_pass = batches.one_pass
         if batches.pieces is not None:
             self._check_rows(sum(batches.pieces))
@@ -152,6 +155,11 @@ class TableSource(Source):
         """Rows of each piece; a stream is one piece, of a length known once it was read through."""
         return self._batches.pieces
 
+    @property
+    def label_kind(self) -> str | None:  # type: ignore[override]
+        """The kind of classes that the labels are."""
+        return self._labels.kind(self._batches.schema)
+
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
     ) -> LabelStats:
@@ -162,7 +170,9 @@ class TableSource(Source):
                 f"{self._batches.origin} can be read once, so its classes cannot be looked for: "
                 "give classes=, or data that can be read again."
             )
-        return scan_rows(self._labelled(), self._labels, classes, held_out)
+        if self._order is not None and held_out is not None:
+            self._order.hold_out()
+        return scan_rows(self._labelled(), self._labels, classes, held_out, self._order)
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
@@ -170,9 +180,15 @@ class TableSource(Source):
         """Yield the pieces in `order` as Chunks; see Source."""
         encoder = None if classes is None or self._labels.target is None else Encoder(classes)
         names = self._decoder.layout.names(labelled=encoder is not None)
+        seen = None if self._order is None or encoder is None else self._order.begin()
         for batch in self._read(names, order, self._decoder.chunk_rows):
             for part in self._decoder.cut(batch):
-                yield self._chunk(part, encoder)
+                chunk = self._chunk(part, encoder)
+                if seen is not None:
+                    seen.add(chunk.labels, chunk.parts[0].arrays[0][:, 0])
+                yield chunk
+        if seen is not None:
+            seen.end()
 
     def place(self, piece: int, row: int) -> str:
         """Say where a row stands."""
@@ -219,9 +235,18 @@ class TableSource(Source):
             number = self._number(batch)
             labels, weights = self._labels.of(batch.rows, number)
             if layout.drops:
-                dropped = rows_with_nulls(batch.rows, layout.features, self._where(batch))
-                weights = _without(weights, dropped)
+                rows = plain_columns(batch.rows, layout.encoded)
+                dropped = rows_with_nulls(rows, layout.features, self._where(batch))
+                weights = self._without(weights, dropped)
             yield Labelled(batch.piece, number, labels, weights, self._where(batch))
+
+    def _without(self, weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
+        """Return weights, of which those of rows that are dropped are 0."""
+        if weights is None:
+            return as_arrow(np.where(dropped, 0.0, 1.0))
+        assert self._labels.weight is not None
+        plain = plain_weights(weights, self._labels.weight.subject).cast(pa.float64(), safe=False)
+        return pc.if_else(as_arrow(dropped), pa.scalar(0.0), plain)
 
     def _chunk(self, batch: PlacedBatch, encoder: Encoder | None) -> Chunk:
         rows, where = batch.rows, self._where(batch)
@@ -229,6 +254,7 @@ class TableSource(Source):
         if encoder is not None:
             values = self._labels.of(rows, self._number(batch))
             labels, weights = self._labels.encoded(encoder, values, where)
+            weights = self.counted(weights)
         parts, dropped = self._decoder.features(batch, where)
         if dropped is not None:
             weights = np.ones(rows.num_rows) if weights is None else weights.copy()
@@ -237,11 +263,14 @@ class TableSource(Source):
         return Chunk(parts, labels, weights, batch.piece, batch.start, kept, dropped=dropped)
 
 
-def _without(weights: pa.Array | None, dropped: np.ndarray) -> pa.Array:
-    """Return weights, of which those of rows that are dropped are 0."""
-    if weights is None:
-        return as_arrow(np.where(dropped, 0.0, 1.0))
-    return pc.if_else(as_arrow(dropped), pa.scalar(0).cast(weights.type), weights)
+def _order_of(batches: Batches, labels: GivenLabels) -> RowOrders | None:
+    """Return what notes the order of rows that are asked for again."""
+    given = [each for each in (labels.target, labels.weight) if each is not None]
+    if not batches.is_asked_again or not given:
+        return None
+    has_labels = labels.target is not None and labels.target.array is None
+    has_arrays = any(each.array is not None for each in given)
+    return RowOrders(batches.origin, has_labels=has_labels, has_arrays=has_arrays)
 
 
 def _kept(rows: pa.RecordBatch, names: tuple[str, ...]) -> pa.RecordBatch | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from fastsoftmax.data.layouts import numpy_dtype
+from fastsoftmax.data.layouts import is_code, numpy_dtype
 from fastsoftmax.errors import DataError
 
 Where = Callable[[int], str]  # the place of a row, numbered within the batch
@@ -66,11 +66,39 @@ def refuse_null(array: pa.Array, subject: str, where: Where) -> None:
 
 
 def plain_values(array: pa.Array) -> pa.Array:
-    """Return `array` with a dictionary's values in place of their indices, and no string views."""
+    """Return `array` with values in place of their indices or runs, and no string views."""
     if types.is_dictionary(array.type):
         values = plain_values(array.dictionary)
         return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
+    if types.is_run_end_encoded(array.type):
+        return plain_values(pc.run_end_decode(array))
     return _joined_strings(array) if str(array.type) == "string_view" else array
+
+
+def without_views(array: pa.Array) -> pa.Array:
+    """Return `array`, as strings where it holds views, which not every file can hold."""
+    values = array.type.value_type if types.is_dictionary(array.type) else array.type
+    return plain_values(array) if str(values) == "string_view" else array
+
+
+def is_encoded(kind: pa.DataType) -> bool:
+    """Return whether `plain_values` makes another type of this one, or of none at all."""
+    return is_code(kind) or types.is_null(kind) or str(kind) == "string_view"
+
+
+def plain_columns(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """Return a batch whose columns of these names hold plain values; kinds: for those of no type.
+
+    Few of Arrow's functions take dictionaries and views, and a dictionary's own nulls are not
+    counted among a column's.
+    """
+    for name, kind in kinds.items():
+        if name in batch.schema.names:
+            at = batch.schema.names.index(name)
+            array = plain_values(batch.column(at))
+            array = array.cast(kind) if types.is_null(array.type) else array
+            batch = batch.set_column(at, name, array)
+    return batch
 
 
 def _joined_strings(views: pa.Array) -> pa.Array:
@@ -85,6 +113,4 @@ def numbers(array: pa.Array) -> np.ndarray:
     """Return numbers without nulls as an array (n,): booleans as uint8, decimals as float64."""
     if types.is_boolean(array.type):
         return as_numpy(array).view(np.uint8)
-    if types.is_decimal(array.type):
-        array = array.cast(pa.float64())
-    return as_numpy(array)
+    return as_numpy(array.cast(pa.float64()) if types.is_decimal(array.type) else array)

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastsoftmax.data.source import Source
 from fastsoftmax.errors import DataError
-from fastsoftmax.evaluation.evaluate import judged, nothing_judged, open_judged
+from fastsoftmax.evaluation.evaluate import judged, nothing_judged, open_judged, refuse_infinite
 from fastsoftmax.model.model import Model, require_model
 
 COLDEST, HOTTEST = 0.01, 100.0
@@ -104,4 +104,5 @@ def _slopes(model: Model, source: Source, betas: tuple[float, ...]) -> Slopes:
             line += w @ mean, w @ (p * np.square(u - mean[:, None])).sum(axis=1)
     if total == 0:
         raise nothing_judged()
+    refuse_infinite(total)
     return [(slope, curvature) for slope, curvature in (sums / total).tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def evaluate(
         source.close()
     if totals.rows == 0:
         raise nothing_judged()
+    refuse_infinite(totals.weight)
     return totals.report(model.classes_.values, source.treated())
 
 
@@ -80,10 +82,12 @@ def open_judged(model: Model, data: Any, target: Any, weight: Any) -> Source:
     target = model.record.get("target") if target is None else target
     if target is None:
         raise OptionError("target must be given: the model was trained on an array of classes")
-    return open_source(
+    source = open_source(
         data, target, weight=weight, like=model.columns, like_width=model.n_features,
-        null_policy=NullPolicy(model.nulls),
+        label_kind=model.classes_.kind, null_policy=NullPolicy(model.nulls),
     )  # fmt: skip
+    source.weight_exponent = None
+    return source
 
 
 def judged(
@@ -104,6 +108,15 @@ def judged(
 def nothing_judged() -> DataError:
     """Return the error for data without a row that counts."""
     return DataError("the data hold no row of positive weight; there is nothing to evaluate.")
+
+
+def refuse_infinite(weight: float) -> None:
+    """Raise DataError where the sum of the weights left the floats."""
+    if not math.isfinite(weight):
+        raise DataError(
+            "the weights are so different in size that their sum is no float: divide those that"
+            " are huge."
+        )
 
 
 def _prior_losses(model: Model) -> np.ndarray | None:

@@ -6,6 +6,7 @@ Nothing that depends on clock, machine or path is written, so the same model is 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,7 @@ from fastsoftmax.options import is_count
 
 FORMAT = "fastsoftmax"
 VERSION = "1"
+AXES = ("shape", "axes")  # what tells of a column that its rows are tensors
 
 
 def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
@@ -100,6 +102,7 @@ def _describe_column(column: Column) -> dict[str, Any]:
         told["fill"] = list(column.fill)
     if column.indicator:
         told["indicator"] = True
+    told |= {key: list(held) for key in AXES if (held := getattr(column, key)) is not None}
     return told
 
 
@@ -227,11 +230,21 @@ def _read_column(told: dict[str, Any]) -> Column:
         fill = tuple(map(float, fill))
     indicator = told.get("indicator", False)
     require(isinstance(indicator, bool), "its columns are malformed")
-    return Column(told["name"], told["width"], categories, fill, indicator)
+    shape, axes = (_read_axes(told, key) for key in AXES)
+    require(shape is None or math.prod(shape) == told["width"], "its columns are malformed")
+    ordered = axes is None or (shape is not None and sorted(axes) == list(range(len(shape))))
+    require(ordered, "its columns are malformed")
+    return Column(told["name"], told["width"], categories, fill, indicator, shape, axes)
+
+
+def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
+    if told.get(key) is None:
+        return None
+    return tuple(list_of(told[key], lambda n: is_count(n, 0), "its columns are malformed"))
 
 
 def _is_column(told: object) -> bool:
-    optional = {"categories", "fill", "indicator"}
+    optional = {"categories", "fill", "indicator", *AXES}
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]

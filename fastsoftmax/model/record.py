@@ -73,6 +73,8 @@ def record_of(facts: RunFacts) -> dict[str, Any]:
 
 
 def _column_name(given: Any) -> str | None:
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return str(given)  # as pandas' numbers are called in Arrow
     return given if isinstance(given, str) else None
 
 

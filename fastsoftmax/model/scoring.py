@@ -217,14 +217,20 @@ def _stack(blocks: Iterable[np.ndarray], rows: int | None) -> np.ndarray:
 def _as_matrix(data: Any) -> np.ndarray | None:
     """Return data that are an array, or nested lists of numbers, as an array; None for others."""
     if isinstance(data, np.ndarray):
-        return data
+        return data if isinstance(data, np.ma.MaskedArray) else np.asarray(data)
     is_rows = isinstance(data, list | tuple) and len(data) > 0
-    if is_rows and not isinstance(data[0], str | os.PathLike):
+    if is_rows and not _names_or_holds_rows(data[0]):
         try:
             return np.asarray(data)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             raise DataError("the rows given are not all of the same length.") from None
     return None
+
+
+def _names_or_holds_rows(item: Any) -> bool:
+    """Return whether an item of a list names a file, or is a batch of rows of its own."""
+    is_batch = hasattr(item, "__arrow_c_array__") or hasattr(item, "__arrow_c_stream__")
+    return isinstance(item, str | os.PathLike) or is_batch
 
 
 def _check_matrix(matrix: np.ndarray, model: Parameters) -> None:

@@ -48,13 +48,14 @@ class Inputs:
 
     def open(self, options: TrainOptions) -> Source:
         """Open the rows, and learn of them what must be known before training."""
-        like, policy = _like(self.init), options.columns
+        like, policy, known = _like(self.init), options.columns, self._known_classes()
         source = open_source(
             self.data,
             self.target,
             weight=self.weight,
             features=self.features,
             like=like,
+            label_kind=None if known is None else known.kind,
             categorical=self.categorical,
             null_policy=NullPolicy(policy.nulls, policy.null_indicators, policy.max_categories),
             memory=options.reading.memory_bytes // options.reading.reader_count,
@@ -70,14 +71,22 @@ class Inputs:
             raise
         return source
 
+    def _known_classes(self) -> Classes | None:
+        """Return the classes as they were given, or those of the model to start from."""
+        if self.classes is not None:
+            return given_classes(self.classes)
+        return None if self.init is None else self.init.classes_
+
     def scan(self, source: Source, options: TrainOptions) -> tuple[Classes, LabelStats | None]:
         """Return the classes, and what the labels told, where they can be read beforehand."""
-        known = None if self.init is None else self.init.classes_
-        if self.classes is not None:
-            known = given_classes(self.classes)
+        known = self._known_classes()
+        if self.classes is not None and known is not None:
+            known = known.in_kind(source.label_kind)
         if source.one_pass:
             return _check_one_pass(source, known, options), None
         stats = source.scan_labels(known, _holdout_mask(options))
+        if not self.weights_as_given:
+            source.weight_exponent = stats.exponent
         return stats.classes, stats
 
     def open_validation(
@@ -91,15 +100,21 @@ class Inputs:
         if data is None:
             return None
         if isinstance(data, tuple):
+            if len(data) not in (2, 3):
+                raise OptionError(
+                    "validation= is data with the columns of the training data, or (data, target),"
+                    f" or (data, target, weight); got a tuple of {len(data)}"
+                )
             data, target, *rest = data
             weight = rest[0] if rest else None
         validation = open_source(
             data, target, weight=weight, like=source.columns, like_width=source.n_features,
+            label_kind=classes.kind,
             memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
             null_policy=NullPolicy(options.columns.nulls),
         )  # fmt: skip
         try:
-            validation.scan_labels(classes)
+            validation.weight_exponent = validation.scan_labels(classes).exponent
         except BaseException:
             validation.close()
             raise

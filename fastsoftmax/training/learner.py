@@ -8,6 +8,7 @@ import numpy as np
 
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.source import LabelStats
+from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.labels import Classes, class_factors
 from fastsoftmax.optim.hessian import has_whole
@@ -54,6 +55,8 @@ class Learner:
         factors = class_factors(options.penalty.class_weight, classes, stats)
         unit = 1.0
         if stats is not None and not weights_as_given:
+            if factors is not None:
+                factors = in_unit(factors, exponent_of(float(factors.max())))
             unit = stats.mean_weight(factors)
         self.row_weights = RowWeights(factors, unit)
         # How many rows take a step in an epoch.

@@ -165,6 +165,13 @@ def _refuse_other(init: Model, source: Source, classes: Classes) -> None:
             f"init has {init.n_features} features and classes {list(init.classes[:5])}, the data"
             f" have {source.n_features} and {list(classes.values[:5])}: they must agree."
         )
+    for theirs, ours in zip(init.columns or (), source.columns or (), strict=False):
+        if theirs.name != ours.name or not theirs.lies_as(ours):
+            raise OptionError(
+                f'init has "{theirs.name}", {theirs.layout}, where the data have "{ours.name}",'
+                f" {ours.layout}: the features must be the same, in the same order (features= names"
+                " them)."
+            )
 
 
 def callbacks_of(

@@ -59,7 +59,7 @@ def test_lists_of_no_length_or_one_that_nobody_knows_are_refused():
 def test_a_tensor_is_as_wide_as_its_shape():
     tensor = pa.fixed_shape_tensor(pa.float32(), [2, 3])
     layout = choose(pa.schema({"v": tensor, "label": pa.int8()}), weight=None)
-    assert layout.features[0].column == Column("v", 6)
+    assert layout.features[0].column == Column("v", 6, shape=(2, 3))
 
 
 def test_the_index_that_pandas_wrote_is_no_feature():

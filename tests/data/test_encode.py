@@ -135,7 +135,7 @@ def test_classes_above_int63_are_kept_exactly():
         ),
         ([None, None], "the target is of type null, which is no label"),
         ([1, 1, 1], "the labels hold the one class 1; training needs at least two classes."),
-        ([1, "a"], "the target is no array of labels of one type"),
+        ([1, "a"], "the target is neither the name of a column nor an array of one type"),
     ],
     ids=str,
 )

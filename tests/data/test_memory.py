@@ -310,7 +310,10 @@ def test_lists_of_unequal_lengths_are_named():
         ((np.zeros((3, 2)), [0, 1]), "the target has 2 values, but the data have 3 rows"),
         ((np.zeros((3, 2)), "y"), 'a matrix has no column "y"'),
         ((np.zeros((3, 2)), [[0, 1]] * 3), "the target is of type list<item: int64>"),
-        ((np.zeros((3, 2)), np.zeros((3, 2))), "the target is no array of labels of one type"),
+        (
+            (np.zeros((3, 2)), np.zeros((3, 2))),
+            "the target is neither the name of a column nor an array of one type",
+        ),
         ((np.zeros((3, 2), complex), [0, 1, 0]), "the matrix has dtype complex128"),
         ((np.array([["a"], ["b"]]), [0, 1]), "the matrix has dtype <U1; it must hold numbers"),
         ((np.zeros((2, 2), object), [0, 1]), "the matrix has dtype object; it must hold numbers"),

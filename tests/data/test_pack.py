@@ -200,3 +200,51 @@ def test_files_packed_otherwise_do_not_go_together(tmp_path):
     model = fastsoftmax.train([tmp_path / "a.parquet", tmp_path / "c.parquet"], "y", **TRAIN)
     want = fastsoftmax.train(np.vstack([X, X]), np.tile(np.arange(N) % 3, 2), **TRAIN)
     assert_array_equal(model.coef, want.coef)
+
+
+def wide(name, tmp_path, **columns):
+    path = tmp_path / f"{name}.parquet"
+    pq.write_table(pa.table({**columns, "y": ["a", "b"] * 25}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64"])
+def test_integers_of_64_bits_are_packed_to_the_last_digit(kind, tmp_path):
+    first = {"int64": 2**53 + 1, "uint64": 2**63 + 1}[kind]
+    values = pa.array([first + 2 * i for i in range(50)], kind)
+    data = wide("ids", tmp_path, id=values)
+    done = fastsoftmax.pack(data, tmp_path / "p.parquet", "y")
+    assert (done.dtype, done.lost) == (kind, 0.0)
+    stored = b"".join(pq.read_table(tmp_path / "p.parquet")["features"].to_pylist())
+    assert np.frombuffer(stored, kind).tolist() == values.to_pylist()
+    packed = fastsoftmax.train(str(tmp_path / "p.parquet"), "y", l2=0.1)
+    assert_array_equal(packed.weights, fastsoftmax.train(data, "y", l2=0.1).weights)
+
+
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_what_floats_lose_of_long_integers_is_told_exactly(dtype, tmp_path):
+    ids = pa.array([2**53 + 1 + 2 * i for i in range(50)])
+    data = wide("ids", tmp_path, x=np.linspace(0, 1, 50), id=ids)
+    done = fastsoftmax.pack(data, tmp_path / "p.parquet", "y", dtype=dtype)
+    assert (done.dtype, done.lost, done.worst) == ("float64", 1.0, "id")
+    assert 0 < done.lost_relative < 2.0**-52
+
+
+def test_columns_beside_packed_features_are_none_of_them(tmp_path):
+    x, w = np.linspace(-1, 1, 50), np.ones(50)
+    data, packed = wide("d", tmp_path, x=x, w=w, id=np.arange(50)), str(tmp_path / "p.parquet")
+    fastsoftmax.pack(data, packed, "y", weight="w", keep=["id"])
+    model = fastsoftmax.train(packed, "y", l2=0.1)
+    assert model.feature_names == ("x",)
+    weighted = fastsoftmax.train(packed, "y", weight="w", l2=0.1)
+    assert_array_equal(weighted.weights, model.weights)
+    for call in (
+        lambda: fastsoftmax.train(packed, "y", features=["x", "w"]),
+        lambda: fastsoftmax.train(data, "y", l2=0.1).predict(packed),
+        lambda: fastsoftmax.evaluate(fastsoftmax.train(data, "y", l2=0.1), packed),
+    ):
+        with pytest.raises(DataError, match="which stands beside them, is none"):
+            call()
+    for names in ({"target": "x"}, {"target": "y", "weight": "x"}):
+        with pytest.raises(DataError, match='column "x" is packed among the features'):
+            fastsoftmax.train(packed, **names)

@@ -37,7 +37,7 @@ def test_parameters_are_frozen():
 
 def test_a_changed_copy_leaves_the_model_as_it_was():
     model = make_model()
-    other = Model.of(replace(model.parameters, classes=given_classes("abc")))
+    other = Model.of(replace(model.parameters, classes=given_classes(list("abc"))))
     assert list(other.classes) == ["a", "b", "c"]
     assert list(model.classes) == [0, 1, 2]
 

@@ -8,7 +8,7 @@ import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from fastsoftmax.errors import DataError
 MOST_OPEN = 64  # files at a time
 PAGES_SHARE = 0.15  # of the memory: what is held of columns that are read side by side
 SAMPLED_BYTES = 2**12  # at each of three places of a piece, to tell it from others
+NOTHING_KNOWN: Mapping[str, str] = {}  # of what columns in folders' names were in training
 PEEKED_ROWS = 64  # at a time, of lists whose length nobody knows
 
 
@@ -160,8 +161,8 @@ class FileBatches(Batches):
 
     in_memory = False
 
-    def __init__(self, files: Sequence[DataFile]) -> None:
-        """Open each file once, to learn its schema and its pieces."""
+    def __init__(self, files: Sequence[DataFile], known: Mapping[str, str] = NOTHING_KNOWN) -> None:
+        """Open each file once, to learn its schema and its pieces; known: see Partitions."""
         self._files = files
         self.origin = files[0].path
         self.column_bytes = 0
@@ -169,7 +170,7 @@ class FileBatches(Batches):
         rows: list[int] = []
         indexes: list[int] = []
         self._firsts = [0]  # the number of each file's first piece
-        self._partitions = Partitions([file.path for file in files])
+        self._partitions = Partitions([file.path for file in files], known)
         for number, file in enumerate(files):
             file.stays = len(files) <= MOST_OPEN
             with closing(file.open()) as opened:

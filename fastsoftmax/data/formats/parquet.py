@@ -28,7 +28,7 @@ from fastsoftmax.errors import DataError
 
 logger = logging.getLogger("fastsoftmax")
 
-MAGIC = b"PAR1"
+MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 # Bytes read at a time, over all columns: a row group is read page by page, not column by column.
 READ_AHEAD, LEAST_READ = 2**20, 2**12
 # Held of each column while it is read: a page, as most writers cut them, and what decodes it.

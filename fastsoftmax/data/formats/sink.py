@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastsoftmax.data.formats.encoding import ArrowStream, CsvRows, Encoding, JsonRows
+from fastsoftmax.data.values import plain_values
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.files import replacement, reporting
 from fastsoftmax.labels import Classes
@@ -319,17 +320,13 @@ def _beside(
             raise OptionError(
                 f'keep: a column "{clash[0]}" is written already; rename the one in the data'
             )
-        handed_on = [_plain(column) for column in kept.columns]
+        # Dictionaries differ between batches, and few readers know views.
+        handed_on = [plain_values(column) for column in kept.columns]
         # Only name and type: metadata, such as pandas', describe a table that this is not.
         names = zip(kept.schema.names, handed_on, strict=True)
         fields = [*(pa.field(name, column.type) for name, column in names), *fields]
         arrays = [*handed_on, *arrays]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Return a dictionary-encoded column as its values: dictionaries differ between batches."""
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _difference(want: pa.Schema, got: pa.Schema) -> str:

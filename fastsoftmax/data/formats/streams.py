@@ -5,10 +5,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import accumulate
+from types import GeneratorType
 from typing import Any
 
 import pyarrow as pa
 
+from fastsoftmax.data.formats.batch_lists import is_lazy_frame, reader_of_items, reader_of_lazy
 from fastsoftmax.data.formats.batches import Batches, PlacedBatch
 from fastsoftmax.errors import DataError
 
@@ -49,6 +51,7 @@ class StreamBatches(Batches):
     """
 
     in_memory = False
+    is_asked_again = True
 
     def __init__(self, ask: Callable[[], Any], origin: str = "the data") -> None:
         """Read what `ask` returns: a RecordBatchReader, or what exports an Arrow stream."""
@@ -82,7 +85,7 @@ class StreamBatches(Batches):
 
     def _open(self) -> pa.RecordBatchReader:
         given = self._ask()
-        if isinstance(given, pa.RecordBatchReader):
+        if isinstance(given, pa.RecordBatchReader | GeneratorType):
             if given is self._last():
                 raise DataError(
                     f"{self.origin}: the function returned the same reader twice; it must make a "
@@ -105,9 +108,9 @@ class ReaderBatches(Batches):
     in_memory = False
     one_pass = True
 
-    def __init__(self, reader: pa.RecordBatchReader) -> None:
+    def __init__(self, reader: pa.RecordBatchReader, origin: str = "the reader") -> None:
         """Read `reader` once."""
-        self.origin = "the reader"
+        self.origin = origin
         self.pieces = None
         self.schema = reader.schema
         self._reader: pa.RecordBatchReader | None = reader
@@ -150,10 +153,14 @@ def reader_of(given: Any, origin: str) -> pa.RecordBatchReader:
     """Return a reader of what exports an Arrow stream, or raise DataError."""
     if isinstance(given, pa.RecordBatchReader):
         return given
+    if is_lazy_frame(given):
+        return reader_of_lazy(given)
+    if isinstance(given, Iterator | list | tuple):
+        return reader_of_items(given, origin)
     if not hasattr(given, "__arrow_c_stream__"):
         raise DataError(
             f"{origin}: the function returned {type(given).__name__}; it must return a fresh "
-            "pyarrow RecordBatchReader, or what has __arrow_c_stream__."
+            "pyarrow RecordBatchReader, what has __arrow_c_stream__, or an iterator of batches."
         )
     try:
         return pa.RecordBatchReader.from_stream(given)
