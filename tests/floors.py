@@ -20,7 +20,8 @@ DESIGN = ROOT / "docs/design.md"
 # Every module, after those that it may import.
 ROOMS = (
     "errors version"
-    " kernels(parts level target compile vectors workspace sizes barrier workers softmax checksum"
+    " kernels(parts level later frames loading code vector_types target compile vectors"
+    " workspace sizes barrier workers softmax checksum"
     " permute cholesky gather transpose prefetch bounds operands tiles products recurrence blocks"
     " lookahead panels rowwise narrow binary minibatch adagrad gradient curvature measure scoring)"
     " labels options files"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from llvmlite import ir
-from numba import config, types
 
-from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.vectors import I64, element_address, word
+from fastsoftmax.kernels.compile import EXACT, kernel, word
+from fastsoftmax.kernels.later import cgutils, types
+from fastsoftmax.kernels.vectors import I32, I64, element_address
 
 SPINS = 4000  # about 50 microseconds; then the core is offered to others between looks
 
-if config.DISABLE_JIT:
-    import os
 
-    yield_core = getattr(os, "sched_yield", lambda: None)
-else:
-    yield_core = types.ExternalFunction("sched_yield", types.int32())
+@word(getattr(os, "sched_yield", lambda: None))
+def yield_core(typing_context):
+    """Let another thread have the core."""
+
+    def build(context, builder, signature, arguments):
+        yields = ir.FunctionType(I32, [])
+        function = cgutils.get_or_insert_function(builder.module, yields, "sched_yield")
+        return builder.call(function, [])
+
+    return types.int32(), build
 
 
 # What a barrier counts: workers arrived, rounds done, stops asked for and work items taken, both in

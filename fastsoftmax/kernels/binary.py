@@ -116,6 +116,15 @@ def pair_rows(W, bias_gap, average, block, rows, first, count, l2, bias):
     return loss + weighted_logs(mass, rows.weight, first, count), hits
 
 
+@kernel(EXACT)
+def count_rows(weight):
+    """Return how many rows count: NumPy's count_nonzero may allocate memory."""
+    counted = 0
+    for t in range(weight.shape[0]):
+        counted += weight[t] != 0
+    return counted
+
+
 @kernel(EXACT, entry=True)
 def descend_binary(weights, average, block, rows, l2, bias):
     """Take one step per row, as `descend_rowwise` does, where there are two classes."""
@@ -145,7 +154,7 @@ def descend_binary(weights, average, block, rows, l2, bias):
     b[0, 0], b[0, 1] = half * (both + bias_gap[0]), half * (both - bias_gap[0])
     if average is not None:
         turn(average.W, d, half)
-        counted = W.dtype.type(np.count_nonzero(rows.weight))
+        counted = W.dtype.type(count_rows(rows.weight))
         average.b[0, 0] += half * (counted * both + bias_gap[1])
         average.b[0, 1] += half * (counted * both - bias_gap[1])
     return loss, hits, finite and np.isfinite(loss)

@@ -1,146 +1,105 @@
-"""The one decorator: how kernels are compiled, and where the machine code is kept.
+"""The one decorator: a kernel is a function that is machine code as soon as it is called.
 
-Numba keeps machine code under a key that leaves out helpers in other files, flags and globals. So
-the code is kept in a folder named by a digest of every kernel source: any change starts afresh.
-The files are pickles: whoever can write the folder can run code as the user, so it must be the
-user's own, closed to others, and stand where nobody else can put another in its place.
-FASTSOFTMAX_CACHE names another folder; `off` keeps nothing.
+What is called from Python is kept, one object file for each kind of call, and loaded by the
+processes that come after: they never import the compiler.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
-import warnings
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable
+from functools import cached_property, update_wrapper
+from threading import RLock
 from typing import Any
 
-from numba import config
-
-from fastsoftmax.kernels.target import LevelDispatcher, compile_for_level
+from fastsoftmax.kernels import code
+from fastsoftmax.kernels.frames import Kind, kinds_of
+from fastsoftmax.kernels.loading import Loaded
 
 # "nnan" and "ninf" stay out: with them LLVM may delete the finite checks that catch divergence.
 FAST = frozenset({"reassoc", "contract", "arcp", "nsz"})
 # Reassociation would merge exp's two-constant range reduction and lose bits.
 EXACT = frozenset({"contract"})
 
+IN_PYTHON = bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0))  # numba's own switch
 
-def source_digest() -> str:
-    """Return a digest of all kernel sources."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+compiled: list[str] = []  # the kernels that this process has compiled
+_lock = RLock()
 
 
-def _is_private(folder: Path) -> bool:
-    """Return whether only this user can write in `folder`."""
-    if not hasattr(os, "getuid"):
-        return True
-    facts = folder.stat()
-    return facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+class Kernel:
+    """A function for the compiler: machine code where it is called, a part of it in other kernels.
 
-
-def _is_safe_place(parent: Path) -> bool:
-    """Return whether nobody else can rename what this user has in `parent`."""
-    facts = parent.stat()
-    if not hasattr(os, "getuid"):
-        return True
-    is_open = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not facts.st_mode & stat.S_ISVTX
-    return facts.st_uid in (0, os.getuid()) and not is_open
-
-
-def code_folder() -> Path | None:
-    """Return the private folder for these sources' machine code, or None if there can be none."""
-    chosen = os.environ.get("FASTSOFTMAX_CACHE")
-    if chosen == "off" or config.DISABLE_JIT:
-        return None
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsoftmax"
-        folder = Path(chosen or base) / source_digest()
-        for place in (folder.parent, folder):  # of parents that are missing, mkdir opens the mode
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        safe = _is_safe_place(folder.parent) and _is_private(folder)
-        return folder if safe and os.access(folder, os.W_OK) else None
-    except (OSError, RuntimeError):  # nowhere to write, or no home folder
-        return None
-
-
-class _SafeCache:
-    """A function's cache whose damage costs a compilation, not the run."""
-
-    warned = False  # of any function: one warning tells it all
-
-    def __init__(self, cache: Any) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cache, name)
-
-    def load_overload(self, signature: Any, target: Any) -> Any:
-        try:
-            return self._cache.load_overload(signature, target)
-        except Exception as damage:
-            if not _SafeCache.warned:
-                _SafeCache.warned = True
-                what = type(damage).__name__
-                warnings.warn(
-                    f"kept machine code was damaged ({what}) and is compiled again",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            self._drop()
-            return None
-
-    def _drop(self) -> None:
-        try:
-            self._cache.flush()
-        except OSError:
-            return
-
-    def save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            self._cache.save_overload(signature, data)
-        except OSError:
-            return  # a full disk or a folder gone: the code in memory serves this run
-
-
-def _keep(dispatcher: Any, folder: Path) -> None:
-    """Let `dispatcher` keep its machine code in `folder`."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(folder)
-    try:
-        dispatcher.enable_caching()
-        dispatcher._cache = _SafeCache(dispatcher._cache)
-    except (OSError, RuntimeError):
-        return
-    finally:
-        config.CACHE_DIR = before
-
-
-_FOLDER = code_folder()
-
-
-class _Inner(LevelDispatcher):
-    """A kernel that kernels call: the code for a call from Python is made when one comes.
-
-    That code takes every array apart. Made with each of sixty kernels, it was a third of the time
-    that a first run compiles.
+    py_func: the function in Python. flags: of floating-point arithmetic. is_kept: whether its
+    machine code is, between processes.
     """
 
-    outer: Any = None
+    def __init__(self, function: Callable[..., Any], flags: frozenset[str], is_kept: bool) -> None:
+        self.py_func, self.flags, self.is_kept = function, flags, is_kept
+        self._loaded: dict[tuple[Kind, ...], Loaded] = {}
+        update_wrapper(self, function)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What the compiler takes this for where another kernel calls it."""
+        return self._callee._numba_type_
+
+    @cached_property
+    def _callee(self) -> Any:
+        from fastsoftmax.kernels.target import as_callee
+
+        return as_callee(self.py_func, self.flags)
+
+    @property
+    def name(self) -> str:
+        """What its machine code is kept as."""
+        return f"{self.py_func.__module__.rpartition('.')[2]}.{self.py_func.__qualname__}"
+
+    @property
+    def signatures(self) -> list[tuple[Kind, ...]]:
+        """For which kinds of arguments it is machine code in this process."""
+        return list(self._loaded)
+
+    def inspect_asm(self) -> dict[tuple[Kind, ...], str]:
+        """Compile anew what has been called, and return its assembly."""
+        from fastsoftmax.kernels.target import assembly
+
+        return {kinds: assembly(self.py_func, self.flags, kinds) for kinds in self._loaded}
 
     def __call__(self, *arguments: Any) -> Any:
-        if self.outer is None:
-            self.outer = compile_for_level(**_options(self.targetoptions["fastmath"]))(self.py_func)
-        return self.outer(*arguments)
+        """Call it from Python; without the interpreter's lock while it runs."""
+        words: list[Any] = []
+        kinds = kinds_of(arguments, words)
+        loaded = self._loaded.get(kinds)
+        return (loaded or self._load(kinds))(words)
 
+    def _load(self, kinds: tuple[Kind, ...]) -> Loaded:
+        """Return the machine code for arguments of these kinds: that which is kept, or new."""
+        with _lock:
+            if kinds not in self._loaded:
+                self._loaded[kinds] = self._kept(kinds) or self._new(kinds)
+            return self._loaded[kinds]
 
-def _options(flags: Collection[str]) -> dict[str, Any]:
-    # NumPy's error model: a check for 0 at each division is a branch, and keeps loops scalar.
-    return {"nogil": True, "error_model": "numpy", "fastmath": set(flags)}
+    def _kept(self, kinds: tuple[Kind, ...]) -> Loaded | None:
+        found = code.find(self.name, kinds) if self.is_kept else None
+        try:
+            return None if found is None else Loaded(found.object_file, kinds, found.returns)
+        except Exception as damage:  # whole, but not for this loader
+            code.warn_of_damage(damage)
+            return None
+
+    def _new(self, kinds: tuple[Kind, ...]) -> Loaded:
+        return Loaded((new := self.compile(kinds)).object_file, kinds, new.returns)
+
+    def compile(self, kinds: tuple[Kind, ...]) -> code.Code:
+        """Return new machine code for arguments of these kinds, and keep it."""
+        from fastsoftmax.kernels.target import object_code
+
+        compiled.append(self.name)
+        new = code.Code(*object_code(self.py_func, self.flags, kinds))
+        if self.is_kept:
+            code.keep(self.name, kinds, new)
+        return new
 
 
 def in_python(compiled: Any) -> Any:
@@ -155,16 +114,26 @@ def kernel(flags: frozenset[str] = FAST, *, entry: bool = False) -> Callable[[An
     """
 
     def compile_later(function: Any) -> Any:
-        if config.DISABLE_JIT:
-            return function
-        if entry:
-            compiled = compile_for_level(**_options(flags))(function)
-            if _FOLDER is not None:
-                _keep(compiled, _FOLDER)
-            return compiled
-        bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        compiled = compile_for_level(**_options(flags), **bare)(function)
-        compiled.__class__ = _Inner
-        return compiled
+        return function if IN_PYTHON else Kernel(function, flags, is_kept=entry)
 
     return compile_later
+
+
+class Word:
+    """A function that is a few instructions: `typed` returns its signature and what builds them."""
+
+    def __init__(self, typed: Callable[..., Any]) -> None:
+        self._typed = typed
+        self.__doc__ = typed.__doc__
+
+    @cached_property
+    def _numba_type_(self) -> Any:
+        """What the compiler takes this for."""
+        from fastsoftmax.kernels.target import as_intrinsic
+
+        return as_intrinsic(self._typed)
+
+
+def word(twin: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Make a word of what kernels are written in, or its plain twin where they run in Python."""
+    return lambda typed: twin if IN_PYTHON else Word(typed)

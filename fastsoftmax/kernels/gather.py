@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.compile import EXACT, kernel, word
+from fastsoftmax.kernels.later import types
 from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.kernels.parts import PartLike, Stored
 from fastsoftmax.kernels.vectors import (
@@ -38,7 +38,6 @@ from fastsoftmax.kernels.vectors import (
     spread,
     store_at,
     total,
-    word,
 )
 
 KINDS = tuple(

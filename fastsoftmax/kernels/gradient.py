@@ -50,14 +50,15 @@ def _drain(W, b, part_W, part_b):
         part_b[0, i] = 0
 
 
-@kernel(EXACT, entry=True)
-def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, drained):
+@kernel(EXACT)
+def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, drained):
     """Add to the sums the gradient of rows first : stop of `rows`, its sign turned.
 
     W_sum (K, d) and b_sum (K,) are float64; up to `drained` rows and the rest of a block are summed
     in the model's dtype before they are added. Return the rows' weighted loss (nats) and hits, and
     whether all their features were finite.
     """
+    noinline()
     W, b, X, R, Z = weights.W, weights.b, block.X[0], block.R, block.Z
     B, K = Z.shape[0], W.shape[0]
     loss, hits, finite = 0.0, 0.0, True
@@ -85,3 +86,18 @@ def add_gradient(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop
             _drain(W_sum, b_sum, part_W, part_b)
             filled = 0
     return loss, hits, finite
+
+
+@kernel(EXACT, entry=True)
+def add_gradient(weights, block, sums, worker, rows, bounds, turns, drained, facts):
+    """Add to the sums of some ranges the gradient of their rows, bounds[r] : bounds[r + 1].
+
+    turns: the first range, the one after the last, and how many ranges lie between two of them;
+    (3,) int64. Set facts[r] (3,) to what `add_range` returns.
+    """
+    for r in range(turns[0], turns[1], turns[2]):
+        loss, hits, finite = add_range(
+            weights, block, sums.W[r], sums.b[r], sums.part_W[worker], sums.part_b[worker],
+            rows, bounds[r], bounds[r + 1], drained,
+        )  # fmt: skip
+        facts[r, 0], facts[r, 1], facts[r, 2] = loss, hits, finite

@@ -13,18 +13,17 @@ from collections import namedtuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from fastsoftmax.kernels.bounds import IMPLICIT, OFF, TRIAL_ROWS, bounded, squared_norm
-from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.compile import EXACT, kernel, word
 from fastsoftmax.kernels.gather import gather
+from fastsoftmax.kernels.later import types, vector_types
 from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import implicit_residual, weighted_logs
 from fastsoftmax.kernels.sizes import NARROW_CLASSES, NARROW_ROWS
 from fastsoftmax.kernels.softmax import exp
 from fastsoftmax.kernels.vectors import (
     Loop,
-    Vector,
     by_address,
     element_address,
     fill,
@@ -43,7 +42,6 @@ from fastsoftmax.kernels.vectors import (
     spread,
     store_at,
     total,
-    word,
 )
 from fastsoftmax.kernels.workspace import aligned, row_length
 
@@ -67,7 +65,7 @@ def new_narrow(d: int, dtype: np.dtype) -> Narrow:
 
 def all_classes(array):
     """Return the type of a vector of NARROW_CLASSES numbers, in one register or several."""
-    return Vector(array.dtype, NARROW_CLASSES)
+    return vector_types.Vector(array.dtype, NARROW_CLASSES)
 
 
 def _load_all(A, i):

@@ -11,17 +11,28 @@ from fastsoftmax.kernels.prefetch import new_lines
 from fastsoftmax.kernels.sizes import COEFFICIENTS_ROW, has_panels
 from fastsoftmax.kernels.workspace import aligned, padded, row_length
 
-# W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf.
-Coefficients = namedtuple("Coefficients", "W b")
-# The sums of W and b over steps, and scratch for their coefficients; None where not averaged.
-Average = namedtuple("Average", "W b H")
+
+# Classes, since their values then have room for what `frames` remembers of them.
+class Coefficients(namedtuple("Coefficients", "W b")):
+    """W (K, d) and b (1, width), padded to whole vectors; padding biases are -inf."""
+
+
+class Average(namedtuple("Average", "W b H")):
+    """The sums of W and b over steps, and scratch for coefficients; None where not averaged."""
+
+
+class Block(namedtuple("Block", "X Z R G mass lines trial")):
+    """Scratch.
+
+    Two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and the sum
+    of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead;
+    logits on the way to an implicit step, trial (TRIAL_ROWS, width).
+    """
+
+
 # Rows to visit: a part table, row numbers, and per row class, weight and step (eta times weight);
 # how steps are bounded (see `bounds`), which makes some of them shorter, in place.
 Rows = namedtuple("Rows", "table order y weight step bound", defaults=(OFF,))
-# Scratch: two blocks X (2, B, d), margins Z and residuals R (B, width), Gram matrix G (B, B), and
-# the sum of exponentials of each row, mass (B,) float64; lists of lines (workers, n) to look ahead;
-# logits on the way to an implicit step, trial (TRIAL_ROWS, width).
-Block = namedtuple("Block", "X Z R G mass lines trial")
 
 
 def weights_length(K: int, d: int, dtype: np.dtype) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.later import chosen_by_type, types
 from fastsoftmax.kernels.vectors import (
     fma,
     scale,
@@ -81,7 +80,7 @@ def exp(x):
     return exp_32(x) if x.dtype == np.float32 else exp_64(x)
 
 
-@overload(exp)
+@chosen_by_type(exp)
 def _typed_exp(x):
     if x.dtype == types.float32:
         return lambda x: exp_32(x)

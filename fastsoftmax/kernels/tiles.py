@@ -15,9 +15,9 @@ import ctypes
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
+from fastsoftmax.kernels.compile import word
+from fastsoftmax.kernels.later import cgutils, types
 from fastsoftmax.kernels.sizes import (
     COEFFICIENTS_ROW,
     GRAM_TILE,
@@ -41,7 +41,6 @@ from fastsoftmax.kernels.vectors import (
     prefetch_at,
     spread,
     store_at,
-    word,
 )
 
 LINE = 64  # bytes of a cache line

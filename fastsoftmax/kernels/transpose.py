@@ -10,13 +10,13 @@ import ctypes
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.compile import EXACT, kernel, word
 from fastsoftmax.kernels.gather import ADDRESS, COLUMN_STRIDE, ROW_STRIDE, part_table
+from fastsoftmax.kernels.later import types
 from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.kernels.parts import Matrix, is_row_major
-from fastsoftmax.kernels.vectors import I32, element_address, word
+from fastsoftmax.kernels.vectors import I32, element_address
 
 # Numbers on a side of a tile held in registers: of 16 registers, 16 a side take twice as long as 8.
 SIDE = 16 if LEVEL.registers == 32 else 8

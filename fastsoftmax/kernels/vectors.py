@@ -8,43 +8,20 @@ the JIT off the same words mean NumPy arrays of that many elements.
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
-from numba.core.imputils import lower_getattr_generic
-from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, models, overload, register_model
 
+from fastsoftmax.kernels.compile import word
+from fastsoftmax.kernels.later import cgutils, types, vector_types
 from fastsoftmax.kernels.level import LEVEL
 
 VECTOR_BYTES = LEVEL.vector_bytes
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-class Vector(types.Type):
-    """The numba type of a register of `lanes` floats; or of so many that several hold them."""
-
-    def __init__(self, dtype, lanes=None):
-        self.dtype = dtype
-        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth if lanes is None else lanes
-        super().__init__(f"vector{self.lanes}({dtype})")
-
-
-@register_model(Vector)
-class VectorModel(models.PrimitiveModel):
-    """A Vector is an LLVM vector, nothing around it."""
-
-    def __init__(self, manager, fe_type):
-        super().__init__(manager, fe_type, llvm_type(fe_type))
-
-
 def llvm_type(vector):
     """Return the LLVM type of a Vector."""
-    scalar = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
-    return ir.VectorType(scalar, vector.lanes)
+    return vector.llvm
 
 
 def integer_type(vector):
@@ -156,14 +133,7 @@ class Loop:
 
 def of_array(array_type):
     """Return the Vector of an array type's elements."""
-    return Vector(array_type.dtype)
-
-
-def word(twin):
-    """Make an intrinsic, or its plain twin where the JIT is off."""
-    if config.DISABLE_JIT:
-        return lambda _: twin
-    return lambda typed: intrinsic(typed)
+    return vector_types.Vector(array_type.dtype)
 
 
 @word(lambda: None)
@@ -185,56 +155,6 @@ def prefetch_at(builder, address):
     builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])
 
 
-def _without_owner(context, builder, ty, value):
-    """Return an array, or a named tuple of them, that keeps no count of who uses it."""
-    if isinstance(ty, types.Array):
-        array = context.make_array(ty)(context, builder, value)
-        array.meminfo = ir.Constant(array.meminfo.type, None)
-        return array._getvalue()
-    if isinstance(ty, types.BaseTuple):
-        members = cgutils.unpack_tuple(builder, value)
-        members = [
-            _without_owner(context, builder, kind, member)
-            for kind, member in zip(ty, members, strict=True)
-        ]
-        return context.make_tuple(builder, ty, members)
-    return value
-
-
-class ByAddress(types.Type):
-    """The numba type of the address of a named tuple that stands on the stack of a caller."""
-
-    def __init__(self, members):
-        self.members = members
-        super().__init__(f"by_address({members})")
-
-
-@register_model(ByAddress)
-class ByAddressModel(models.PrimitiveModel):
-    """A ByAddress is a pointer."""
-
-    def __init__(self, manager, fe_type):
-        super().__init__(manager, fe_type, manager[fe_type.members].get_value_type().as_pointer())
-
-
-@infer_getattr
-class ByAddressMembers(AttributeTemplate):
-    """A ByAddress has the members of the tuple it points to."""
-
-    key = ByAddress
-
-    def generic_resolve(self, address, name):
-        fields = address.members.fields
-        return address.members[fields.index(name)] if name in fields else None
-
-
-@lower_getattr_generic(ByAddress)
-def _member(context, builder, address, pointer, name):
-    index = address.members.fields.index(name)
-    value = builder.load(cgutils.gep_inbounds(builder, pointer, 0, index))
-    return _without_owner(context, builder, address.members[index], value)
-
-
 @word(lambda arrays: arrays)
 def by_address(typing_context, arrays):
     """Return a named tuple of arrays by its address, and all arrays without an owner.
@@ -246,10 +166,10 @@ def by_address(typing_context, arrays):
     is_named = isinstance(arrays, types.BaseNamedTuple)
 
     def build(context, builder, signature, arguments):
-        value = _without_owner(context, builder, arrays, arguments[0])
+        value = vector_types.without_owner(context, builder, arrays, arguments[0])
         return cgutils.alloca_once_value(builder, value) if is_named else value
 
-    return (ByAddress(arrays) if is_named else arrays)(arrays), build
+    return (vector_types.ByAddress(arrays) if is_named else arrays)(arrays), build
 
 
 @word(lambda address: None)
@@ -354,7 +274,7 @@ def _splat(A, value):
 @word(_splat)
 def splat(typing_context, A, value):
     """Return a vector of A's dtype, or one like the vector A, with `value` in every lane."""
-    vector = A if isinstance(A, Vector) else of_array(A)
+    vector = A if isinstance(A, vector_types.Vector) else of_array(A)
 
     def build(context, builder, signature, arguments):
         scalar = context.cast(builder, arguments[1], value, vector.dtype)
@@ -370,7 +290,7 @@ def _one_hot(A, first, k):
 @word(_one_hot)
 def one_hot(typing_context, A, first, k):
     """Return 1 in the lane of k, 0 in the others, where lane 0 is number `first`; as `splat`."""
-    vector = A if isinstance(A, Vector) else of_array(A)
+    vector = A if isinstance(A, vector_types.Vector) else of_array(A)
 
     def build(context, builder, signature, arguments):
         _, start, place = arguments
@@ -519,27 +439,3 @@ def largest(typing_context, x):
         return fold(builder, arguments[0], lambda low, high: larger(builder, low, high))
 
     return x.dtype(x), build
-
-
-def _operator(symbol, instruction):
-    @intrinsic
-    def apply(typing_context, a, b):
-        def build(context, builder, signature, arguments):
-            return getattr(builder, instruction)(*arguments)
-
-        return a(a, b), build
-
-    @overload(symbol)
-    def overloaded(a, b):
-        if isinstance(a, Vector) and a == b:
-            return lambda a, b: apply(a, b)
-        return None
-
-
-for _symbol, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _operator(_symbol, _instruction)

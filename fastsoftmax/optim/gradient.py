@@ -18,6 +18,8 @@ from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
 
+SHORT_FLOPS = 1e9  # of a kernel call, about: a hundredth of a second
+
 
 class FullGradient:
     """The loss and its gradient over many rows, at weights that stay as they are meanwhile.
@@ -66,22 +68,24 @@ class FullGradient:
         table = part_table(parts, affine=self._affine)
         rows, sums = Rows(table, order, labels, weight, weight), self._sums
         ranges, tiles = len(sums.b), -(-len(order) // self.rows)
-        bounds = [min(tiles * r // ranges * self.rows, len(order)) for r in range(ranges + 1)]
+        bounds = np.minimum(tiles * np.arange(ranges + 1) // ranges * self.rows, len(order))
         bounds[-1] = len(order)
-        tallies = [Tally(0.0, 0.0, True)] * ranges
+        facts = np.zeros((ranges, 3))
+        # A call for each range where there is much to do, so that an interrupt is seen.
+        alone = 4.0 * self.K * self.d * len(order) > SHORT_FLOPS * self._team.size
 
         def share(worker: int) -> None:
-            for r in range(worker, ranges, self._team.size):
-                facts = add_gradient(
-                    self._weights, self._blocks[worker], sums.W[r], sums.b[r],
-                    sums.part_W[worker], sums.part_b[worker], rows, bounds[r], bounds[r + 1],
-                    self._drained,
+            own = np.array([worker, ranges, self._team.size])
+            for first in range(*own) if alone else (worker,):
+                own[:2] = first, first + 1 if alone else ranges
+                add_gradient(
+                    self._weights, self._blocks[worker], sums, worker, rows, bounds, own,
+                    self._drained, facts,
                 )  # fmt: skip
-                tallies[r] = Tally(*facts)
 
         self._team.run(share)
-        loss, hits = (sum(getattr(tally, name) for tally in tallies) for name in ("loss", "hits"))
-        return Tally(loss, hits, all(tally.finite for tally in tallies))
+        loss, hits = (float(sum(facts[:, i].tolist())) for i in (0, 1))
+        return Tally(loss, hits, bool(facts[:, 2].all()))
 
     def squared_norms(
         self, parts: tuple[Part, ...], order: np.ndarray, affine: Affine | None

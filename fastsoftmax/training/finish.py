@@ -180,7 +180,7 @@ def pass_progress(
     """Return where a learner stands after a pass."""
     steps, gain = learner.steps or 0, optimizer.gain
     return Progress(
-        epoch=learner.sgd_epochs + optimizer.passes,
+        epoch=learner.sgd_epochs + max(optimizer.passes, 1),
         epochs=learner.planned_epochs,
         rows=steps,
         rows_per_epoch=steps,

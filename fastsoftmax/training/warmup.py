@@ -13,7 +13,7 @@ from fastsoftmax.data.source import Chunk
 from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.inference.scorer import Scorer, TrainedWeights
 from fastsoftmax.kernels.checksum import checksum
-from fastsoftmax.kernels.compile import code_folder
+from fastsoftmax.kernels.code import code_folder
 from fastsoftmax.kernels.scoring import new_judged_sums
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.labels import given_classes

@@ -4,32 +4,37 @@ import ast
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastsoftmax
-from fastsoftmax.kernels import compile as policy
+from fastsoftmax.kernels import code
+from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.level import host_levels
+from fastsoftmax.kernels.operands import Coefficients
 
 PROGRAM = """
-import numpy as np, numba, warnings
+import sys, warnings
+import numpy as np
+from fastsoftmax.kernels import compile as policy
 from fastsoftmax.kernels.permute import fisher_yates
 order = np.arange(5)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     fisher_yates(order, np.arange(4, dtype=np.uint64) << np.uint64(61))
-print(order.tolist(), len(fisher_yates.stats.cache_hits), [str(w.message) for w in caught])
-assert numba.config.CACHE_DIR == {before!r}
+print(order.tolist(), len(policy.compiled), [str(w.message) for w in caught])
+assert ("numba" in sys.modules) == bool(policy.compiled)
 """
 
 
 def run(tmp_path, **environment):
     """Run PROGRAM in a fresh process with its machine code kept below tmp_path."""
-    before = environment.get("NUMBA_CACHE_DIR", "")
     settings = {"FASTSOFTMAX_CACHE": str(tmp_path / "code"), "PYTHONWARNINGS": "default"}
     finished = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(before=before)],
+        [sys.executable, "-c", PROGRAM],
         env={**os.environ, **settings, **environment},
         cwd=Path(fastsoftmax.__file__).parent.parent,
         capture_output=True,
@@ -40,10 +45,10 @@ def run(tmp_path, **environment):
 
 
 def test_machine_code_is_kept_for_the_next_process_in_a_private_folder(tmp_path):
-    assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
     assert run(tmp_path) == "[3, 2, 0, 4, 1] 1 []"
+    assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
     (folder,) = (tmp_path / "code").iterdir()
-    assert folder.name == policy.source_digest()
+    assert folder.name == code.source_digest()
     assert folder.stat().st_mode & 0o077 == 0
 
 
@@ -51,32 +56,37 @@ def test_machine_code_is_kept_for_the_next_process_in_a_private_folder(tmp_path)
 def test_machine_code_is_kept_for_each_level(tmp_path):
     run(tmp_path)
     lower = {"FASTSOFTMAX_LEVEL": list(host_levels())[-2]}
-    assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 0 []"
     assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 1 []"
-    assert run(tmp_path) == "[3, 2, 0, 4, 1] 1 []"
+    assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 0 []"
+    assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
 
 
-def test_damaged_code_is_compiled_again_with_one_warning(tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:100], lambda data: data[:-1] + b"?", lambda data: b"nonsense"],
+    ids=["cut off", "a byte", "another file"],
+)
+def test_damaged_code_is_compiled_again_with_one_warning(tmp_path, damage):
     run(tmp_path)
-    for path in (tmp_path / "code").rglob("*.nbc"):
-        path.write_bytes(path.read_bytes()[:100])
+    for path in (tmp_path / "code").rglob("*.code"):
+        path.write_bytes(damage(path.read_bytes()))
     assert "damaged" in run(tmp_path)
-    assert run(tmp_path) == "[3, 2, 0, 4, 1] 1 []"
+    assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
 
 
-def test_a_damaged_index_is_no_harm_either(tmp_path):
+def test_code_that_is_kept_under_another_name_is_not_taken_for_ones_own(tmp_path):
     run(tmp_path)
-    for path in (tmp_path / "code").rglob("*.nbi"):
-        path.write_bytes(b"nonsense")
-    assert run(tmp_path).startswith("[3, 2, 0, 4, 1] 0")
-    assert run(tmp_path).startswith("[3, 2, 0, 4, 1] 1")
+    (path,) = (tmp_path / "code").rglob("*.code")
+    other = path.read_bytes().replace(b"fisher_yates", b"fisher_yakes")
+    path.write_bytes(other)
+    assert "damaged (ValueError)" in run(tmp_path)
 
 
 def test_nothing_is_kept_where_others_could_write(tmp_path):
     run(tmp_path)
     (folder,) = (tmp_path / "code").iterdir()
     folder.chmod(0o777)
-    assert run(tmp_path).startswith("[3, 2, 0, 4, 1] 0")
+    assert run(tmp_path).startswith("[3, 2, 0, 4, 1] 1")
 
 
 @pytest.mark.parametrize(
@@ -85,42 +95,31 @@ def test_nothing_is_kept_where_others_could_write(tmp_path):
 def test_nothing_is_kept_where_others_could_put_another_folder(tmp_path, monkeypatch, mode, kept):
     monkeypatch.setenv("FASTSOFTMAX_CACHE", str(tmp_path))
     tmp_path.chmod(mode)
-    assert (policy.code_folder() is not None) == kept
+    assert (code.code_folder() is not None) == kept
 
 
 def test_nothing_is_kept_in_the_folder_of_somebody_else(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTSOFTMAX_CACHE", str(tmp_path / "theirs"))
-    assert policy.code_folder() is not None
+    assert code.code_folder() is not None
     owner = (tmp_path / "theirs").stat().st_uid
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
-    assert policy.code_folder() is None
+    assert code.code_folder() is None
 
 
 def test_the_code_of_many_functions_damaged_is_one_warning(monkeypatch):
-    class Damaged:
-        def __init__(self, damage):
-            self.damage = damage
-
-        def load_overload(self, *_):
-            raise self.damage
-
-        def flush(self):
-            raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(policy._SafeCache, "warned", False)
-    damages = (EOFError(), ValueError("x"), ImportError())
-    caches = [policy._SafeCache(Damaged(damage)) for damage in damages]
-    with pytest.warns(RuntimeWarning, match="damaged") as caught:
-        loaded = [cache.load_overload(None, None) for cache in caches]
-    assert loaded == [None] * 3
-    assert len(caught) == 1
+    monkeypatch.setattr(code, "_warned", False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for damage in (EOFError(), ValueError("x"), ImportError()):
+            code.warn_of_damage(damage)
+    assert [str(each.message)[:26] for each in caught] == ["kept machine code was dama"]
 
 
 def test_nothing_is_kept_where_there_is_no_home(monkeypatch):
     for name in ("FASTSOFTMAX_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # no such user: KeyError
-    assert policy.code_folder() is None
+    assert code.code_folder() is None
 
 
 FAMILY = """
@@ -184,37 +183,83 @@ def test_children_and_threads_train_the_same_bits(tmp_path):
 def test_a_run_needs_no_place_to_keep_code(environment, tmp_path):
     package = Path(fastsoftmax.__file__).parent
     for _ in range(2):
-        assert run(tmp_path, **environment) == "[3, 2, 0, 4, 1] 0 []"
-    assert not list(package.rglob("*.nb[ic]"))  # it may lie on a disk that nobody can write
+        assert run(tmp_path, **environment) == "[3, 2, 0, 4, 1] 1 []"
+    assert not list(package.rglob("*.code"))  # it may lie on a disk that nobody can write
 
 
 def test_numba_keeps_its_own_folder_for_others(tmp_path):
     run(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "theirs"))
-    assert not list((tmp_path / "theirs").rglob("*.nbc"))
+    assert not list(tmp_path.rglob("*.nb[ic]"))
 
 
 def test_any_change_of_a_kernel_source_changes_the_digest(tmp_path, monkeypatch):
-    before = policy.source_digest()
-    for path in Path(policy.__file__).parent.glob("*.py"):
+    before = code.source_digest()
+    for path in Path(code.__file__).parent.glob("*.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(policy, "__file__", str(tmp_path / "compile.py"))
-    assert policy.source_digest() == before
+    monkeypatch.setattr(code, "__file__", str(tmp_path / "code.py"))
+    assert code.source_digest() == before
     with (tmp_path / "softmax.py").open("a") as source:
         source.write("\n")
-    assert policy.source_digest() != before
+    assert code.source_digest() != before
 
 
 def test_the_digest_reads_every_kernel_source():
-    folder = Path(policy.__file__).parent
+    folder = Path(code.__file__).parent
     assert sorted(folder.rglob("*.py")) == sorted(folder.glob("*.py")), "kernels has no folders"
 
 
 def test_no_kernel_allocates():
     makers = {"zeros", "empty", "ones", "full", "arange", "array", "copy", "zeros_like"}
-    for path in Path(policy.__file__).parent.glob("*.py"):
+    for path in Path(code.__file__).parent.glob("*.py"):
         functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef)]
         for function in functions:
             if any("kernel(" in ast.unparse(mark) for mark in function.decorator_list):
                 calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
                 made = {call.attr for call in calls if isinstance(call, ast.Attribute)} & makers
                 assert not made, f"{path.name}: {function.name}"
+
+
+WARM = """
+import sys
+from fastsoftmax.cli.main import main
+from fastsoftmax.kernels.compile import compiled
+code = main(["train", "examples/data/digits-train.parquet", "--target", "digit", "--quiet",
+             "--output", sys.argv[1]])
+print(code, len(compiled), *sorted({"numba", "scipy", "pandas"} & set(sys.modules)))
+"""
+
+
+def test_a_run_whose_code_is_kept_never_imports_the_compiler(tmp_path):
+    settings = {"FASTSOFTMAX_CACHE": str(tmp_path / "code")}
+    for told in ("numba", ""):
+        finished = subprocess.run(
+            [sys.executable, "-c", WARM, tmp_path / "model"],
+            env={**os.environ, **settings},
+            cwd=Path(fastsoftmax.__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        code, count, *imported = finished.stdout.splitlines()[-1].split()
+        assert code == "0"
+        assert (int(count) > 0) == bool(told)
+        assert ("numba" in imported) == bool(told)
+    assert not imported
+
+
+def test_arguments_of_every_kind_reach_a_kernel():
+    def sums(matrix, pair, none, count, factor, flag, single):
+        total = 0.0
+        for i in range(matrix.shape[0]):
+            for j in range(matrix.shape[1]):
+                total += matrix[i, j]
+        more = pair.W[0, 0] + pair.b[1, 0]
+        return total * factor + more, count + (none is None), flag, single
+
+    pair = Coefficients(np.ones((2, 3), np.float32), np.full((4, 2), 2.0)[::2])
+    ours = kernel(EXACT)(sums)
+    for matrix in (np.ones((3, 4)), np.ones((3, 4)).T, np.ones((6, 8))[::2, ::3]):
+        told = (matrix, pair, None, -2, 0.5, True, np.float32(0.1))
+        assert ours(*told) == sums(*told)
+    with pytest.raises(TypeError, match="got str"):
+        ours("text")

@@ -35,7 +35,7 @@ def machine_code(monkeypatch, name, K, d, dtype):
     monkeypatch.setattr(home, name, fresh)
     with SGD(K, d, options) as own:
         own.warm_up((Dense(np.zeros((0, d), dtype)),), measures=False)
-    (assembly,) = fresh.outer.inspect_asm().values()
+    (assembly,) = fresh.inspect_asm().values()
     pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
     named = zip(pieces[1::2], pieces[2::2], strict=True)
     return "\n".join(code for name, code in named if re.match(r"_ZN\d+fastsoftmax", name))
