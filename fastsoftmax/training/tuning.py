@@ -28,7 +28,8 @@ from fastsoftmax.optim.sgd import SGD
 
 # C, the inverse of the penalty times the rows: from strong to weak, half a decade at a time.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-6, 9))
-USUAL = 4  # C = 0.1, where the search begins where it does not try them all
+# Where the search begins where it does not try them all: C = 0.1, or 0.01 where weights are many.
+USUAL, STRONG = 4, 2
 WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will not do better
 # Of the loss: less tells no two penalties apart. On digits the test loss is 1.02 times that of the
 # best C in place of 1.03, over six splits; on iris, wine and breast_cancer it is as it was.
@@ -44,6 +45,7 @@ TRY_ALL = 500  # rows up to which all strengths are tried: there the best one va
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
 THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
+NEARLY = 1e-3  # the same, where many rows make passes long: strengths differ by more
 PASSES = 60  # of such a fit, at most
 STALE = 6  # passes of a fit after which the curvature is taken anew for the next ones
 RATE_ROWS = 8192  # that step sizes are compared on
@@ -66,6 +68,11 @@ class Problem:
     threads: int
     memory: int
     squares: np.ndarray | None = None
+
+    @property
+    def has_many_weights(self) -> bool:
+        """Whether they are too many for one matrix of curvature."""
+        return self.K * (self.d + 1) > MOST_WEIGHTS
 
     def penalties(self, l2: float) -> ElasticNet:
         """Return the penalties of each feature's weights under an l2."""
@@ -155,11 +162,12 @@ def _tried_in_turn(trial: Trial) -> dict[int, float]:
 
 
 def _tried_downhill(trial: Trial) -> dict[int, float]:
-    """Return the losses of strengths on the way from the usual one to the best.
+    """Return the losses of strengths on the way from a usual one to the best.
 
     They are a decade apart; then half a decade beside the best, where it is likelier lower.
     """
-    losses = {USUAL: trial.loss(USUAL)}
+    first = STRONG if trial.problem.has_many_weights else USUAL
+    losses = {first: trial.loss(first)}
 
     def go(step: int) -> None:
         at = min(losses, key=lambda i: (losses[i], i))
@@ -269,7 +277,7 @@ class Trial:
     def _fit(self, objective: Objective, C: float) -> OptimizerState:
         self._penalise(objective, C)
         state = begin(objective, self.theta, self.problem.memory)
-        enough = Enough(PASSES, SETTLED)
+        enough = Enough(PASSES, SETTLED if len(self.folds) > 1 else NEARLY)
         for _ in iterates_by(self._curvature, objective, state, enough, learns=False):
             continue
         return state
