@@ -29,7 +29,7 @@ ROOMS = (
     " formats/remote formats/discover formats/partitions formats/batches formats/files"
     " formats/streams formats/ipc formats/wide_columns formats/parquet formats/sink"
     " table loading/shuffle loading/shuffle_buffer loading/read_plan loading/prefetch"
-    " loading/sample loading/cache loading/buckets loading/loader"
+    " loading/sample loading/cache loading/kept_rows loading/buckets loading/loader"
     " open outline pack appraise)"
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters logits scoring ranking file model)"

@@ -44,7 +44,8 @@ class Trainer:
         self.rows, self.learners, self.options = rows, list(learners), options
         plan = rows.plan
         self.state = TrainerState(
-            (plan.kind, plan.window, plan.buckets), first_halving(self.learners[0].steps or 0)
+            (plan.kind, plan.window, plan.buckets, plan.first),
+            first_halving(self.learners[0].steps or 0),
         )
         self.survivors = Survivors(self.learners, self.state)
         self.callbacks: list[Callback] = []
