@@ -40,7 +40,7 @@ class TrainingRows:
         self.seed, held = options.shuffling.seed, options.shuffling.holdout
         segments = None if stats is None else stats.segments
         # What is given by hand needs no look at all rows before the first step.
-        streams = options.by_hand and options.penalty.conditioning == "off"
+        streams = options.leaves_nothing_open
         self.plan = choose_plan(
             source, options.shuffling, options.reading, segments, streams=streams
         )

@@ -88,6 +88,11 @@ class ShufflePlan:
     held: tuple[int, float] | None = None
     first: int = 0
 
+    @property
+    def told(self) -> tuple[str, int, int, int]:
+        """What a checkpoint tells of it: all that the order of rows depends on."""
+        return self.kind, self.window, self.buckets, self.first
+
     def window_of(self, epoch: int) -> int:
         """Return how many rows a window of an epoch holds, at most."""
         return self.first if self.first and epoch == 0 else self.window

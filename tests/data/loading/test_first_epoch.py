@@ -230,3 +230,11 @@ def test_an_interrupt_in_the_first_epoch_leaves_what_was_learnt(path):
     with pytest.raises(TrainingInterrupted) as caught:
         fastsoftmax.train(path, "y", learning_rate=0.01, epochs=2, report=interrupt)
     assert caught.value.model.n_features == 13
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 0.01}, {}])
+def test_only_a_run_that_chooses_on_its_rows_draws_a_sample_of_them(path, monkeypatch, options):
+    drawn = []
+    monkeypatch.setattr(Loader, "sample", lambda *_: drawn.append(1))
+    fastsoftmax.train(path, "y", epochs=1, shuffle_window=STEP, **options)
+    assert len(drawn) == (not options)
