@@ -388,6 +388,11 @@ class TrainOptions:
         """Whether a step size is given: then all else that is auto takes its simplest value."""
         return self.stopping.solver == "sgd" and not isinstance(self.steps.learning_rate, str)
 
+    @property
+    def leaves_nothing_open(self) -> bool:
+        """Whether nothing is to be chosen on rows, once resolved: features too are as they are."""
+        return self.by_hand and self.penalty.scaling == "off"
+
     def resolved(self, *, one_pass: bool) -> TrainOptions:
         """Return the options with those values of `auto` resolved that depend on no data."""
         held, chosen = self.flat(), dict[str, Any]()

@@ -31,7 +31,7 @@ ROOMS = (
     " formats/batch_lists formats/streams formats/ipc formats/ipc_stream formats/wide_columns"
     " formats/parquet formats/encoding formats/sink formats/whole"
     " table loading/shuffle loading/shuffle_buffer loading/read_plan loading/prefetch"
-    " loading/sample loading/cache loading/buckets loading/loader"
+    " loading/sample loading/cache loading/kept_rows loading/buckets loading/loader"
     " open outline pack appraise)"
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters logits scoring ranking file"

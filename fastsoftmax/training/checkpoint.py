@@ -174,8 +174,10 @@ def _require_sound(text: Any) -> None:
     """Raise ValueError where what is needed before the state is taken over is not there."""
     if not isinstance(text, dict) or set(text) != {"identity", "serial", "state"}:
         raise ValueError("it has other parts than a checkpoint")
-    kind, window, buckets = text["state"]["plan"]
-    counts = (text["serial"], text["state"]["visited"], window, buckets)
+    kind, *numbers = text["state"]["plan"]
+    if len(numbers) != 3:
+        raise ValueError("it tells of no order of rows")
+    counts = (text["serial"], text["state"]["visited"], *numbers)
     if not isinstance(kind, str) or not all(is_count(count, 0) for count in counts):
         raise ValueError("it tells of no order of rows")
 

@@ -99,6 +99,11 @@ class Learner:
         return bool(self.options.steps.average) and not self.options.by_hand
 
     @property
+    def has_chosen(self) -> bool:
+        """Whether nothing is left to be chosen on rows."""
+        return self.state.prepared is not None or self.options.leaves_nothing_open
+
+    @property
     def prepared(self) -> Prepared:
         """What was chosen on the first rows."""
         assert self.state.prepared is not None

@@ -35,14 +35,18 @@ class TrainingRows:
         plan: Sequence[Any] | None = None,
         validation: Loader | None = None,
     ) -> None:
-        """plan: its kind, window and buckets, where a run that is resumed knows them."""
+        """plan: its kind, window, buckets and first, where a run that is resumed knows them."""
         self.source, self.classes, self.stats, self.validation = source, classes, stats, validation
         self.seed, held = options.shuffling.seed, options.shuffling.holdout
         segments = None if stats is None else stats.segments
-        self.plan = choose_plan(source, options.shuffling, options.reading, segments)
+        # What is given by hand needs no look at all rows before the first step.
+        streams = options.leaves_nothing_open
+        self.plan = choose_plan(
+            source, options.shuffling, options.reading, segments, streams=streams
+        )
         if plan is not None:
-            kind, window, buckets = plan
-            self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets)
+            kind, window, buckets, first = plan
+            self.plan = replace(self.plan, kind=kind, window=window, buckets=buckets, first=first)
         rereads = options.steps.epochs != 1 or held is not None
         read = choose_reading(source, self.plan, options.reading, rereads=rereads)
         self.loader = Loader(source, classes, self.plan, read)
@@ -61,7 +65,7 @@ class TrainingRows:
 
     def all(self) -> Iterator[Window]:
         """Yield all rows, the same at each call."""
-        return self.loader.epoch(self.seed, 0)
+        return self.loader.all(self.seed)
 
     def order(self, window: Window, epoch: int) -> np.ndarray:
         """Return the order in which a window's rows take their steps."""
@@ -74,7 +78,7 @@ class TrainingRows:
     def held_out(self) -> Iterator[Window]:
         """Yield the windows in which rows to validate on stand."""
         loader = self.loader if self.validation is None else self.validation
-        return loader.epoch(self.seed, 0)
+        return loader.all(self.seed)
 
     def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
         """Note that rows of these weights took a step."""

@@ -42,10 +42,8 @@ class Trainer:
     ) -> None:
         """options: of the run; those of the learners agree in all that concerns rows."""
         self.rows, self.learners, self.options = rows, list(learners), options
-        plan = rows.plan
-        self.state = TrainerState(
-            (plan.kind, plan.window, plan.buckets), first_halving(self.learners[0].steps or 0)
-        )
+        halving = first_halving(self.learners[0].steps or 0)
+        self.state = TrainerState(rows.plan.told, halving)
         self.survivors = Survivors(self.learners, self.state)
         self.callbacks: list[Callback] = []
         self.told_to_stop = False
@@ -144,17 +142,13 @@ class Trainer:
 
     def active(self) -> list[Learner]:
         """Return the learners that take the steps of this epoch."""
-        epoch = self.state.place.epoch
-        return [
-            each
-            for each in self.survivors.list()
-            if epoch < each.sgd_epochs and not each.state.is_over
-        ]
+        epoch, left = self.state.place.epoch, self.survivors.list()
+        return [each for each in left if epoch < each.sgd_epochs and not each.state.is_over]
 
     def _train_epoch(self) -> None:
         """Train an epoch from where the run stands to its end, or until the run is over."""
         place, begins = self.state.place, not self.state.place.is_inside
-        fresh = any(each.state.prepared is None for each in self.active())
+        fresh = any(not each.has_chosen for each in self.active())
         if fresh and (sample := self.rows.sample(SAMPLE_ROWS)) is not None:
             self._prepare(self.active(), sample)
         if begins:

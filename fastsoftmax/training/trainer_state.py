@@ -51,12 +51,12 @@ class GoodState:
 class TrainerState:
     """visited: rows, in all epochs. halving: those at which the worse learners are given up next.
 
-    plan: kind, window and buckets of the order of rows. spent: seconds of training. last: of an
-    epoch or pass that is done. dropped: learners that were given up, and why. mixing: the sums so
-    far of the epoch's. learners: filled when the state is kept.
+    plan: kind, window, buckets and first of the order of rows. spent: seconds of training. last: of
+    an epoch or pass that is done. dropped: learners that were given up, and why. mixing: the sums
+    so far of the epoch's. learners: filled when the state is kept.
     """
 
-    plan: tuple[str, int, int]
+    plan: tuple[str, int, int, int]
     halving: int
     place: Place = field(default_factory=Place)
     visited: int = 0

@@ -309,7 +309,7 @@ def test_a_full_disk_costs_a_warning(tmp_path, monkeypatch):
 
 
 def test_whichever_step_of_a_save_fails_a_whole_checkpoint_is_there(tmp_path):
-    state: dict[str, Any] = {"visited": 1, "plan": ["all", 5, 0]}
+    state: dict[str, Any] = {"visited": 1, "plan": ["all", 5, 0, 0]}
 
     def keep(number: int) -> None:
         with Checkpoints(str(tmp_path), "30s", {}) as checkpoints:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from fastsoftmax.data.formats.files import (
     sample,
     tail,
 )
-from fastsoftmax.data.formats.wide_columns import NoRoom, joined
+from fastsoftmax.data.formats.wide_columns import NoRoom, joined, side_by_side
 from fastsoftmax.errors import DataError
 
 logger = logging.getLogger("fastsoftmax")
@@ -33,6 +35,9 @@ MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 READ_AHEAD, LEAST_READ = 2**20, 2**12
 # Held of each column while it is read: a page, as most writers cut them, and what decodes it.
 PAGE_BYTES, DECODER_BYTES = 2**20, 2**15
+# Of the memory: a row group that is decoded as a whole, a few columns at a time. Together these are
+# what pages and a batch take where it is decoded row by row.
+DECODED_SHARE, FEW_PAGES_SHARE = 0.22, 0.05
 DIGESTED_COLUMNS = 8  # of a row group, to tell it from others
 INDEX_BYTES = 2**10  # held for each column of each row group, as long as the file is open
 
@@ -51,7 +56,7 @@ class ParquetPath(DataFile):
     def open(self) -> OpenFile:
         """Open the file, or raise DataError where it is damaged."""
         try:
-            return _OpenParquet(self.path, self._metadata(), int(PAGES_SHARE * self.memory))
+            return _OpenParquet(self.path, self._metadata(), self.memory)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self.path}: it is not a whole Parquet file ({first_line(error)}). "
@@ -75,14 +80,14 @@ class ParquetPath(DataFile):
 
 
 class _OpenParquet(OpenFile):
-    def __init__(self, path: str, metadata: pq.FileMetaData, page_bytes: int) -> None:
+    def __init__(self, path: str, metadata: pq.FileMetaData, memory: int) -> None:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
         columns = max(metadata.num_columns, 1)
         largest = max((group.total_byte_size for group in groups), default=0)
         self.column_bytes = min(largest // columns, PAGE_BYTES) + DECODER_BYTES
         self.index_bytes = INDEX_BYTES * metadata.num_columns * len(groups)
-        self._path, self._page_bytes = path, page_bytes
+        self._path, self._memory = path, memory
         self._metadata = metadata  # Arrow's reader keeps what they hold, but not the object
         self._bytes = opened(path)
         self._file = pq.ParquetFile(
@@ -97,6 +102,11 @@ class _OpenParquet(OpenFile):
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a row group; columns whose pages are too many are read in groups."""
+        if names and self._fits_decoded(piece, names):
+            groups = self._even_groups(piece, names)
+            rows = self.pieces[piece]
+            yield from side_by_side([self._batches(piece, group, rows) for group in groups])
+            return
         groups = self._groups(piece, names)
         if len(groups) > 1:
             try:
@@ -118,20 +128,41 @@ class _OpenParquet(OpenFile):
             batch_rows, row_groups=[piece], columns=list(names), use_threads=False
         )
 
+    def _fits_decoded(self, piece: int, names: Sequence[str]) -> bool:
+        """Return whether pages are too many, but all rows fit the memory once they are decoded."""
+        pages = sum(self._most_held(piece, name) or 0 for name in names)
+        if pages <= PAGES_SHARE * self._memory:
+            return False
+        widths = [_byte_width(self.schema.field(name).type) for name in names]
+        return all(widths) and self.pieces[piece] * sum(widths) <= DECODED_SHARE * self._memory
+
+    def _even_groups(self, piece: int, names: Sequence[str]) -> list[list[str]]:
+        """Return the columns, all of one width each, in groups whose pages are few together."""
+        pages = sum(self._most_held(piece, name) for name in names)
+        count = min(math.ceil(pages / (FEW_PAGES_SHARE * self._memory)), len(names))
+        cuts = [len(names) * i // count for i in range(count + 1)]
+        return [list(names[first:stop]) for first, stop in pairwise(cuts)]
+
+    def _most_held(self, piece: int, name: str) -> int:
+        """Return what is held of a column of one width while it is read, at most; 0 of others."""
+        width = _byte_width(self.schema.field(name).type)
+        return 2 * min(self.pieces[piece] * width, PAGE_BYTES) + DECODER_BYTES if width else 0
+
     def _groups(self, piece: int, names: Sequence[str]) -> list[list[str]]:
         """Return the columns in groups whose pages fit their share of the memory together."""
         group = self._metadata.row_group(piece)
         most = 2 * group.total_byte_size + DECODER_BYTES * len(names)
-        if most <= self._page_bytes:
+        page_bytes = int(PAGES_SHARE * self._memory)
+        if most <= page_bytes:
             return [list(names)]
         self._touch(piece, names)
         groups: list[list[str]] = [[]]
-        free = self._page_bytes
+        free = page_bytes
         for name in names:
             held = sum(_held(group.column(leaf)) for leaf in self._leaves[name])
             if groups[-1] and held > free:
                 groups.append([])
-                free = self._page_bytes
+                free = page_bytes
             groups[-1].append(name)
             free -= held
         return groups
@@ -187,6 +218,11 @@ def _count_leaves(kind: pa.DataType) -> int:
     if not pa.types.is_nested(kind):
         return 1
     return sum(_count_leaves(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _byte_width(kind: pa.DataType) -> int:
+    """Return the bytes of a number or date; 0 of values that are something else."""
+    return (int(kind.bit_width) + 7) // 8 if pa.types.is_primitive(kind) else 0
 
 
 def _has_extremes(chunk: pq.ColumnChunkMetaData) -> bool:

@@ -1,4 +1,7 @@
-"""The only place for columns too many to be read side by side: they are joined through a file."""
+"""The only place for columns too many to be read side by side: they are joined once decoded.
+
+Where all rows of a piece fit the memory as they are decoded they are joined there, else in a file.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pyarrow as pa
 from fastsoftmax.files import cache_folder
 
 RecordBatches = Iterator[pa.RecordBatch]
+UNEVEN = "its columns have different numbers of rows"
 Span = tuple[int, int]  # where something starts in a file, and its bytes
 
 
@@ -28,6 +32,19 @@ def joined(groups: Sequence[RecordBatches], batch_rows: int) -> Iterator[pa.Reco
         spans = _written(groups, path, batch_rows)
         with pa.OSFile(path, "rb") as source:
             yield from _side_by_side([pa.ipc.open_stream(source.get_stream(*s)) for s in spans])
+
+
+def side_by_side(groups: Sequence[RecordBatches]) -> Iterator[pa.RecordBatch]:
+    """Yield all rows at once whose columns come in groups, each as one batch of all rows."""
+    there: list[pa.RecordBatch] = []
+    for group in groups:
+        there += group
+        _give_back()
+    if len(there) != len(groups) or len({batch.num_rows for batch in there}) != 1:
+        raise pa.ArrowInvalid(UNEVEN)
+    columns = [column for batch in there for column in batch.columns]
+    schema = pa.schema([field for batch in there for field in batch.schema])
+    yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _nameless_file() -> tempfile._TemporaryFileWrapper[bytes]:
@@ -70,7 +87,7 @@ def _side_by_side(streams: Sequence[pa.RecordBatchReader]) -> Iterator[pa.Record
         there = [batch for batch in batches if batch is not None]
         if len(there) < len(streams):
             if there:
-                raise pa.ArrowInvalid("its columns have different numbers of rows")
+                raise pa.ArrowInvalid(UNEVEN)
             return
         rows = min(batch.num_rows for batch in there)
         heads = [batch.slice(0, rows) for batch in there]

@@ -9,16 +9,20 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 ALIVE = 2  # items at once of one maker: one in use, one being made
+ANY = 2**62  # items at once, where they take no memory of their own
 WAITING = 2  # items of one job that wait for their turn
 
 
 class Prefetcher(Generic[Item]):
     """Items made ahead by a thread, two alive at once: one in use, one being made."""
 
-    def __init__(self, items: Generator[Item, None, None], stopped: threading.Event) -> None:
+    def __init__(
+        self, items: Generator[Item, None, None], stopped: threading.Event, alive: int = ALIVE
+    ) -> None:
+        """alive: items at once, where two are not all that may be."""
         self._changed = threading.Condition()
         self._made: deque[Item] = deque()
-        self._free, self._ended = ALIVE, False
+        self._free, self._ended = alive, False
         self._error: BaseException | None = None
         self._stopped = stopped
         # A daemon does not hold up the interpreter's end, whatever a file system does.

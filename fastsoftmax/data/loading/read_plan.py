@@ -78,7 +78,7 @@ def _where_to_keep(source: Source, plan: ShufflePlan, reading: Reading, rereads:
     if reading.cache_folder is not None and not source.in_memory:
         return "disk"
     if plan.holds_all:
-        return "memory"
+        return "off" if plan.first and not rereads else "memory"
     # Even what needs no decoding reads faster from a cache: a Parquet page's checksum takes longer
     # than ours, and an IPC file is not ours to map.
     if source.in_memory or source.rows is None or not rereads:
@@ -100,10 +100,18 @@ def has_room(folder: Path, size: int) -> bool:
 
 
 def choose_plan(
-    source: Source, shuffling: Shuffling, reading: Reading, segments: Segments | None
+    source: Source,
+    shuffling: Shuffling,
+    reading: Reading,
+    segments: Segments | None,
+    *,
+    streams: bool = False,
 ) -> ShufflePlan:
-    """Return the plan; unless asked for, sorted rows are dealt only where there is room."""
-    plan = make_plan(source, shuffling, reading.memory_bytes, segments)
+    """Return the plan; unless asked for, sorted rows are dealt only where there is room.
+
+    streams: see `make_plan`.
+    """
+    plan = make_plan(source, shuffling, reading.memory_bytes, segments, streams=streams)
     if plan.kind == "full" and shuffling.shuffle == "auto":
         folder = _folder(reading)
         if not has_room(folder, plan.size):

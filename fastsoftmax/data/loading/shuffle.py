@@ -28,6 +28,9 @@ FILLED = 0.9  # of a window: a bucket; chance fills some more than others
 MIXED = 0.9  # windows whose mixing is below are too unlike the whole
 DRAWN = 2**20  # words at a time
 LEAST_WINDOWS, ENOUGH_ROWS = 16, 2**16  # windows of an epoch, unless they hold this many rows
+# Rows of a file are stepped over as they come in if they take so many bytes; fewer are there before
+# it would matter. Their windows hold so many rows at least.
+STREAMED_BYTES, LEAST_STREAMED = 2**25, 2**14
 STEP, LEAST_STEP = 4096, 64  # windows are whole multiples of this many rows; of few, if they must
 # A row's label (4), its weight (8), its place in the order (8) and the word that drew it (8).
 ROW_OVERHEAD = 28
@@ -68,10 +71,11 @@ class ShufflePlan:
 
     kind: "all" (one permutation of all rows), "window" (pieces, then rows within windows), "full"
         (rows dealt into buckets, these and the rows within permuted) or "off" (source order).
-    window: rows of a window, at most. buckets: how many there are. rows: of the source, None where
-        nobody knows. row_bytes: what a row takes in a window, in the mean. size: the bytes of all
-        rows. fits: whether they fit the memory at once. held: the seed and the fraction of rows
-        that are held out, or None.
+    window: rows of a window, at most. first: rows of a window of the first epoch, where rows are
+        stepped over as they come in; else 0. buckets: how many there are. rows: of the source,
+        None where nobody knows. row_bytes: what a row takes in a window, in the mean. size: the
+        bytes of all rows. fits: whether they fit the memory at once. held: the seed and the
+        fraction of rows that are held out, or None.
     """
 
     kind: str
@@ -82,6 +86,16 @@ class ShufflePlan:
     size: int = 0
     fits: bool = False
     held: tuple[int, float] | None = None
+    first: int = 0
+
+    @property
+    def told(self) -> tuple[str, int, int, int]:
+        """What a checkpoint tells of it: all that the order of rows depends on."""
+        return self.kind, self.window, self.buckets, self.first
+
+    def window_of(self, epoch: int) -> int:
+        """Return how many rows a window of an epoch holds, at most."""
+        return self.first if self.first and epoch == 0 else self.window
 
     @property
     def window_bytes(self) -> int:
@@ -111,12 +125,18 @@ def _window_rows(row_bytes: int, memory: int, rows: int | None) -> int:
 
 
 def make_plan(
-    source: Source, shuffling: Shuffling, memory: int, segments: Segments | None = None
+    source: Source,
+    shuffling: Shuffling,
+    memory: int,
+    segments: Segments | None = None,
+    *,
+    streams: bool = False,
 ) -> ShufflePlan:
     """Return the plan for the rows of `source` within so many bytes.
 
     segments: where the rows of each class stand, as far as it is known; shuffle=auto deals rows
-    into buckets where windows of neighbours would be too unlike the whole.
+    into buckets where windows of neighbours would be too unlike the whole. streams: rows may be
+    stepped over as they come in, before all of them are there.
     """
     memory, rows = source.room(memory), source.rows
     row_bytes = source.row_bytes + ROW_OVERHEAD
@@ -134,7 +154,8 @@ def make_plan(
     if shuffling.shuffle == "off":
         return replace(plan, kind="off")
     if plan.holds_all:
-        return replace(plan, kind="all")
+        first = _streamed_rows(plan, source, shuffling, segments) if streams else 0
+        return replace(plan, kind="all", first=first)
     wanted = shuffling.shuffle == "auto" and _is_sorted(plan, source, shuffling.seed, segments)
     if shuffling.shuffle == "full" or wanted:
         return replace(plan, kind="full", buckets=math.ceil(rows / (FILLED * window)))
@@ -143,13 +164,37 @@ def make_plan(
 
 def _is_sorted(plan: ShufflePlan, source: Source, seed: int, segments: Segments | None) -> bool:
     """Return whether windows of neighbouring rows would be too unlike the whole; say so."""
-    if segments is None or source.pieces is None:
-        return False
-    order = piece_order(plan, source.pieces, seed, 0)
-    mixing = expected_mixing(segments, np.array(order), plan.window)
+    mixing = _mixing_of_windows(plan, source, seed, segments)
     if mixing < MIXED:
         logger.info("rows are sorted (mixing of windows %.2f): they are dealt anew", mixing)
     return mixing < MIXED
+
+
+def _mixing_of_windows(
+    plan: ShufflePlan, source: Source, seed: int, segments: Segments | None
+) -> float:
+    """Return how well windows of the first epoch will be mixed, 1 where nobody knows."""
+    if segments is None or source.pieces is None:
+        return 1.0
+    order = piece_order(plan, source.pieces, seed, 0)
+    return expected_mixing(segments, np.array(order), plan.window_of(0))
+
+
+def _streamed_rows(
+    plan: ShufflePlan, source: Source, shuffling: Shuffling, segments: Segments | None
+) -> int:
+    """Return the rows of a window of the first epoch, where all fit and it need not wait for all.
+
+    They do not depend on the memory, as the order of rows that fit it does not.
+    """
+    rows = plan.rows or 0
+    first = min(max(rows // LEAST_WINDOWS, LEAST_STREAMED), ENOUGH_ROWS)
+    first -= first % STEP
+    asked = shuffling.shuffle_window is not None
+    if asked or source.in_memory or plan.size < STREAMED_BYTES or first >= rows:
+        return 0
+    mixing = _mixing_of_windows(replace(plan, first=first), source, shuffling.seed, segments)
+    return first if mixing >= MIXED else 0
 
 
 def _permuted(count: int, seed: int, purpose: int, epoch: int, part: int) -> np.ndarray:
@@ -166,7 +211,7 @@ def piece_order(
         return _permuted(plan.buckets, seed, PIECES, epoch, 0).tolist()
     if pieces is None:
         return None
-    if plan.kind != "window":
+    if plan.kind != "window" and not plan.first:
         return list(range(len(pieces)))
     return _permuted(len(pieces), seed, PIECES, epoch, 0).tolist()
 

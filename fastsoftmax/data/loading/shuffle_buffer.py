@@ -42,6 +42,15 @@ class Window:
         """How many rows the window holds."""
         return int(self.labels.shape[0])
 
+    def part(self, first: int, stop: int, index: int, *, last: bool) -> Window:
+        """Return some of the rows as window number `index`, where they lie."""
+        rows = slice(first, stop)
+        weights, held = (None if a is None else a[rows] for a in (self.weights, self.held))
+        return Window(
+            tuple(part[rows] for part in self.parts), self.labels[rows], weights, held,
+            lambda row: self.number(first + row), self.source, index, last,
+        )  # fmt: skip
+
     def place(self, row: int) -> str:
         """Say where row `row` of the window stands in the source."""
         return self.source.place_of(self.number(row))
@@ -189,3 +198,25 @@ def fill(
             done = stop
     if buffer is not None:
         yield buffer.window(source, numbers, index, last=True)
+
+
+def fill_all(
+    chunks: Iterator[Chunk], source: Source, rows: int, step: int, keep: Callable[[Window], None]
+) -> Iterator[Window]:
+    """Gather all rows into one window, and yield `step` of them at a time as they come in.
+
+    keep: is handed that window once it is full, before its last rows are yielded.
+    """
+    buffer, numbers, index = None, RowNumbers(), 0
+    for chunk in chunks:
+        buffer = buffer or WindowBuffer(chunk, rows, PagePool())
+        fitting = min(chunk.rows, buffer.room)  # too many rows: the source will say so
+        buffer.take(chunk, 0, fitting)
+        numbers.add(source.number(chunk.piece, chunk.start), fitting)
+        so_far = buffer.window(source, numbers, 0, last=True)
+        while index * step < rows and buffer.rows >= min((index + 1) * step, rows):
+            first, stop = index * step, min((index + 1) * step, rows)
+            if stop == rows:
+                keep(so_far)
+            yield so_far.part(first, stop, index, last=stop == rows)
+            index += 1

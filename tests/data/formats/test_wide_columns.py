@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastsoftmax.data.formats import wide_columns
-from fastsoftmax.data.formats.wide_columns import NoRoom, joined
+from fastsoftmax.data.formats.wide_columns import NoRoom, joined, side_by_side
 from fastsoftmax.data.open import open_source
 
 ROWS, COLUMNS = 3000, 120
@@ -63,6 +63,49 @@ def test_columns_read_in_groups_give_the_same_rows(mixed, monkeypatch):
     np.testing.assert_array_equal(got[0], want[0])
     np.testing.assert_array_equal(got[1], want[1])
     assert got[2] == want[2]
+
+
+def counted_rows(path, memory, monkeypatch):
+    """Return the groups that were read side by side, and the rows (n, COLUMNS) that came of it."""
+    seen = []
+
+    def counted(groups):
+        seen.append(len(groups))
+        return side_by_side(groups)
+
+    monkeypatch.setattr("fastsoftmax.data.formats.parquet.side_by_side", counted)
+    source = open_source(path, "y", features=[f"x{j}" for j in range(COLUMNS)], memory=memory)
+    chunks = list(source.chunks(source.scan_labels().classes))
+    return seen, np.concatenate([chunk.parts[0].matrix() for chunk in chunks])
+
+
+def test_a_row_group_that_fits_decoded_is_joined_in_memory(mixed, monkeypatch):
+    joins = count_joined(monkeypatch)
+    none, want = counted_rows(mixed, LARGE, monkeypatch)
+    some, got = counted_rows(mixed, 6 * 10**6, monkeypatch)
+    assert not none
+    assert not joins
+    assert len(some) == 2  # one for each row group
+    assert min(some) > 2
+    np.testing.assert_array_equal(got, want)
+
+
+def test_joined_in_memory_columns_of_different_lengths_are_refused():
+    for groups in ([batches(2), batches(3, name="b")], [batches(2, 2), batches(4, name="b")]):
+        with pytest.raises(pa.ArrowInvalid, match="different numbers of rows"):
+            next(side_by_side(groups))
+
+
+def test_a_row_group_joined_in_memory_takes_its_share_of_it(tmp_path):
+    column = pa.array(np.random.default_rng(0).random(2_000))
+    path, memory = tmp_path / "wide.parquet", 24 * 10**6
+    named = {f"x{j}": column for j in range(300)}
+    pq.write_table(pa.table(named), path, compression="none", use_dictionary=False)
+    before, held = pa.total_allocated_bytes(), []
+    for chunk in open_source(path, memory=memory).chunks(None):
+        held.append(pa.total_allocated_bytes() - before)
+        del chunk
+    assert 0.15 * memory < max(held) < 0.3 * memory
 
 
 def test_columns_are_read_at_once_where_no_temporary_file_can_be(mixed, monkeypatch, caplog):
