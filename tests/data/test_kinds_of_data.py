@@ -199,7 +199,7 @@ def test_columns_that_pandas_calls_by_numbers_are_found():
     assert fastsoftmax.evaluate(model, frame, 2, 3).rows == 80
     with pytest.raises(DataError, match='there is no column "7"'):
         fastsoftmax.train(frame, 7)
-    with pytest.raises(DataError, match="a list of columns' names"):
+    with pytest.raises(DataError, match="a list of columns, each a string"):
         fastsoftmax.train(frame, 2, features=[None])
 
 
