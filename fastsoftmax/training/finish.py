@@ -27,8 +27,6 @@ logger = logging.getLogger("fastsoftmax")
 
 OPTIMUM = 1e-7  # of the objective: what full gradients leave ungained where they are asked for
 
-LEAST_PASSES = 2  # one looks at where they begin, another at the first step
-
 
 def ends_by_full_gradients(options: TrainOptions, rows: TrainingRows) -> bool:
     """Return whether full gradients end the run: where all is left open, and rows come again."""
@@ -43,7 +41,7 @@ def ends_by_full_gradients(options: TrainOptions, rows: TrainingRows) -> bool:
 def enough_of(learner: Learner) -> Enough:
     """Return what is too little for a learner to go on for by full gradients."""
     stopping = learner.options.stopping
-    passes = max(learner.last_epoch - learner.sgd_epochs, LEAST_PASSES)
+    passes = learner.last_epoch - learner.sgd_epochs
     if stopping.tolerance is None and stopping.solver != "lbfgs":
         return Enough(passes, 0.0, FLOOR * math.log(learner.K))
     return Enough(passes, stopping.tolerance or OPTIMUM)
@@ -184,7 +182,7 @@ def pass_progress(
         epochs=learner.planned_epochs,
         rows=steps,
         rows_per_epoch=steps,
-        rows_seen=learner.state.seen + steps * optimizer.passes,
+        rows_seen=learner.state.seen + steps * max(optimizer.passes, 1),
         seconds=seconds,
         log_loss=optimizer.log_loss,
         accuracy=optimizer.accuracy,
