@@ -134,7 +134,9 @@ def cut_stream(folder):
     return path
 
 
-@pytest.mark.parametrize(("make", "message"), [case[1:] for case in refused()], ids=str)
+@pytest.mark.parametrize(
+    ("make", "message"), [case[1:] for case in refused()], ids=[case[0] for case in refused()]
+)
 def test_what_is_not_read_is_refused_in_a_sentence(make, message, tmp_path):
     model = fastsoftmax.train(TABLE, "y", **QUICK)
     with pytest.raises(DataError, match=message):
