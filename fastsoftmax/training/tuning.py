@@ -41,6 +41,8 @@ ROWS_PER_WEIGHT = 100  # of these rows, at most
 LEAST_ROWS = 8000  # of these rows, if there are so many
 ENOUGH_ROWS = 20  # for each class, below which rows cannot tell one penalty from another
 FOLDS = ((500, 50), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
+FOLD_FLOPS = 2e9  # that fits of one strength to all folds may take, about
+LEAST_FOLDS = 4  # of which some are then left out
 TRY_ALL = 500  # rows up to which all strengths are tried: there the best one varies much
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
 THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
@@ -126,7 +128,9 @@ def choose_l2(problem: Problem) -> Choice:
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
-    with Trial(problem, sample, folds, 1 if n > ONE_FOLD else folds) as trial:
+    affordable = max(1, int(FOLD_FLOPS / _fit_flops(problem, n))) if n <= ONE_FOLD else 1
+    folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
+    with Trial(problem, sample, folds, min(folds, affordable)) as trial:
         losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
         best = min(losses, key=lambda i: (losses[i], i))
         if n <= ONE_FOLD:  # few rows
@@ -149,6 +153,13 @@ def fit_to_some(problem: Problem, l2: float) -> np.ndarray | None:
     zeros = np.zeros((problem.K, problem.d + 1))
     with problem.objective(sample, l2) as objective, np.errstate(all="ignore"):
         return minimise(objective, zeros, passes=PASSES, tolerance=SETTLED, memory=problem.memory)
+
+
+def _fit_flops(problem: Problem, rows: int) -> float:
+    """Return about what a fit takes at most: passes over the rows, each with two systems solved."""
+    K, D = problem.K, problem.d + 1
+    solved = float(K * D * D) if problem.has_many_weights else float(K * D) ** 2
+    return PASSES * (4.0 * rows * K * D + 4.0 * solved)
 
 
 def _tried_in_turn(trial: Trial) -> dict[int, float]:
