@@ -58,7 +58,11 @@ def option(default: Any, text: str, *, shapes_model: bool = True) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return NumPy's numbers as Python's, which print and are stored the same everywhere."""
+    """Return NumPy's numbers as Python's, which print and are stored the same everywhere, and
+    paths as text.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, numbers.Integral):

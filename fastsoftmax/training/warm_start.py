@@ -86,4 +86,7 @@ def record(init: Model | None, data: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _taken(model: Model) -> dict[str, Any]:
     """Return what a model tells of its run to those that come after it."""
-    return {"rows": model.record.get("rows"), "epochs": len(model.history)}
+    epochs = len(model.history)
+    if model.record.get("ended") in ("floor", "tolerance"):  # it has come to the end of its way
+        epochs = max(epochs, PASSES_COUNTED)
+    return {"rows": model.record.get("rows"), "epochs": epochs}

@@ -43,6 +43,8 @@ def usual(command: str) -> list[str]:
         "predict": ["m.st", "d.parquet", "-o", "out.arrow"],
         "pack": ["d.parquet", "--features", "x", "-o", "out.arrow"],
         "inspect": ["d.parquet"],
+        "export": ["m.st", "-o", "out.json"],
+        "report": ["m.st", "d.parquet", "-o", "out.html"],
         "warmup": [],
     }[command]
 
@@ -72,7 +74,7 @@ def test_a_wrong_value_of_any_option_is_one_sentence(here, command, capfd):
             code = main(argv)
             found = complaint(argv, code, capfd.readouterr().err)
             wrong += [found] if found else []
-            for name in ("out.st", "out.arrow"):
+            for name in ("out.st", "out.arrow", "out.json", "out.html"):
                 if os.path.exists(name):
                     os.remove(name)
     assert not wrong, "\n".join(wrong)

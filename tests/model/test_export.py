@@ -207,7 +207,7 @@ def test_nameless_features_are_one_input_and_one_list(tmp_path):
 
 def test_logits_of_any_size_are_safe(tmp_path):
     W = np.array([[900.0, 0.0], [-900.0, 0.0], [0.0, 900.0]])
-    model = Model(W, np.zeros(3), given_classes("abc"), (Column("a"), Column("b")))
+    model = Model(W, np.zeros(3), given_classes(["a", "b", "c"]), (Column("a"), Column("b")))
     check(model, pa.table({"a": [9.0, -9.0, 0.0], "b": [0.0, 1.0, 5.0]}), tmp_path)
 
 

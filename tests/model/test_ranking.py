@@ -53,7 +53,7 @@ def test_ranks_are_those_of_a_full_sort(n):
 
 
 def test_at_least_one_feature_is_listed():
-    with pytest.raises(OptionError, match=r"must be >= 1, got 0"):
+    with pytest.raises(OptionError, match="must be a whole number >= 1, got 0"):
         make().top_features(0)
 
 

@@ -91,12 +91,14 @@ def test_later_epochs_do_not_read_the_source(path, monkeypatch, tmp_path):
     window = {"features": ["v"], "shuffle_window": 1000, "shuffle": "window"}
     for keep, passes in (("off", 3), ("memory", 1), ("disk", 1)):
         seen.clear()
-        fastsoftmax.train(path, "y", epochs=3, cache=keep, **window)
+        fastsoftmax.train(path, "y", epochs=3, learning_rate=1e-3, cache=keep, **window)
         assert sum(seen) == passes * N
     for shape in (window, {"features": ["v"]}):
         seen.clear()
         for _ in range(2):
-            fastsoftmax.train(path, "y", epochs=2, cache_folder=tmp_path / "kept", **shape)
+            fastsoftmax.train(
+                path, "y", epochs=2, learning_rate=1e-3, cache_folder=tmp_path / "kept", **shape
+            )
         assert sum(seen) == N
         shutil.rmtree(tmp_path / "kept")
 
