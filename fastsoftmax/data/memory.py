@@ -80,7 +80,9 @@ def feature_matrix(data: Any) -> np.ndarray:
         raise DataError("the matrix is masked; fill the masked values (X.filled(...)) first.")
     try:
         matrix = np.asarray(data)
-    except (ValueError, TypeError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what makes an array of itself may raise anything
         raise DataError(f"no matrix can be made of the data: {error}") from error
     if matrix.ndim == 0:
         raise DataError(

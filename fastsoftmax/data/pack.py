@@ -202,6 +202,11 @@ class _Writer:
                 columns = [pa.Array.from_buffers(self._packing.kind, count, buffers)]
                 names = [self._packing.name]
                 if self._labels is not None:
+                    if len(self._labels) < total + count:
+                        raise DataError(
+                            f"the target has {len(self._labels):,} labels, fewer than the data"
+                            " have rows: give one for each."
+                        )
                     names.append("label")
                     columns.append(self._labels.slice(total, count))
                 if chunk.kept is not None:
