@@ -49,7 +49,7 @@ def prepare(learner: Learner, window: Window, *, measures: bool) -> None:
     sample = first.sample()
     if not len(sample.order):
         raise DataError("no row is left to train on: give other data, or a smaller holdout=.")
-    moments = first.moments()
+    moments = first.moments(sample)
     wide = wide_columns(window.parts)
     scaling = None if moments is None else scaling_of(learner, moments, wide)
     prepared = prepared_by(learner, moments, scaling)
@@ -89,7 +89,7 @@ class _FirstRows:
         order = order[counted]
         return Batch(self.window.parts, order, self.window.labels[order], weight[counted])
 
-    def moments(self) -> Moments | None:
+    def moments(self, sample: Batch) -> Moments | None:
         """Return the moments of the columns; None where features are used as they are."""
         if self.learner.options.penalty.scaling == "off":
             return None
@@ -98,7 +98,7 @@ class _FirstRows:
         sums.add(self.window.parts, order, self.learner.row_weights.of(self.window, order))
         if not sums.finite:
             check_features(self.window, np.arange(self.window.rows), self.learner.sgd.dtype)
-        return sums.moments(middles(self.window.parts, self.sample().order[:MIDDLE_ROWS]))
+        return sums.moments(middles(self.window.parts, sample.order[:MIDDLE_ROWS]))
 
 
 def choose_penalty(
@@ -144,7 +144,7 @@ def _best_rate(learner: Learner, window: Window, sample: Batch) -> float:
     steps with which it does.
     """
     sgd, o, prepared = learner.sgd, learner.options, learner.prepared
-    scale_bias(learner, window, sample)
+    _scale_bias(learner, window, sample)
     asked = o.steps.max_step
     sgd.bound = "off" if asked == "auto" else asked
     best, found = prepared, choose_rate(sgd, sample, _unit(learner, window, sample, np.mean))
@@ -180,7 +180,7 @@ def _scales_to_try(learner: Learner) -> tuple[str, ...]:
     return (kind, "middle") if kind == "auto" else (kind,)
 
 
-def scale_bias(learner: Learner, window: Window, sample: Batch) -> None:
+def _scale_bias(learner: Learner, window: Window, sample: Batch) -> None:
     """Let the bias be the weight of a constant feature like the others, where they are unscaled.
 
     It has the root mean square of the others, so that a common factor of all changes nothing.
