@@ -100,7 +100,7 @@ def _rows_per_second(source: Source) -> float:
 def _touch(parts: tuple[Part, ...]) -> None:
     """Read what may only have been pointed at."""
     for array in (array for part in parts for array in part.arrays):
-        np.add.reduce(array[:, :1].astype(np.float64), axis=None)
+        np.add.reduce(array.reshape(len(array), -1)[:, :1].astype(np.float64), axis=None)
 
 
 def _packed_speed(source: Source) -> float:

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 
-from fastsoftmax.kernels.parts import Stored, is_row_major
+from fastsoftmax.kernels.parts import Nonzeros, Stored, is_row_major
 
 Described = tuple[str, int | None]  # what a part is, in words that JSON holds
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
 # Copies a matrix, or its rows in some order, into one of its dtype whose rows lie together, as
 # kernels.transpose.copy_matrix does. It is given, not imported: who scores rows compiles nothing.
 CopyRows = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
+
+
+class RowBytes(NamedTuple):
+    """The bytes of rows, uint8: (rows, n), n of each; or (n,), where there are offsets.
+
+    offsets: (rows + 1,) int64, from 0 on; row t has the bytes from offsets[t] to offsets[t + 1].
+    """
+
+    bytes: np.ndarray
+    offsets: np.ndarray | None = None
 
 
 class Part(ABC):
@@ -46,7 +56,7 @@ class Part(ABC):
 
     @property
     @abstractmethod
-    def stored(self) -> Stored:
+    def stored(self) -> Stored | Nonzeros:
         """What kernels must know of it."""
 
     @property
@@ -88,6 +98,19 @@ class Part(ABC):
     @abstractmethod
     def row(self, row: int) -> np.ndarray:
         """Return the features (width,) of a row, as they are."""
+
+    @abstractmethod
+    def packed(self) -> tuple[RowBytes, ...]:
+        """Return the bytes of all rows, each together in memory, uncopied."""
+
+    def numbers(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which features of a row may be other than 0, and what they are."""
+        return np.arange(self.width), self.row(row)
+
+    @property
+    def marks(self) -> np.ndarray:
+        """One number (rows,) of each row, by which another order of the rows is noticed."""
+        return np.asarray(self.arrays[0][:, 0])
 
     @property
     def nbytes(self) -> int:
@@ -184,6 +207,10 @@ class Dense(Part):
         """Return the numbers of a row."""
         return np.asarray(self.values[row])
 
+    def packed(self) -> tuple[RowBytes, ...]:
+        """Return the bytes of the numbers."""
+        return (RowBytes(np.ascontiguousarray(self.values).view(np.uint8)),)
+
     def matrix(self) -> np.ndarray:
         """Return the numbers."""
         return self.values
@@ -265,9 +292,187 @@ class Codes(Part):
         """Return zeros, and a one where the code's feature is."""
         return (self.values[row] == np.arange(self.categories)).astype(self.dtype)
 
+    def packed(self) -> tuple[RowBytes, ...]:
+        """Return the bytes of the codes."""
+        return (RowBytes(np.ascontiguousarray(self.values).view(np.uint8)),)
 
-def part_of(described: Described, rows: np.ndarray) -> Part:
-    """Return the part that is so described, of the bytes (rows, bytes of a row), uncopied."""
-    name, categories = described
-    values = rows.view(np.dtype(name))
-    return Dense(values) if categories is None else Codes(values, categories)
+
+@final
+class Sparse(Part):
+    """Rows of many features, of which all but a few are 0: those few, row after row.
+
+    Row t has the numbers indptr[t] : indptr[t + 1] of `index`, the features they are of, and of
+    `value`, what they are; None stands for ones. indptr begins anywhere, so that some of the rows
+    are a slice of it beside the same other arrays. The order within a row is as it came; no feature
+    is there twice, and no value is 0.
+    """
+
+    def __init__(
+        self, indptr: np.ndarray, index: np.ndarray, value: np.ndarray | None, width: int
+    ) -> None:
+        """Keep indptr (rows + 1,) int64, index int32 and value float32 or float64, uncopied."""
+        self.indptr, self.index, self.value = indptr, index, value
+        self._width = width
+        self._allocate: Allocate = np.empty
+
+    def __repr__(self) -> str:
+        return f"Sparse({self.rows} x {self.width} {self.dtype})"
+
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return self._width
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.indptr) - 1
+
+    @property
+    def nonzeros(self) -> int:
+        """How many numbers of all rows are not 0."""
+        return int(self.indptr[-1] - self.indptr[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values."""
+        return np.dtype(np.uint8) if self.value is None else self.value.dtype
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """indptr, and the index and value of its rows."""
+        own = slice(int(self.indptr[0]), int(self.indptr[-1]))
+        if self.value is None:
+            return self.indptr, self.index[own]
+        return self.indptr, self.index[own], self.value[own]
+
+    @property
+    def stored(self) -> Nonzeros:
+        """The arrays, and how many features there are."""
+        return Nonzeros(self.indptr, self.index, self.value, self.width)
+
+    @property
+    def is_row_major(self) -> bool:
+        """The numbers of a row follow one another."""
+        return True
+
+    @property
+    def is_wide(self) -> bool:
+        """Values are scaled before they are rounded, of whatever dtype they are."""
+        return False
+
+    @property
+    def described(self) -> Described:
+        """The dtype of the values, if there are any, and how many features there are."""
+        return "sparse" if self.value is None else f"sparse {self.dtype.name}", self.width
+
+    @property
+    def marks(self) -> np.ndarray:
+        """How many numbers each row has."""
+        return np.diff(self.indptr)
+
+    def __getitem__(self, rows: slice) -> Sparse:
+        first, stop, step = rows.indices(self.rows)
+        if step != 1:
+            return self._taken(np.arange(first, stop, step))
+        return Sparse(self.indptr[first : max(first, stop) + 1], self.index, self.value, self.width)
+
+    def room(self, rows: int, allocate: Allocate = np.empty) -> Sparse:
+        """Return room for so many rows, which grows where they have more numbers than these."""
+        numbers = -(-self.nonzeros * rows // max(self.rows, 1))
+        indptr = allocate((rows + 1,), np.dtype(np.int64))
+        indptr[:1] = 0
+        index = allocate((numbers,), self.index.dtype)
+        value = None if self.value is None else allocate((numbers,), self.value.dtype)
+        room = Sparse(indptr, index, value, self.width)
+        room._allocate = allocate
+        return room
+
+    def fill(
+        self, copy: CopyRows, first: int, other: Sparse, order: np.ndarray | None = None
+    ) -> None:
+        """Copy rows of another part to the rows from `first` on, those before being filled."""
+        starts, stops = other.indptr[:-1], other.indptr[1:]
+        if order is not None:
+            starts, stops = starts[order], stops[order]
+        begin, ends = int(self.indptr[first]), np.cumsum(stops - starts)
+        ends += begin
+        end = int(ends[-1]) if len(ends) else begin
+        self._grow(begin, end)
+        self.indptr[first + 1 : first + 1 + len(ends)] = ends
+        taken: slice | np.ndarray = slice(int(other.indptr[0]), int(other.indptr[-1]))
+        if order is not None:
+            away = np.repeat(starts - (ends - (stops - starts)), stops - starts)
+            taken = away + np.arange(begin, end)
+        self.index[begin:end] = other.index[taken]
+        if self.value is not None and other.value is not None:
+            self.value[begin:end] = other.value[taken]
+
+    def write_to(self, out: np.ndarray) -> None:
+        """Write zeros to `out`, and the values where they are."""
+        out[:] = 0
+        own = slice(int(self.indptr[0]), int(self.indptr[-1]))
+        rows = np.repeat(np.arange(self.rows), np.diff(self.indptr))
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[rows, self.index[own]] = 1 if self.value is None else self.value[own]
+
+    def row(self, row: int) -> np.ndarray:
+        """Return zeros, and the values of a row where they are."""
+        features = np.zeros(self.width, self.dtype)
+        there, values = self.numbers(row)
+        features[there] = values
+        return features
+
+    def numbers(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which features of a row are not 0, and what they are."""
+        own = slice(int(self.indptr[row]), int(self.indptr[row + 1]))
+        there = self.index[own]
+        return there, np.ones(len(there), np.uint8) if self.value is None else self.value[own]
+
+    def packed(self) -> tuple[RowBytes, ...]:
+        """Return the bytes of index and value."""
+        return tuple(
+            RowBytes(array.view(np.uint8), (self.indptr - self.indptr[0]) * array.itemsize)
+            for array in self.arrays[1:]
+        )
+
+    def _taken(self, order: np.ndarray) -> Sparse:
+        taken = self.room(len(order))
+        taken.fill(_copies_nothing, 0, self, order)
+        return taken
+
+    def _grow(self, filled: int, needed: int) -> None:
+        """Make room for so many numbers, of which those before `filled` stay."""
+        if needed <= len(self.index):
+            return
+        room = max(needed, 3 * len(self.index) // 2)
+        self.index = self._grown(self.index, filled, room)
+        self.value = None if self.value is None else self._grown(self.value, filled, room)
+
+    def _grown(self, array: np.ndarray, filled: int, room: int) -> np.ndarray:
+        grown = self._allocate((room,), array.dtype)
+        grown[:filled] = array[:filled]
+        return grown
+
+
+def _copies_nothing(out: np.ndarray, matrix: np.ndarray, order: np.ndarray | None) -> None:
+    """Stand for what copies matrices where there is none."""
+
+
+def packed_count(described: Described) -> int:
+    """Return how many RowBytes a part that is so described is packed into."""
+    return 2 if described[0].startswith("sparse ") else 1
+
+
+def part_of(described: Described, rows: tuple[RowBytes, ...]) -> Part:
+    """Return the part that is so described, of the bytes of its rows, uncopied."""
+    name, width = described
+    kind, _, values = name.partition(" ")
+    if kind == "sparse" and width is not None:
+        offsets = rows[0].offsets
+        assert offsets is not None  # packed so
+        indptr = offsets // np.dtype(np.int32).itemsize
+        value = rows[1].bytes.view(np.dtype(values)) if values else None
+        return Sparse(indptr, rows[0].bytes.view(np.int32), value, width)
+    numbers = rows[0].bytes.view(np.dtype(name))
+    return Dense(numbers) if width is None else Codes(numbers, width)

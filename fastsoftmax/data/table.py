@@ -195,7 +195,7 @@ class TableSource(Source):
             for part in self._decoder.cut(batch):
                 chunk = self._chunk(part, encoder)
                 if seen is not None:
-                    seen.add(chunk.labels, chunk.parts[0].arrays[0][:, 0])
+                    seen.add(chunk.labels, chunk.parts[0].marks)
                 yield chunk
         if seen is not None:
             seen.end()

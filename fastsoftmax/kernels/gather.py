@@ -91,6 +91,8 @@ def part_table(
     """
     table, column = [], 0
     for stored in (part.stored for part in parts):
+        if not isinstance(stored, Stored):
+            raise TypeError("sparse rows are listed, not gathered: see kernels/lists.py")
         width = stored.width
         low, high = max(first - column, 0), width
         if stop is not None:

@@ -27,11 +27,27 @@ class Stored(NamedTuple):
         return int(self.values.shape[1]) if self.categories is None else self.categories
 
 
+@dataclass(frozen=True)
+class Nonzeros:
+    """A part of whose numbers most are 0, as it lies in memory.
+
+    indptr (rows + 1,) int64, beginning anywhere: row t has the numbers indptr[t] : indptr[t + 1]
+    of index, int32, each the feature it is of, and of value, float32 or float64; a value of None
+    stands for ones. The order within a row is any, no feature is there twice, none of the values
+    is 0. width: how many features there are.
+    """
+
+    indptr: np.ndarray
+    index: np.ndarray
+    value: np.ndarray | None
+    width: int
+
+
 class PartLike(Protocol):
     """What says how it lies in memory."""
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> Stored | Nonzeros:
         """The arrays, which live as long as it does."""
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.data.parts import Part, part_of
+from fastsoftmax.data.parts import Part, RowBytes, packed_count, part_of
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.data.values import as_arrow, as_numpy
 from fastsoftmax.errors import DataError
@@ -114,9 +114,9 @@ class DiskCache(Cache):
 
     def add(self, chunk: Chunk) -> None:
         """Write a chunk to the file."""
-        names = [f"part{i}" for i in range(len(chunk.parts))]
-        rows = [_bytes_of(part) for part in chunk.parts]
-        columns = [_as_arrow(array) for array in rows]
+        rows = [each for part in chunk.parts for each in part.by_row(copy_matrix).packed()]
+        names = [f"part{i}" for i in range(len(rows))]
+        columns = [_as_arrow(each) for each in rows]
         for name, values in _beside(chunk):
             names.append(name)
             columns.append(as_arrow(values))
@@ -127,7 +127,7 @@ class DiskCache(Cache):
             # By descriptor: the file may have no name.
             self._sink = pa.OSFile(f"/dev/fd/{self._descriptor}", "wb")
             self._writer = pa.ipc.new_file(self._sink, schema)
-        sums = [checksum(values) for values in (*rows, *(v for _, v in _beside(chunk)))]
+        sums = [checksum(values) for values in (*_arrays(rows), *(v for _, v in _beside(chunk)))]
         facts = {"piece": chunk.piece, "start": chunk.start, "checksums": sums}
         self._writer.write_batch(batch, custom_metadata={"facts": json.dumps(facts)})
         self._batches.setdefault(chunk.piece, []).append(self._written)
@@ -186,15 +186,19 @@ def _beside(chunk: Chunk) -> list[tuple[str, np.ndarray]]:
     return [(name, values) for name, values in named if values is not None]
 
 
-def _bytes_of(part: Part) -> np.ndarray:
-    """Return the bytes (rows, bytes of a row) of a part, uncopied where they lie so."""
-    (values,) = part.by_row(copy_matrix).arrays
-    return np.ascontiguousarray(values).view(np.uint8)
+def _arrays(rows: list[RowBytes]) -> list[np.ndarray]:
+    """Return all arrays of rows of bytes."""
+    return [array for each in rows for array in each if array is not None]
 
 
-def _as_arrow(rows: np.ndarray) -> pa.Array:
+def _as_arrow(rows: RowBytes) -> pa.Array:
     """Return rows of bytes as values of one Arrow array, uncopied."""
-    return pa.Array.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows)])
+    held, offsets = pa.py_buffer(rows.bytes), rows.offsets
+    if offsets is None:
+        kind = pa.binary(rows.bytes.shape[1])
+        return pa.Array.from_buffers(kind, len(rows.bytes), [None, held])
+    buffers = [None, pa.py_buffer(offsets), held]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
 
 
 class _Mapped:
@@ -220,19 +224,25 @@ class _Mapped:
     def chunk(self, number: int) -> Chunk:
         """Return batch `number`, checked against its checksums."""
         batch, facts = self._get(number)
-        count = len(self._described)
+        counts = [packed_count(described) for described in self._described]
+        count = sum(counts)
         rows = [_rows_of(column) for column in batch.columns[:count]]
         named = zip(batch.schema.names[count:], batch.columns[count:], strict=True)
         beside = {name: as_numpy(values) for name, values in named}
-        if [checksum(values) for values in (*rows, *beside.values())] != facts["checksums"]:
+        if [checksum(values) for values in (*_arrays(rows), *beside.values())] != facts[
+            "checksums"
+        ]:
             raise DataError(
                 f"{self._origin}: batch {number} is not what was written. Check the disk, or train"
                 " with cache=off."
             )
         held = beside[HELD].view(np.bool_) if HELD in beside else None
         labels, weights = beside.get(LABELS), beside.get(WEIGHTS)
-        parts = tuple(map(part_of, self._described, rows))
-        return Chunk(parts, labels, weights, facts["piece"], facts["start"], held=held)
+        parts: list[Part] = []
+        for described, own in zip(self._described, counts, strict=True):
+            parts.append(part_of(described, tuple(rows[:own])))
+            del rows[:own]
+        return Chunk(tuple(parts), labels, weights, facts["piece"], facts["start"], held=held)
 
     def let_go(self) -> None:
         """Drop the pages that are in memory: the system's own cache of the file keeps them."""
@@ -244,8 +254,13 @@ class _Mapped:
         return batch, json.loads(metadata[b"facts"])
 
 
-def _rows_of(column: pa.Array) -> np.ndarray:
+def _rows_of(column: pa.Array) -> RowBytes:
     """Return an Arrow array of bytes as rows of them, uncopied."""
-    flat, width = np.frombuffer(column.buffers()[1], np.uint8), column.type.byte_width
-    first = column.offset * width
-    return flat[first : first + len(column) * width].reshape(len(column), width)
+    buffers, first = column.buffers(), column.offset
+    if column.type == pa.large_binary():
+        offsets = np.frombuffer(buffers[1], np.int64)[first : first + len(column) + 1]
+        held = np.frombuffer(buffers[2] or b"", np.uint8)
+        return RowBytes(held[offsets[0] : offsets[-1]], offsets - offsets[0])
+    flat, width = np.frombuffer(buffers[1], np.uint8), column.type.byte_width
+    first *= width
+    return RowBytes(flat[first : first + len(column) * width].reshape(len(column), width))
