@@ -39,7 +39,7 @@ ROOMS = (
     " optim(tally state schedules moments tables l1 penalties weights"
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/narrow rules/panels"
     " rules/lookahead rules/blocks rules/choice"
-    " sgd gradient preconditioner hessian sample objective lbfgs optimizer)"
+    " sgd gradient preconditioner hessian sample passes objective lbfgs optimizer)"
     " evaluation(metrics report evaluate calibrate describe formatting tables surprises svg"
     " page_style html page plots)"
     " training(progress memory_check finite_check prepared divergence learner_state"

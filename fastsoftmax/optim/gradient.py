@@ -91,9 +91,7 @@ class FullGradient:
         self, parts: tuple[Part, ...], order: np.ndarray, affine: Affine | None
     ) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows, their features scaled by `affine`."""
-        norms, table = np.zeros(len(order)), part_table(parts, affine=affine)
-        squared_norms(norms, self._blocks[0].X[0], order, table)
-        return norms
+        return _norms(parts, order, self._blocks[0].X[0], affine)
 
     def gradient(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums over all rows of w (p - onehot(y)) x' (K, d) and w (p - onehot(y)) (K,).
@@ -101,3 +99,19 @@ class FullGradient:
         Both float64; ranges are added in their order.
         """
         return -self._sums.W.sum(axis=0), -self._sums.b.sum(axis=0)
+
+
+def squared_norms_of(
+    parts: tuple[Part, ...], order: np.ndarray, d: int, dtype: str, scaling: Scaling | None
+) -> np.ndarray:
+    """Return ||x||^2 (n,) float64 of some rows of d features, as they are scaled."""
+    kind = np.dtype(dtype)
+    return _norms(parts, order, new_block(1, d, kind, 8).X[0], affine_of(scaling, kind))
+
+
+def _norms(
+    parts: tuple[Part, ...], order: np.ndarray, scratch: np.ndarray, affine: Affine | None
+) -> np.ndarray:
+    norms, table = np.zeros(len(order)), part_table(parts, affine=affine)
+    squared_norms(norms, scratch, order, table)
+    return norms

@@ -16,17 +16,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-
 from fastsoftmax.data.mixing import POOR
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.state import State
-from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.training.divergence import SAFER
-from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import TrainingRows
+from fastsoftmax.training.rows import RunRows
 from fastsoftmax.training.trainer_state import GoodState, TrainerState
 
 logger = logging.getLogger("fastsoftmax")
@@ -89,12 +85,12 @@ class Callback:
 class Validation(Callback):
     """Measures the loss on rows that take no step."""
 
-    def __init__(self, rows: TrainingRows) -> None:
+    def __init__(self, rows: RunRows) -> None:
         self._rows = rows
 
     def on_epoch(self, event: Event) -> None:
         """Measure the learner's weights."""
-        loss, accuracy = self._measure(event.learner).means()
+        loss, accuracy = self._rows.validation_loss(event.learner.sgd).means()
         event.progress = replace(
             event.progress, validation_log_loss=loss, validation_accuracy=accuracy
         )
@@ -103,20 +99,6 @@ class Validation(Callback):
         """Measure the weights that were reached."""
         event.learner.show_found()
         self.on_epoch(event)
-
-    def _measure(self, learner: Learner) -> RunningLoss:
-        total, sgd = RunningLoss(), learner.sgd
-        for window in self._rows.held_out():
-            order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
-            weight = np.ones(len(order)) if window.weights is None else window.weights[order]
-            for start in range(0, len(order), sgd.call_rows):
-                here = slice(start, start + sgd.call_rows)
-                some, share = order[here], weight[here]
-                tally = sgd.measure(window.parts, some, window.labels[some], share)
-                if not tally.finite:
-                    check_features(window, some, sgd.dtype)
-                total += RunningLoss.of(tally, share)
-        return total
 
 
 class History(Callback):

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
 
-from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DivergedError
-from fastsoftmax.optim.moments import MomentSums, wide_columns
-from fastsoftmax.optim.objective import Drawing, Objective, precision
+from fastsoftmax.optim.objective import Objective
 from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, begin_at, iterates
-from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.passes import Drawing, Pass
 from fastsoftmax.options import TrainOptions
-from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import TrainingRows
+from fastsoftmax.training.rows import RunRows
 from fastsoftmax.training.scales import is_far_off, moved, penalised, prepared_by, scaling_of
 from fastsoftmax.training.stopping import FLOOR
 
@@ -28,7 +25,7 @@ logger = logging.getLogger("fastsoftmax")
 OPTIMUM = 1e-7  # of the objective: what full gradients leave ungained where they are asked for
 
 
-def ends_by_full_gradients(options: TrainOptions, rows: TrainingRows) -> bool:
+def ends_by_full_gradients(options: TrainOptions, rows: RunRows) -> bool:
     """Return whether full gradients end the run: where all is left open, and rows come again."""
     if options.stopping.solver == "lbfgs":
         return True
@@ -47,22 +44,13 @@ def enough_of(learner: Learner) -> Enough:
     return Enough(passes, stopping.tolerance or OPTIMUM)
 
 
-def objective_of(learner: Learner, windows: Callable[[], Iterator[Window]]) -> Objective:
-    """Return what a learner's weights are to minimise over all rows.
-
-    windows(): yields them, the same at each call.
-    """
-    o, prepared, n = learner.options, learner.prepared, learner.steps or 1
+def objective_of(learner: Learner, passes: RowPass) -> Objective:
+    """Return what a learner's weights are to minimise over all rows."""
+    prepared = learner.prepared
     return Objective(
-        learner.K,
-        learner.d,
-        lambda: (_batch(learner, window) for window in windows()),
+        passes,
         prepared.penalties,
-        n=n,
-        dtype=precision(learner.K, learner.d, n, o.steps.dtype),
-        threads=o.reading.thread_count,
-        scaling=prepared.scaling,
-        fit_intercept=o.penalty.fit_intercept,
+        fit_intercept=learner.options.penalty.fit_intercept,
         squares=prepared.squares,
         drawing=prepared.drawing,
     )
@@ -76,7 +64,7 @@ def first_theta(learner: Learner) -> np.ndarray:
 
 def take_passes(
     learner: Learner,
-    rows: TrainingRows,
+    rows: RunRows,
     optimizer: OptimizerState | None,
     ended: Callable[[OptimizerState], bool],
 ) -> OptimizerState:
@@ -104,9 +92,9 @@ def take_passes(
 class _Passes:
     """The objective of a learner over all rows, whose moments the first pass may show."""
 
-    def __init__(self, learner: Learner, rows: TrainingRows) -> None:
+    def __init__(self, learner: Learner, rows: RunRows) -> None:
         self._learner, self._rows = learner, rows
-        self.objective = objective_of(learner, rows.all)
+        self.objective = objective_of(learner, rows.passes(learner))
 
     def close(self) -> None:
         """End its threads."""
@@ -116,8 +104,7 @@ class _Passes:
         """Raise DataError at the first feature that made a loss no number, or DivergedError."""
         if objective.finite:
             return
-        for window in self._rows.all():
-            check_features(window, np.arange(window.rows), self._learner.sgd.dtype)
+        self._rows.refuse_what_is_not_finite(self._learner)
         raise DivergedError("the loss is not finite: scale the features, or take dtype=float64.")
 
     def begin(self) -> OptimizerState:
@@ -130,8 +117,8 @@ class _Passes:
         theta, before = first_theta(learner), prepared.scaling
         if self._rows.plan.kind == "all" or prepared.moments is None or before is None:
             return begin(self.objective, theta, prepared.memory)
-        survey = _Survey(learner, self._rows)
-        with objective_of(learner, survey.windows) as objective:
+        passes, survey = self._rows.surveying(learner)
+        with objective_of(learner, passes) as objective:
             state = begin(objective, theta, prepared.memory)
             self.refuse_what_is_not_finite(objective)
             sample = objective.sample(0)
@@ -149,27 +136,11 @@ class _Passes:
         found.drawing = Drawing(before, 0.0 if squares is None else float(squares.sum()))
         learner.take(found)
         self.close()
-        self.objective = objective_of(learner, self._rows.all)
+        self.objective = objective_of(learner, self._rows.passes(learner))
         self.objective.know(sample, state.log_loss, state.accuracy)
         theta, slope = moved(theta, slope, before, after)
         smooth, slope = penalised(theta, state.log_loss, slope, found.penalties)
         return begin_at(self.objective, theta, smooth, slope)
-
-
-class _Survey:
-    """The windows of a pass, whose moments are taken on the way."""
-
-    def __init__(self, learner: Learner, rows: TrainingRows) -> None:
-        self._learner, self._rows = learner, rows
-        self.sums, self.wide = MomentSums(learner.d), np.zeros(learner.d, np.bool_)
-
-    def windows(self) -> Iterator[Window]:
-        """Yield the windows of all rows, and add each to the sums."""
-        for window in self._rows.all():
-            order = np.arange(window.rows)
-            self.wide = wide_columns(window.parts)
-            self.sums.add(window.parts, order, self._learner.row_weights.of(window, order))
-            yield window
 
 
 def pass_progress(
@@ -193,10 +164,3 @@ def pass_progress(
         finished=True,
         solver="lbfgs",
     )
-
-
-def _batch(learner: Learner, window: Window) -> Batch:
-    order = np.arange(window.rows)
-    weight = learner.row_weights.of(window, order)
-    counted = order if weight.all() else np.flatnonzero(weight)
-    return Batch(window.parts, counted, window.labels[counted], weight[counted])

@@ -8,7 +8,8 @@ import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.moments import Moments
-from fastsoftmax.optim.objective import Drawing, ElasticNet
+from fastsoftmax.optim.objective import ElasticNet
+from fastsoftmax.optim.passes import Drawing
 from fastsoftmax.optim.state import array
 
 

@@ -2,27 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import numpy as np
 
 from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.read_plan import choose_plan, choose_reading
-from fastsoftmax.data.loading.shuffle import row_order
+from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.mixing import Mixing
 from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.labels import Classes
+from fastsoftmax.optim.moments import MomentSums, wide_columns
+from fastsoftmax.optim.objective import precision
+from fastsoftmax.optim.passes import LocalPass, RowPass, PassRows
+from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
+from fastsoftmax.training.finite_check import check_features
+from fastsoftmax.training.learner import Learner
+from fastsoftmax.training.row_weights import RowWeights
 
 
-class TrainingRows:
-    """The rows of a source, in windows, and those that losses are validated on.
+@dataclass
+class PassSurvey:
+    """What a pass shows of the columns of all rows; wide (d,): those of more than 24 bits."""
 
-    mass (K,): the weight of the rows of each class, as far as they were met. validation: brings
-    rows of other data, or None where `is_validated` by rows of these that are held out.
+    sums: MomentSums
+    wide: np.ndarray
+
+    def add(self, window: Window, weights: RowWeights) -> None:
+        """Add the rows of a window."""
+        order = np.arange(window.rows)
+        self.wide = wide_columns(window.parts)
+        self.sums.add(window.parts, order, weights.of(window, order))
+
+
+class RunRows(ABC):
+    """All rows of a run, and those that losses are validated on, wherever they are visited.
+
+    mass (K,): the weight of the rows of each class, as far as they were met.
+    """
+
+    source: Source
+    classes: Classes
+    stats: LabelStats | None
+    plan: ShufflePlan
+    is_validated: bool
+    mass: np.ndarray
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop reading; the source stays the caller's to close."""
+
+    @abstractmethod
+    def sample(self, count: int) -> Window | None:
+        """Return up to so many rows from all over the data, the same at each call; see Loader."""
+
+    @abstractmethod
+    def all(self) -> Iterator[Window]:
+        """Yield all rows, the same at each call."""
+
+    @abstractmethod
+    def passes(self, learner: Learner) -> RowPass:
+        """Return what passes over all rows that a learner learns from."""
+
+    @abstractmethod
+    def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
+        """Return what passes over all rows, and what its first pass shows of them on the way."""
+
+    @abstractmethod
+    def validation_loss(self, sgd: SGD) -> RunningLoss:
+        """Return the loss of rows that take no step, at the weights as they are."""
+
+    @abstractmethod
+    def refuse_what_is_not_finite(self, learner: Learner) -> None:
+        """Raise DataError at the first feature of all rows that is no finite number."""
+
+
+def pass_rows(learner: Learner, threads: int) -> PassRows:
+    """Return what is known of the rows that a learner learns from."""
+    K, d, n, steps = learner.K, learner.d, learner.steps or 1, learner.options.steps
+    dtype = precision(K, d, n, steps.dtype)
+    return PassRows(K, d, n, dtype, threads, learner.prepared.scaling)
+
+
+def batch_of(window: Window, weights: RowWeights) -> Batch:
+    """Return the rows of a window that count."""
+    order = np.arange(window.rows)
+    weight = weights.of(window, order)
+    counted = order if weight.all() else np.flatnonzero(weight)
+    return Batch(window.parts, counted, window.labels[counted], weight[counted])
+
+
+def held_out_loss(windows: Iterable[Window], sgd: SGD) -> RunningLoss:
+    """Return the loss of the rows that are held out, or of all where none are."""
+    total = RunningLoss()
+    for window in windows:
+        order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
+        weight = np.ones(len(order)) if window.weights is None else window.weights[order]
+        for start in range(0, len(order), sgd.call_rows):
+            here = slice(start, start + sgd.call_rows)
+            some, share = order[here], weight[here]
+            tally = sgd.measure(window.parts, some, window.labels[some], share)
+            if not tally.finite:
+                check_features(window, some, sgd.dtype)
+            total += RunningLoss.of(tally, share)
+    return total
+
+
+@final
+class TrainingRows(RunRows):
+    """The rows of a source, in windows, visited here.
+
+    validation: brings rows of other data, or None where `is_validated` by rows of these that are
+    held out.
     """
 
     def __init__(
@@ -75,10 +173,35 @@ class TrainingRows:
         """Return up to so many rows from all over the data, the same at each call; see Loader."""
         return self.loader.sample(self.seed, count)
 
-    def held_out(self) -> Iterator[Window]:
-        """Yield the windows in which rows to validate on stand."""
+    def passes(self, learner: Learner) -> RowPass:
+        """Return what passes over all rows; see RunRows."""
+        weights = learner.row_weights
+        rows = pass_rows(learner, learner.options.reading.thread_count)
+        return LocalPass(rows, lambda: (batch_of(window, weights) for window in self.all()))
+
+    def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
+        """Return what passes over all rows, and what that shows; see RunRows."""
+        survey, weights = (
+            PassSurvey(MomentSums(learner.d), np.zeros(learner.d, np.bool_)),
+            learner.row_weights,
+        )
+
+        def batches() -> Iterator[Batch]:
+            for window in self.all():
+                survey.add(window, weights)
+                yield batch_of(window, weights)
+
+        return LocalPass(pass_rows(learner, learner.options.reading.thread_count), batches), survey
+
+    def validation_loss(self, sgd: SGD) -> RunningLoss:
+        """Return the loss of the rows to validate on; see RunRows."""
         loader = self.loader if self.validation is None else self.validation
-        return loader.all(self.seed)
+        return held_out_loss(loader.all(self.seed), sgd)
+
+    def refuse_what_is_not_finite(self, learner: Learner) -> None:
+        """Raise DataError at the first feature that is no finite number."""
+        for window in self.all():
+            check_features(window, np.arange(window.rows), learner.sgd.dtype)
 
     def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
         """Note that rows of these weights took a step."""

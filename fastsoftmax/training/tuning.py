@@ -23,6 +23,7 @@ from fastsoftmax.optim.optimizer import (
     minimise,
     preconditioner_of,
 )
+from fastsoftmax.optim.passes import LocalPass, PassRows
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 
@@ -83,16 +84,18 @@ class Problem:
     def objective(self, batch: Batch, l2: float) -> Objective:
         """Return the objective over some rows under a penalty."""
         small = 4 * self.K * self.d * len(batch.order) < THREAD_FLOPS
-        return Objective(
+        rows = PassRows(
             self.K,
             self.d,
-            lambda: (batch,),
-            self.penalties(l2),
             n=len(batch.order),
             # That of the passes to come, over all rows: another would have to be compiled as well.
             dtype=precision(self.K, self.d, self.rows, self.dtype),
             threads=1 if small else self.threads,  # a pass is over before a second has begun
             scaling=self.scaling,
+        )
+        return Objective(
+            LocalPass(rows, lambda: (batch,)),
+            self.penalties(l2),
             fit_intercept=self.fit_intercept,
             squares=self.squares,
         )

@@ -17,6 +17,7 @@ from fastsoftmax.optim.hessian import (
 )
 from fastsoftmax.optim.objective import ElasticNet, Objective
 from fastsoftmax.optim.optimizer import Enough, begin, iterates
+from fastsoftmax.optim.passes import LocalPass, PassRows
 from fastsoftmax.optim.preconditioner import Batch, ByClass, Diagonal
 from fastsoftmax.optim.sample import RowSample
 
@@ -35,10 +36,8 @@ def objective_of(batch, l2, K=K, threads=1, **options):
     """Return the objective over rows, in float64."""
     d = batch.parts[0].width
     penalty = ElasticNet(np.full(d, l2), np.zeros(d))
-    return Objective(
-        K, d, lambda: (batch,), penalty, n=len(batch.order), dtype="float64", threads=threads,
-        **options,
-    )  # fmt: skip
+    passes = LocalPass(PassRows(K, d, len(batch.order), "float64", threads), lambda: (batch,))
+    return Objective(passes, penalty, **options)
 
 
 def test_its_inverse_undoes_the_change_of_the_gradient():

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import fastsoftmax
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.objective import ElasticNet, Objective
+from fastsoftmax.optim.passes import LocalPass, PassRows
 from fastsoftmax.optim.preconditioner import Batch
 from tests import oracle
 
@@ -102,7 +103,8 @@ def test_the_gradient_of_the_objective_is_that_of_the_oracle():
     theta = rng.normal(size=(5, 10))
     rows = Batch((Dense(X),), np.flatnonzero(w), y[w > 0].astype(np.int32), w[w > 0])
     penalty = ElasticNet(np.full(9, 0.3), np.zeros(9))
-    with Objective(5, 9, lambda: [rows], penalty, n=70, dtype="float64", threads=2) as ours:
+    passes = LocalPass(PassRows(5, 9, 70, "float64", 2), lambda: [rows])
+    with Objective(passes, penalty) as ours:
         value, gradient = ours.evaluate(theta)
     W, b = theta[:, :9], theta[:, 9]
     assert_allclose(value, oracle.objective(W, b, X, y, w, 0.3), rtol=1e-12)
