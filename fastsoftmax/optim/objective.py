@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastsoftmax.optim.gradient import squared_norms_of
-from fastsoftmax.optim.passes import Drawing, RowPass, PassSums
+from fastsoftmax.optim.passes import Drawing, PassSums, RowPass
 from fastsoftmax.optim.preconditioner import Batch
 
 # Below this a pass is so short that float64 costs nothing that anyone would notice.

@@ -12,7 +12,7 @@ import numpy as np
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.objective import Objective
 from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, begin_at, iterates
-from fastsoftmax.optim.passes import Drawing, Pass
+from fastsoftmax.optim.passes import Drawing, RowPass
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress

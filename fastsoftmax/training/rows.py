@@ -18,7 +18,7 @@ from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.labels import Classes
 from fastsoftmax.optim.moments import MomentSums, wide_columns
 from fastsoftmax.optim.objective import precision
-from fastsoftmax.optim.passes import LocalPass, RowPass, PassRows
+from fastsoftmax.optim.passes import LocalPass, PassRows, RowPass
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import RunningLoss
