@@ -23,7 +23,7 @@ from fastsoftmax.errors import (
 from fastsoftmax.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fastsoftmax import plots
+    from fastsoftmax import callbacks, plots
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
@@ -52,6 +52,7 @@ __all__ = [
     "TrainingInterrupted",
     "UnknownOptionError",
     "calibrate",
+    "callbacks",
     "evaluate",
     "export",
     "load",
@@ -62,6 +63,7 @@ __all__ = [
     "write_report",
 ]
 
+_MODULES = ("callbacks", "plots")
 _HOMES = {
     "Model": "model.model",
     "Packed": "data.pack",
@@ -81,8 +83,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home the first time it is asked for."""
-    if name == "plots":
-        return import_module("fastsoftmax.plots")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
@@ -92,4 +94,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
-    return sorted({*globals(), *_HOMES, "plots"})
+    return sorted({*globals(), *_HOMES, *_MODULES})

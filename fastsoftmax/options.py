@@ -322,6 +322,9 @@ class Keeping:
     )
     resume: bool = option(False, "go on from the last checkpoint", shapes_model=False)
     verbose: bool = option(False, "log one line an epoch to stderr", shapes_model=False)
+    log_json: str | None = option(
+        None, "a file for the run's events, a line of JSON each", shapes_model=False
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -332,6 +335,8 @@ class Keeping:
             self.checkpoint_every,
         )
         _require_choices(self, resume=(True, False))
+        is_named = self.log_json is None or isinstance(self.log_json, str)
+        _require(is_named, "log_json must be the path of a file", self.log_json)
         if self.resume and self.checkpoint is None:
             raise OptionError("resume goes on from a checkpoint: name its folder with checkpoint=")
 

@@ -44,9 +44,10 @@ ROOMS = (
     " page_style html page plots)"
     " training(progress memory_check finite_check prepared divergence learner_state"
     " row_weights stopping learner scales ending tuning preparation trainer_state rows callbacks"
-    " halving finish trainer warm_start checkpoint inputs identity train sweep warmup)"
-    " plots sklearn"
-    " cli(words repeat console progress outputs commands parsers main)"
+    " hooks json_log halving finish trainer warm_start checkpoint inputs identity train sweep"
+    " warmup)"
+    " plots callbacks sklearn(conventions estimator)"
+    " cli(words repeat config console progress outputs commands parsers main)"
     " __init__ __main__"
 )
 

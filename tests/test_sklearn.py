@@ -25,8 +25,8 @@ from fastsoftmax import (
     FastsoftmaxError,
     OptionError,
     SoftmaxClassifier,
-    sklearn,
 )
+from fastsoftmax.sklearn import estimator as home
 
 # A row of weight 2 is dealt to one fold, the row twice to two; by SGD it is one long step, not two.
 EXPECTED_FAILURES = {
@@ -270,7 +270,7 @@ def test_an_interrupt_leaves_it_fitted(iris, monkeypatch):
     def interrupt(self, progress):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sklearn._Patience, "__call__", interrupt)
+    monkeypatch.setattr(home._Patience, "__call__", interrupt)
     ours = SoftmaxClassifier(solver="sgd", learning_rate=0.01)
     with pytest.raises(KeyboardInterrupt):
         ours.fit(*iris)
@@ -292,3 +292,82 @@ def test_epochs_of_steps_without_a_tolerance_are_as_many_as_were_asked_for():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SoftmaxClassifier(solver="sgd", max_iter=2).fit(X, y)
+
+
+def test_as_a_transformer_it_names_its_columns_and_gives_frames():
+    pandas = pytest.importorskip("pandas")
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    y = y.map({0: "a", 1: "b", 2: "c"})
+    fitted = SoftmaxClassifier(l2=0.01).set_output(transform="pandas").fit(X, y)
+    frame = fitted.transform(X)
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == [f"softmaxclassifier_{label}" for label in "abc"]
+    assert list(frame.columns) == list(fitted.get_feature_names_out())
+    assert_allclose(frame, fitted.predict_log_proba(X))
+    with pytest.raises(ValueError, match="input_features is not equal to feature_names_in_"):
+        fitted.get_feature_names_out(["a"])
+
+
+def test_sample_weights_are_routed_to_the_fit(iris):
+    X, y = iris
+    weights = np.where(y == 0, 0.0, 1.0)
+    from sklearn import config_context
+
+    with config_context(enable_metadata_routing=True):
+        asked = SoftmaxClassifier(l2=0.01).set_fit_request(sample_weight=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=True)
+        routed = make_pipeline(scaler, asked).fit(X, y, sample_weight=weights)
+    plain = SoftmaxClassifier(l2=0.01)
+    plain.fit(StandardScaler().fit(X, sample_weight=weights).transform(X), y, sample_weight=weights)
+    assert_allclose(routed[-1].coef_, plain.coef_)
+
+
+def test_its_tags_say_what_it_takes():
+    from sklearn.utils import get_tags
+
+    tags = get_tags(SoftmaxClassifier())
+    assert tags.estimator_type == "classifier"
+    assert tags.classifier_tags.multi_class
+    assert tags.target_tags.required
+    assert not tags.input_tags.sparse
+    assert not tags.input_tags.allow_nan
+
+
+def test_a_notebook_shows_the_facts_of_a_fit(iris):
+    X, y = iris
+    estimator = SoftmaxClassifier(l2=0.01)
+    assert "The fit" not in estimator._repr_html_()
+    hostile = np.where(y == 0, "<script>", "b")
+    page = estimator.fit(X, hostile)._repr_mimebundle_()["text/html"]
+    assert "The fit" in page
+    assert "<td>150</td>" in page
+    assert "<td>tolerance</td>" in page
+    assert "<script>" not in page.partition("The fit")[2]
+
+
+def test_scikit_learns_callbacks_hear_of_each_pass_and_may_stop(iris):
+    pytest.importorskip("sklearn.callback")
+
+    class Witness:
+        def __init__(self, most):
+            self.most, self.tasks, self.torn = most, [], False
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            self.torn = True
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context):
+            self.tasks.append(context.task_name)
+            return len(self.tasks) == self.most
+
+    whole, cut = Witness(0), Witness(2)
+    fitted = SoftmaxClassifier(l2=0.01).set_callbacks(whole).fit(*iris)
+    assert whole.tasks == ["pass"] * fitted.n_iter_ + ["fit"]
+    assert whole.torn
+    fitted = SoftmaxClassifier(l2=0.01).set_callbacks(cut).fit(*iris)
+    assert (fitted.n_iter_, fitted.model_.record["ended"]) == (2, "callback")

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
+from fastsoftmax.cli.config import read_config
 from fastsoftmax.cli.console import print_results
 from fastsoftmax.cli.words import as_text, factors, listed, split_settings
 from fastsoftmax.errors import OptionError, UnknownOptionError
 from fastsoftmax.options import OPTIONS, SWEPT
 from fastsoftmax.version import __version__
 
+NOT_IN_FILES = ("help", "version", "config", "dry_run", "json")
 DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
 Read = TypeVar("Read")
 OVERVIEW = """\
@@ -111,6 +113,9 @@ def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None])
         help="data to evaluate after each epoch; may be given several times",
     )
     parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
+    parser.add_argument(
+        "--config", metavar="TOML", help="a file of these arguments; the command line wins over it"
+    )
     options = parser.add_argument_group("options of the run")
     for field in OPTIONS.values():
         add_option(options, field)
@@ -373,7 +378,29 @@ def _worded(read: Callable[[str], Read], text: str) -> Read:
 
 def parsed(parser: CommandParser, argv: list[str]) -> dict[str, Any]:
     """Return the arguments of a command by name; raise OptionError for those it does not take."""
-    return vars(parser.parse_args(_arranged(parser, argv)))
+    words = _arranged(parser, argv)
+    for word in words:
+        if word.startswith("--config="):
+            _take_config(parser, word.removeprefix("--config="), words)
+    return vars(parser.parse_args(words))
+
+
+def _take_config(parser: CommandParser, path: str, words: list[str]) -> None:
+    """Let what a file says be the defaults, unless a word of the command line says otherwise."""
+    actions = {action.dest: action for action in parser._actions}
+    known = [name for name in actions if name not in NOT_IN_FILES]
+    values = read_config(path, known, nearest)
+    said = {word.split("=")[0] for word in words}
+    for name, beside in (("validation", "--validation"), ("verbose", "--quiet")):
+        if beside in said:  # which argparse would add to, or take beside the file's
+            values.pop(name, None)
+    if "--verbose" in said:
+        values.pop("quiet", None)
+    for name in values:
+        actions[name].required = False
+        if not actions[name].option_strings:
+            actions[name].nargs = "*"
+    parser.set_defaults(**values)
 
 
 def _arranged(parser: CommandParser, argv: list[str]) -> list[str]:

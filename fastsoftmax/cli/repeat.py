@@ -12,8 +12,8 @@ from typing import Any
 from fastsoftmax.cli.words import as_factors, as_list
 from fastsoftmax.options import TrainOptions
 
-# Where the state of a run is kept does not shape its model, and a folder takes one run alone.
-LEFT_OUT = ("checkpoint", "checkpoint_every", "resume")
+# Where a run is kept and logged does not shape its model, and a folder takes one run alone.
+LEFT_OUT = ("checkpoint", "checkpoint_every", "resume", "log_json")
 PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b"\\'!")  # a shell may read ! in double quotes
 
 

@@ -44,6 +44,7 @@ class Progress:
     gain_error: float | None = None  # the standard error of that, at most
     solver: str = "sgd"
     treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
+    ended: str | None = None  # why the run ended, once it has
 
     def facts(self) -> EpochFacts:
         """Return what the model's history keeps of an epoch: rows and losses, no clock."""

@@ -33,8 +33,10 @@ from fastsoftmax.training.checkpoint import Checkpoints
 from fastsoftmax.training.ending import warn_of_limits
 from fastsoftmax.training.finish import ends_by_full_gradients
 from fastsoftmax.training.halving import Halving
+from fastsoftmax.training.hooks import Hooks, checked
 from fastsoftmax.training.identity import identity_of
 from fastsoftmax.training.inputs import Inputs, validation_loader
+from fastsoftmax.training.json_log import JsonLog
 from fastsoftmax.training.learner import Learner, Pair
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
@@ -55,6 +57,7 @@ def train(
     validation: Any = None,
     init: Model | None = None,
     report: Callable[[Progress], bool | None] | None = None,
+    callbacks: Sequence[Any] = (),
     weights_as_given: bool = False,
     **options: Any,
 ) -> Model:
@@ -74,6 +77,8 @@ def train(
         was trained on are left out, unless seen="again".
     report: called with a Progress about five times a second and after each epoch; the run ends
         there if it returns True.
+    callbacks: objects with any of the methods on_start, on_span, on_epoch, on_pass and on_end, each
+        called with a Progress; the run ends where one returns True. See fastsoftmax.callbacks.
     weights_as_given: do not divide weights by their mean.
     options: see docs/options.md and TrainOptions.
 
@@ -83,7 +88,8 @@ def train(
     inputs = Inputs(
         data, target, features, weight, classes, categorical, validation, init, weights_as_given
     )
-    with opened_trainer(inputs, [TrainOptions.of(**options)], report) as trainer:
+    settings = [TrainOptions.of(**options)]
+    with opened_trainer(inputs, settings, report, callbacks=callbacks) as trainer:
         train_to_end(trainer, inputs)
         (learner,) = trainer.learners
         warn_of_limits(learner, trainer.why_ended(learner))
@@ -92,13 +98,18 @@ def train(
 
 @contextmanager
 def opened_trainer(
-    inputs: Inputs, settings: list[TrainOptions], report: Report | None, *, halves: bool = False
+    inputs: Inputs,
+    settings: list[TrainOptions],
+    report: Report | None,
+    *,
+    callbacks: Sequence[Any] = (),
+    halves: bool = False,
 ) -> Iterator[Trainer]:
     """Give a trainer of a model of each settings, which agree in what concerns rows.
 
-    halves: the worse half of the models is given up now and then.
+    callbacks: users' own. halves: the worse half of the models is given up now and then.
     """
-    chosen = settings[0]
+    chosen, hooks = settings[0], Hooks(checked(callbacks))
     inputs.check(chosen)
     with ExitStack() as stack:
         if chosen.keeping.verbose:
@@ -127,9 +138,19 @@ def opened_trainer(
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on), resolved[0])
         stack.callback(trainer.close)
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
+        # Last: they are told of what the others made of an event.
+        trainer.callbacks += [*_logs(stack, trainer, goes_on=state is not None), hooks]
         if state is not None:
             _restore(trainer, state, chosen.keeping.checkpoint)
         yield trainer
+
+
+def _logs(stack: ExitStack, trainer: Trainer, *, goes_on: bool) -> list[Callback]:
+    """Return what writes the events of a run to a file, if that is asked for."""
+    path = trainer.options.keeping.log_json
+    if path is None:
+        return []
+    return [stack.enter_context(JsonLog(path, trainer.learners, goes_on=goes_on))]
 
 
 def learners_of(
@@ -201,7 +222,8 @@ def train_to_end(trainer: Trainer, inputs: Inputs) -> None:
     except KeyboardInterrupt:
         if not trainer.has_begun:
             raise
-        quiet = [each for each in trainer.callbacks if not isinstance(each, Reporting)]
+        # Users' own code may have raised it.
+        quiet = [each for each in trainer.callbacks if not isinstance(each, Reporting | Hooks)]
         trainer.callbacks = quiet
         trainer.close_epoch()
         best = trainer.survivors.list()[0]

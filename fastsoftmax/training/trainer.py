@@ -103,7 +103,7 @@ class Trainer:
         self._emit("on_stop", last)
         if place.phase == "steps":
             self.close_epoch()
-        self._emit("on_end", last)
+        self._emit("on_end", Event(last.learner, self._ended))
 
     def close_epoch(self) -> None:
         """Note how an epoch went that ended before its end, if one did."""
@@ -230,9 +230,15 @@ class Trainer:
         event = Event(learner, lambda _: progress, mixing, is_whole=is_whole)
         self._emit("on_epoch", event)
 
+    def _ended(self, learner: Learner) -> Progress:
+        """Return how the last epoch or pass went, and why none came after it."""
+        last = self.state.last or self._progress(learner)
+        return replace(last, seconds=self.seconds, ended=self.why_ended(learner))
+
     def _progress(self, learner: Learner) -> Progress:
         state = learner.state
         log_loss, accuracy = state.epoch_loss.means()
+        steps = state.schedule is not None  # where full gradients are all, no step has a size
         return Progress(
             epoch=self.state.place.epoch + 1,
             epochs=learner.planned_epochs,
@@ -242,7 +248,7 @@ class Trainer:
             seconds=self.seconds,
             log_loss=log_loss,
             accuracy=accuracy,
-            learning_rate=float(learner.rates(np.array([state.seen]))[0]),
+            learning_rate=float(learner.rates(np.array([state.seen]))[0]) if steps else 0.0,
             treated=self.rows.source.treated(),
         )
 

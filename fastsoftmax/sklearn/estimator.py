@@ -1,4 +1,4 @@
-"""SoftmaxClassifier, in scikit-learn's words: the only room that imports sklearn."""
+"""The only place for SoftmaxClassifier: a model that fits and predicts in scikit-learn's words."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from fastsoftmax.labels import Classes, exact_labels, given_classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
 from fastsoftmax.options import TrainOptions, is_count
+from fastsoftmax.sklearn.conventions import Conventions, FitTasks, with_callbacks
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
@@ -41,7 +42,7 @@ except ImportError as missing:
 SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
 
 
-class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
+class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression, as a scikit-learn classifier.
 
     solver: lbfgs goes to the optimum; sgd takes exact per-sample steps. max_iter: passes over the
@@ -54,7 +55,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     After fit: classes_, coef_ (K, d) and intercept_ (K,), or (1, d) and (1,) for two classes,
     n_iter_, loss_curve_ (progressive log-loss of each epoch), n_features_in_, feature_names_in_,
-    and model_, the `fastsoftmax.Model`, to be saved and used without scikit-learn.
+    and model_, the `fastsoftmax.Model`, to be saved and used without scikit-learn. As a transformer
+    it gives log-probabilities. From scikit-learn 1.9 on it takes callbacks (`set_callbacks`).
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.dtype = dtype
         self.shuffle = shuffle
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxClassifier:
         """Train max_iter epochs on X (n, d) and y (n,); return self.
 
@@ -110,8 +113,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
         weights = self._weights(X, y, sample_weight)
         if weights is not None and not weights.any():
             raise DataError("the weights of all rows are zero: no row is left to learn from.")
+        tasks = FitTasks(self, X, y)
         self._train(
             X, labels, weights, self.model_ if again else None,
+            callbacks=[tasks],
             solver=self.solver,
             tolerance=self.tol if self.solver == "lbfgs" else None,
             epochs=self.max_iter,
@@ -129,7 +134,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        return self._with_losses([epoch["log_loss"] for epoch in self.model_.history])
+        self._with_losses([epoch["log_loss"] for epoch in self.model_.history])
+        tasks.close()
+        return self
 
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
