@@ -42,10 +42,42 @@ I8, I32, I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 POINTER = I8.as_pointer()
 
 
+class LevelLibrary(AOTCodeLibrary):
+    """A kernel and all that it calls, optimised once, all together.
+
+    Numba optimises each function as soon as it is typed, and then again in each of its callers.
+
+    framed: it has the wrapper which takes a frame, so that nothing else will call it.
+    """
+
+    framed = False
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Leave that to `_optimize_final_module`."""
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        if not self.framed:
+            return
+        passes = self._codegen._module_pass_manager()
+        # Since numba 0.62 with what they work by.
+        manager, *options = passes if isinstance(passes, tuple) else (passes,)
+        manager.run(self._final_module, *options)
+
+    def emit_native_object(self) -> bytes:
+        """Return an object file with one name: others count what was compiled before."""
+        self._ensure_finalized()
+        module = self._final_module
+        for symbol in (*module.functions, *module.global_variables):
+            if not symbol.is_declaration and symbol.name != SYMBOL:
+                symbol.linkage = "private"
+        return super().emit_native_object()
+
+
 class LevelCode(JITCPUCodegen):
     """Machine code for the level: object files, that are not loaded."""
 
-    _library_class = AOTCodeLibrary
+    _library_class = LevelLibrary
 
     def _get_host_cpu_name(self) -> str:
         return LEVEL.processor
@@ -105,6 +137,7 @@ def _add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
             builder.store(stored, builder.bitcast(place, stored.type.as_pointer()))
     builder.ret(builder.select(status.is_error, status.code, ir.Constant(I32, 0)))
     library.add_ir_module(module)
+    library.framed = True
 
 
 class _Frame:

@@ -14,7 +14,9 @@ import fastsoftmax
 from fastsoftmax.kernels import code
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.level import host_levels
+from fastsoftmax.kernels.loading import SYMBOL
 from fastsoftmax.kernels.operands import Coefficients
+from fastsoftmax.kernels.permute import fisher_yates
 
 PROGRAM = """
 import sys, warnings
@@ -245,6 +247,14 @@ def test_a_run_whose_code_is_kept_never_imports_the_compiler(tmp_path):
         assert (int(count) > 0) == bool(told)
         assert ("numba" in imported) == bool(told)
     assert not imported
+
+
+def test_an_object_file_tells_the_name_of_its_kernel_alone():
+    kinds = ("array <i8 1 C", "array <u8 1 C")
+    found = fisher_yates.compile(kinds).object_file
+    assert SYMBOL.encode() in found
+    assert b"permute" not in found
+    assert fisher_yates.compile(kinds).object_file == found  # which numba counts as another
 
 
 def test_arguments_of_every_kind_reach_a_kernel():
