@@ -15,7 +15,8 @@ IN_PARALLEL := $(PARALLEL) --dist loadfile
 # Files that also run as plain Python (JIT off) and for a processor without vector extensions.
 # Peers get one thread, as what they are compared with.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
-PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/kernels/test_transpose.py tests/optim/test_rules.py
+PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/kernels/test_transpose.py \
+	tests/kernels/test_ngrams.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fashion test coverage test-fuzz test-objects test-crash test-oldest lint bench bench-quick clean
