@@ -24,6 +24,7 @@ from fastsoftmax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fastsoftmax import callbacks, plots
+    from fastsoftmax.data.convert import convert
     from fastsoftmax.data.pack import Packed, pack
     from fastsoftmax.evaluation.calibrate import calibrate
     from fastsoftmax.evaluation.evaluate import evaluate
@@ -53,6 +54,7 @@ __all__ = [
     "UnknownOptionError",
     "calibrate",
     "callbacks",
+    "convert",
     "evaluate",
     "export",
     "load",
@@ -71,6 +73,7 @@ _HOMES = {
     "SoftmaxClassifier": "sklearn",
     "Sweep": "training.sweep",
     "calibrate": "evaluation.calibrate",
+    "convert": "data.convert",
     "evaluate": "evaluation.evaluate",
     "export": "model.export",
     "load": "model.model",

@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "inverse", "linear", "cosine")
 SCALINGS = ("spread", "middle", "deviation")
 RENAMED = {"conditioning": "scaling"}  # what options were once called
 MAX_STEPS = ("off", "cap", "implicit")
+TYPES = ("string", "int64", "float64", "bool")  # that columns of text may be given
 UNITS_OF_TIME = {"s": 1, "m": 60, "h": 3600}
 # What settings that are trained together may differ in: nothing that concerns which rows come when.
 SWEPT = (
@@ -231,6 +232,11 @@ class Columns:
     nulls: str = option("error", "what becomes of nulls: error, zero, mean or drop")
     null_indicators: bool = option(False, "one more feature for each column that has nulls")
     max_categories: int = option(1000, "categories that a column may have")
+    types: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+        None,
+        "types of columns of CSV and JSON lines, a=string,b=float64; default what all values are",
+        shapes_model=False,
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -238,6 +244,9 @@ class Columns:
         _require_choices(
             self, nulls=("error", "zero", "mean", "drop"), null_indicators=(True, False)
         )
+        types = {} if self.types is None else self.types
+        fits = isinstance(types, dict) and all(kind in TYPES for kind in types.values())
+        _require(fits, f"types gives columns one of {', '.join(TYPES)} each", self.types)
 
 
 @dataclass(frozen=True, kw_only=True)

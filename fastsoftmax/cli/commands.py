@@ -233,6 +233,21 @@ def pack(args: Arguments, console: Console) -> Iterable[str]:
     return _as_json(facts) if args["json"] else formatting.aligned(formatting.packed_facts(facts))
 
 
+def convert(args: Arguments, console: Console) -> Iterable[str]:
+    """Rewrite data of any kind as Parquet, and return how much that is."""
+    check_output(args["output"], args["data"])
+
+    from dataclasses import asdict
+
+    from fastsoftmax.data.convert import convert as convert_data
+
+    done = convert_data(_one_or_all(args["data"]), args["output"], types=args["types"])
+    if args["json"]:
+        return _as_json(asdict(done))
+    facts = [(name, f"{value:,}") for name, value in asdict(done).items()]
+    return formatting.aligned([*facts, ("file", args["output"])])
+
+
 def inspect(args: Arguments, console: Console) -> Iterable[str]:
     """Return what is in a model or a data set."""
     from fastsoftmax.evaluation import describe

@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": (parsers.predict_parser, commands.predict),
     "export": (parsers.export_parser, commands.export),
     "pack": (parsers.pack_parser, commands.pack),
+    "convert": (parsers.convert_parser, commands.convert),
     "inspect": (parsers.inspect_parser, commands.inspect),
     "warmup": (parsers.warmup_parser, commands.warmup),
 }

@@ -10,13 +10,15 @@ from typing import Any, NoReturn, TypeVar
 
 from fastsoftmax.cli.config import read_config
 from fastsoftmax.cli.console import print_results
-from fastsoftmax.cli.words import as_text, factors, listed, split_settings
+from fastsoftmax.cli.words import as_text, assigned, factors, listed, split_settings
 from fastsoftmax.errors import OptionError, UnknownOptionError
 from fastsoftmax.options import OPTIONS, SWEPT
 from fastsoftmax.version import __version__
 
 NOT_IN_FILES = ("help", "version", "config", "dry_run", "json")
-DATA_HELP = "Parquet or Arrow files, folders or globs: one data set"
+DATA_HELP = (
+    "files (Parquet, Arrow, CSV, JSON lines, ...), folders or globs: one data set; - is stdin"
+)
 Read = TypeVar("Read")
 OVERVIEW = """\
 usage: fastsoftmax COMMAND ...
@@ -31,6 +33,7 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
   fastsoftmax predict   write a class and its probability for each row
   fastsoftmax export    write a model for other programs: ONNX, SQL, a table of weights
   fastsoftmax pack      rewrite data into the layout that reads fastest
+  fastsoftmax convert   rewrite CSV, JSON lines, NumPy's files and others as Parquet
   fastsoftmax inspect   say what is in a model or a data set
   fastsoftmax warmup    compile everything now, so that later runs start at once
 
@@ -243,6 +246,26 @@ def pack_parser() -> CommandParser:
     return parser
 
 
+def convert_parser() -> CommandParser:
+    """Return what `fastsoftmax convert` takes."""
+    parser = _parser(
+        "convert",
+        "Rewrite data of any kind as Parquet, with the columns as they are.",
+        "fastsoftmax convert 'customers-*.csv.gz' -o customers.parquet --types zip=string",
+    )
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT",
+        help="the file to write: .parquet, or .arrow or .feather",
+    )  # fmt: skip
+    parser.add_argument(
+        "--types", type=types_of_columns, metavar="A=TYPE,B=TYPE",
+        help="types of columns of CSV and JSON lines: string, int64, float64 or bool",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
 def inspect_parser() -> CommandParser:
     """Return what `fastsoftmax inspect` takes."""
     parser = _parser(
@@ -307,6 +330,8 @@ def _add_option(parser: Any, field: Any) -> None:
         "float": (_number, "X"),
         "Any": (_class_weights, "A=X,B=Y"),
     }
+    if field.name == "types":
+        kinds["Any"] = (types_of_columns, "A=TYPE,B=TYPE")
     convert, metavar = kinds.get(kind, (str, field.name.upper()))
     if field.default == "auto" and kind in kinds:
         convert = _or_auto(convert)
@@ -362,6 +387,11 @@ def _number(text: str) -> float:
 def _class_weights(text: str) -> str | dict[str, float]:
     """Return the factors that a list as a=2,b=0.5 gives, or a word such as balanced."""
     return _worded(factors, text) if "=" in text else text
+
+
+def types_of_columns(text: str) -> dict[str, str]:
+    """Return the types that a list as a=string,b=float64 gives columns."""
+    return _worded(assigned, text)
 
 
 def _names(text: str) -> list[str]:

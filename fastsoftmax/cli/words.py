@@ -41,6 +41,14 @@ def as_list(values: Iterable[str]) -> str:
     return ",".join(map(_quoted, values))
 
 
+def assigned(word: str) -> dict[str, str]:
+    """Return what each name in a word such as a=b,c=d is to be; raise ValueError for others."""
+    pairs = [pair.rpartition("=") for pair in listed(word)]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ValueError(f"{word!r} gives no name something: write name=value")
+    return {name: value for name, _, value in pairs}
+
+
 def factors(word: str) -> dict[str, float]:
     """Return the number of each name in a word such as a=2,b=0.5; raise ValueError for others."""
     found: dict[str, float] = {}
@@ -70,7 +78,7 @@ def split_settings(word: str) -> list[str]:
 
 def as_factors(numbers: Mapping[str, float]) -> str:
     """Return the word that `factors` reads as these numbers."""
-    return as_list(f"{name}={number!r}" for name, number in numbers.items())
+    return as_list(f"{name}={number}" for name, number in numbers.items())
 
 
 def _quoted(value: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from fastsoftmax.data.column_names import nearest, refuse_missing, require
-from fastsoftmax.data.columns import Feature, Layout, is_partition
+from fastsoftmax.data.columns import NOTE, Feature, Layout, is_partition
 from fastsoftmax.data.encode import is_label
 from fastsoftmax.data.layouts import (
     fixed_width,
@@ -149,8 +149,10 @@ def _feature(
             )
         return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind, stored)
     if not is_number(item_type(kind)):
+        note = (schema.field(schema.names.index(name)).metadata or {}).get(NOTE, b"").decode()
+        why = f" ({note})" if note else ""
         raise DataError(
-            f'{origin}: column "{name}" is of type {kind}, which is no number. {remedy(kind)}'
+            f'{origin}: column "{name}" is of type {kind}, which is no number{why}. {remedy(kind)}'
         )
     if not is_vector(kind):
         return Feature(Column(name, fill=(0.0,) if fills else None), kind, stored)

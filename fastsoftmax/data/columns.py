@@ -13,6 +13,7 @@ from fastsoftmax.data.packed import Packing
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import is_encoded
 
+NOTE = b"fastsoftmax.note"  # in a field's metadata: where a value stands that made the column text
 PARTITION = {b"fastsoftmax.partition": b"1"}  # metadata of a column that a folder's name tells
 
 

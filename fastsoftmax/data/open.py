@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from reprlib import repr as brief
@@ -51,6 +51,7 @@ def open_source(
     categorical: Sequence[str] | None = None,
     null_policy: NullPolicy = NOTHING,
     memory: int = 10**9,
+    types: Mapping[str, str] | None = None,
 ) -> Source:
     """Open `data` of any accepted kind, or raise DataError with what is wrong and what to do.
 
@@ -61,6 +62,7 @@ def open_source(
     keep: columns handed on untouched. categorical: columns whose values are categories.
     null_policy: what becomes of nulls; `learn` must be called before rows are read where that, or
     the categories, are not known from a model. memory: bytes; each reading thread takes a part.
+    types: of columns of files of lines, as TYPES of the options calls them.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
     request = ColumnRequest(
@@ -73,10 +75,12 @@ def open_source(
         names_of(categorical, "categorical") or (),
         null_policy.nulls,
     )
-    batches = _batches(data, _known_kinds(like, request.target, label_kind))
+    batches = open_batches(
+        data, {**_known_kinds(like, request.target, label_kind), **(types or {})}
+    )
     if batches is None:
         return _open_matrix(data, target, weight, request)
-    if is_path(data):
+    if is_path(data) and not batches.nameless:
         _refuse_array_beside_files(target, weight)
     return _open_table(batches, target, weight, request, memory, null_policy)
 
@@ -116,12 +120,16 @@ def _known_kinds(
     """Return what is known from training of columns that may stand in folders' names."""
     known = {} if target is None or label_kind is None else {target: label_kind}
     for column in like or ():
-        known[column.name] = NUMBER if column.categories is None else column.categories.kind
+        if column.width is None:
+            known[column.name] = NUMBER if column.categories is None else column.categories.kind
     return known
 
 
-def _batches(data: Any, known: dict[str, str]) -> Batches | None:
-    """Return what yields the data's record batches, or None for a matrix."""
+def open_batches(data: Any, known: dict[str, str]) -> Batches | None:
+    """Return what yields the data's record batches, or None for a matrix.
+
+    known: of columns in the names of folders and in files of lines, what they are.
+    """
     if is_path(data):
         return open_files(find_files(data), known)
     if isinstance(data, pa.Table | pa.RecordBatch):
@@ -167,13 +175,17 @@ def open_files(paths: Sequence[str], known: dict[str, str] | None = None) -> Fil
 
     known: of columns in folders' names what they were in training.
     """
-    from fastsoftmax.data.formats import ipc, ipc_stream, parquet
+    from fastsoftmax.data.formats import arrays, ipc, ipc_stream, parquet
     from fastsoftmax.data.formats.files import DataFile, FileBatches
+    from fastsoftmax.data.formats.lines import agree
+    from fastsoftmax.data.formats.recognise import text_file
 
     formats: dict[bytes, Callable[[str], DataFile]] = {
         parquet.MAGIC: parquet.ParquetPath,
         ipc.MAGIC: ipc.IpcPath,
         ipc_stream.MAGIC: ipc_stream.IpcStreamPath,
+        arrays.NPY: arrays.NpyPath,
+        arrays.NPZ: arrays.NpzPath,
     }
     files = []
     for path in paths:
@@ -184,12 +196,14 @@ def open_files(paths: Sequence[str], known: dict[str, str] | None = None) -> Fil
                 f"{path}: the file is encrypted, which is not read. Write it anew without"
                 " encryption, or give a function that returns a reader which decrypts it."
             )
-        if not kinds:
+        text = None if kinds else text_file(path, start, known or {})
+        if text is None and not kinds:
             raise DataError(
-                f"{path}: it is neither a Parquet nor an Arrow IPC file. "
-                "Convert it, or leave it out."
+                f"{path}: it is neither Parquet, Arrow IPC, CSV, JSON lines nor NumPy's, by its"
+                " first bytes and its name. Convert it, or leave it out."
             )
-        files.append(kinds[0](path))
+        files.append(kinds[0](path) if text is None else text)
+    agree(files)
     return FileBatches(files, known or {})
 
 

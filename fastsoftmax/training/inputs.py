@@ -59,6 +59,7 @@ class Inputs:
             categorical=self.categorical,
             null_policy=NullPolicy(policy.nulls, policy.null_indicators, policy.max_categories),
             memory=options.reading.memory_bytes // options.reading.reader_count,
+            types=policy.types,
         )
         try:
             if self.init is not None and options.reading.seen == "skip":
@@ -111,7 +112,7 @@ class Inputs:
             data, target, weight=weight, like=source.columns, like_width=source.n_features,
             label_kind=classes.kind,
             memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
-            null_policy=NullPolicy(options.columns.nulls),
+            null_policy=NullPolicy(options.columns.nulls), types=options.columns.types,
         )  # fmt: skip
         try:
             validation.weight_exponent = validation.scan_labels(classes).exponent

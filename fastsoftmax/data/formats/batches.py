@@ -32,6 +32,7 @@ class Batches(ABC):
     column_bytes = 0  # held of each column by a thread that reads
     index_bytes = 0  # held by what lists the pieces of the files that are open
     one_pass: bool = False  # it can be read once
+    nameless: bool = False  # its features have no names of their own: labels may be an array beside
     is_asked_again: bool = False  # whoever hands out the rows is asked for them at each pass
 
     @abstractmethod

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastsoftmax.data.formats.hugging_face import is_saved, saved_files
 from fastsoftmax.data.formats.remote import Remote, expand, is_uri
+from fastsoftmax.data.formats.spool import STDIN, spooled
 from fastsoftmax.errors import DataError
-
-CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
 def is_path(data: Any) -> bool:
@@ -30,18 +30,7 @@ def find_files(paths: Any) -> list[str]:
     files = [file for path in listed for file in _expand(_plain(path))]
     if not files:
         raise DataError("no files were given; name at least one.")
-    for file in files:
-        refuse_csv(file)
     return files
-
-
-def refuse_csv(file: str) -> None:
-    """Raise DataError, with the conversion, when the name is that of a CSV file."""
-    if file.lower().endswith(CSV_ENDINGS):
-        raise DataError(
-            f"{file}: CSV is not read; convert it once, batch by batch, with "
-            "pyarrow.csv.open_csv and pyarrow.parquet.ParquetWriter."
-        )
 
 
 def _plain(path: Any) -> str:
@@ -51,6 +40,8 @@ def _plain(path: Any) -> str:
 def _expand(path: str) -> list[str]:
     if isinstance(path, Remote):
         return [path]
+    if path == STDIN:
+        return [spooled()]
     if not is_uri(path):
         return _expand_local(path)
     found = expand(path)
@@ -80,6 +71,8 @@ def _in_glob(pattern: str) -> list[str]:
 
 def _in_folder(folder: str) -> list[str]:
     """Return the files at any depth, but for hidden ones and those that begin with `_`."""
+    if is_saved(folder):
+        return saved_files(folder)
     files = [
         str(path)
         for path in sorted(Path(folder).rglob("*"))

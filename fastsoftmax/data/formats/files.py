@@ -56,6 +56,7 @@ class DataFile(ABC):
 
     piece_name: str  # what messages call a piece
     memory = 10**9  # bytes, of which each thread that reads holds a part
+    nameless = False  # whether its columns have no names of their own
     stays = False  # whether what lists the pieces is kept from one opening to the next
 
     def __init__(self, path: str) -> None:
@@ -70,6 +71,10 @@ class DataFile(ABC):
     @abstractmethod
     def footer(self) -> bytes:
         """Return the bytes that describe the file's pieces."""
+
+    def place(self, piece: int, row: int) -> str:
+        """Say where row `row` of piece `piece` stands."""
+        return f"{self.path}, {self.piece_name} {piece}, row {row}"
 
     def refuse_changed(self) -> None:
         """Raise DataError when the file is no longer the one that was opened first."""
@@ -165,6 +170,7 @@ class FileBatches(Batches):
         """Open each file once, to learn its schema and its pieces; known: see Partitions."""
         self._files = files
         self.origin = files[0].path
+        self.nameless = all(file.nameless for file in files)
         self.column_bytes = 0
         self._schemas: list[tuple[str, pa.Schema]] = []  # those that differ, each with a file
         rows: list[int] = []
@@ -236,7 +242,8 @@ class FileBatches(Batches):
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of which piece of which file it is."""
-        return f"{self._piece(piece)}, row {row}"
+        number, within = self._file_of(piece)
+        return self._files[number].place(within, row)
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe each file by its name, size, rows, the digests of its footer and pieces."""

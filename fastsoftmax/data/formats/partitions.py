@@ -39,7 +39,7 @@ class Partitions:
             values = {keys[name] for keys in self._keys if keys.get(name) is not None}
             whole = _are_distinct_numbers(values)
             if name in known:
-                whole = known[name] in (NUMBER, *INTEGER_KINDS)
+                whole = known[name] in (NUMBER, "float64", *INTEGER_KINDS)
             self._kinds[name] = pa.int64() if whole else pa.string()
 
     def __contains__(self, name: str) -> bool:

@@ -226,9 +226,11 @@ def test_a_file_that_is_missing_empty_or_of_another_kind_is_named(tmp_path):
     assert refused(tmp_path, "y") == f"{tmp_path}: the folder holds no files."
     assert refused([], "y") == "no files were given; name at least one."
     path.write_text("id,name")
-    assert f"{path}: it is neither a Parquet nor an Arrow IPC file." in refused(path, "y")
+    assert f"{path}: it is neither Parquet, Arrow IPC, CSV, JSON lines nor NumPy's" in refused(
+        path, "y"
+    )
     path.with_suffix(".csv").write_text("id,name")
-    assert "pyarrow.csv.open_csv" in refused(path.with_suffix(".csv"), "y")
+    assert "x.csv: there are no rows." in refused(path.with_suffix(".csv"), "y")
 
 
 @pytest.mark.parametrize("write", [write_parquet, write_ipc])

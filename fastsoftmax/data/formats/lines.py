@@ -1,0 +1,343 @@
+"""The only place that reads files of lines: block by block once, and then from a private file.
+
+A first pass parses blocks of whole lines, in threads, and learns how many rows there are and of
+which types. Where a value is not of the type that those before it had, the types of all the rest
+are looked at, and the pass begins again. Every later pass reads what was parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from fastsoftmax.data.columns import NOTE
+from fastsoftmax.data.formats.files import DataFile, OpenFile, first_line, opened
+from fastsoftmax.data.formats.private import PrivateRows
+from fastsoftmax.errors import DataError
+from fastsoftmax.options import MOST_READERS, available_threads
+
+BLOCK_BYTES = 2**22  # of text that are parsed at once
+MOST_BYTES = 2**28  # of a line
+SAMPLES, SAMPLE_BYTES = 8, 2**16  # places of a plain file that tell types before it is read
+HEAD_BYTES = 2**12  # that tell a file from others
+DIGESTED_BYTES = 2**12  # of each end of a block
+CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+Types = dict[str, pa.DataType]
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Some whole lines of a file: their bytes, and the number of the first one, from 1."""
+
+    data: bytes
+    line: int
+
+
+class Dialect(ABC):
+    """How lines become rows."""
+
+    given: Mapping[str, pa.DataType]  # types that are not to be looked for
+
+    @abstractmethod
+    def begin(self, path: str, head: bytes) -> int:
+        """Learn from the first lines; return how many bytes of them hold no rows."""
+
+    @abstractmethod
+    def cut(self, data: bytes) -> int:
+        """Return how many bytes at the begin of `data` are whole rows; 0 where not one is."""
+
+    @abstractmethod
+    def types(self, block: TextBlock) -> Types:
+        """Return the types of the columns, by a block alone, but for those given."""
+
+    @abstractmethod
+    def parse(self, block: TextBlock, schema: pa.Schema) -> pa.Table:
+        """Return a block's rows; raise ArrowInvalid where they are not of these types."""
+
+    @abstractmethod
+    def complaint(self, path: str, block: TextBlock) -> DataError | None:
+        """Return what is wrong with a block that Arrow could not parse, and where; or None."""
+
+    @abstractmethod
+    def odd(self, block: TextBlock, name: str, kind: pa.DataType) -> str | None:
+        """Say which line holds the first value that is not of a type, and what it is."""
+
+
+def widest(first: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return the type that holds the values of both: of numbers and text, text."""
+    if first == other or pa.types.is_null(other):
+        return first
+    if pa.types.is_null(first):
+        return other
+    if {first, other} == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    if pa.types.is_list(first) and pa.types.is_list(other):
+        return pa.list_(widest(first.value_type, other.value_type))
+    return pa.string()
+
+
+def _unite(known: Types, more: Types) -> Types:
+    names = dict.fromkeys([*known, *more])
+    nothing = pa.null()
+    return {n: widest(known.get(n, nothing), more.get(n, nothing)) for n in names}
+
+
+class TextPath(DataFile):
+    """A file of lines by its path: a block of lines is a piece."""
+
+    piece_name = "block"
+
+    def __init__(self, path: str, dialect: Dialect, codec: str | None) -> None:
+        """Note the size and age of the file; dialect: of its lines; codec: it is compressed by."""
+        super().__init__(path)
+        self._dialect, self._codec = dialect, codec
+        self._lock = threading.Lock()
+        self._rows: PrivateRows | None = None
+        self._lines: list[TextBlock] = []  # of each piece, without its bytes
+        self._digests: list[str] = []
+        self._dense: list[bool] = []  # whether each line of a piece is a row
+        self.casts: Types = {}  # what further files of the data set ask of columns
+
+    def open(self) -> OpenFile:
+        """Return the rows; the first time, read the file and learn its types."""
+        with self._lock:
+            if self._rows is None:
+                try:
+                    self._rows = self._convert()
+                except (pa.ArrowException, OSError) as error:
+                    if isinstance(error, DataError):
+                        raise
+                    raise DataError(
+                        f"{self.path}: it cannot be read ({first_line(error)}). Write it again, or"
+                        " leave it out."
+                    ) from error
+        return _OpenText(self._rows, self._digests, self.casts)
+
+    def footer(self) -> bytes:
+        """Return the first bytes."""
+        with opened(self.path) as file:
+            return bytes(file.read(HEAD_BYTES))
+
+    def place(self, piece: int, row: int) -> str:
+        """Say at which line a row stands."""
+        line = self._lines[piece].line + row
+        return f"{self.path}, {'' if self._dense[piece] else 'about '}line {line}"
+
+    def _convert(self) -> PrivateRows:
+        types, notes = self._sampled_types(), dict[str, str]()
+        tried: list[Types] = []
+        while True:
+            found = self._parsed(types, notes)
+            if isinstance(found, PrivateRows):
+                return found
+            if found in tried:  # no type holds the values of some column
+                raise self._of_many_kinds(notes)
+            tried.append(found)
+            types = found
+
+    def _parsed(self, types: Types, notes: dict[str, str]) -> PrivateRows | Types:
+        """Return all rows, or the types that they turn out to have."""
+        rows: PrivateRows | None = None
+        self._lines, self._digests, self._dense = [], [], []
+        schema: pa.Schema | None = None
+        for block, table in self._in_threads(self._blocks(), types):
+            if isinstance(table, dict):
+                return self._looked_ahead(block, types, notes)
+            if schema is None:
+                types = {field.name: field.type for field in table.schema}
+                schema = _noted(table.schema, notes)
+                rows = PrivateRows(f"the rows of {self.path}", schema)
+            assert rows is not None
+            for batch in table.combine_chunks().to_batches():
+                rows.add(batch)
+                self._note_piece(block, batch.num_rows)
+        if rows is None:
+            raise DataError(f"{self.path}: there are no rows.")
+        rows.seal()
+        return rows
+
+    def _of_many_kinds(self, notes: Mapping[str, str]) -> DataError:
+        """Return the error for a column whose values no one type holds."""
+        complaints = (self._dialect.complaint(self.path, block) for block in self._blocks())
+        odd = "; ".join(f'column "{name}": {note}' for name, note in notes.items())
+        return next(filter(None, complaints), None) or DataError(
+            f"{self.path}: a column holds values of more than one kind ({odd}). Write all values of"
+            " a column alike."
+        )
+
+    def _note_piece(self, block: TextBlock, rows: int) -> None:
+        data = block.data
+        ends = data[:DIGESTED_BYTES] + data[len(data) // 2 :][:DIGESTED_BYTES]
+        digest = hashlib.sha256(ends + data[-DIGESTED_BYTES:] + repr(len(data)).encode())
+        self._lines.append(TextBlock(b"", block.line))
+        self._digests.append(digest.hexdigest()[:16])
+        self._dense.append(data.count(b"\n") + (not data.endswith(b"\n")) == rows)
+
+    def _in_threads(
+        self, blocks: Iterator[TextBlock], types: Types
+    ) -> Iterator[tuple[TextBlock, pa.Table | Types]]:
+        """Yield each block and its rows, in order; or in their place the types they turn out to be.
+
+        The first block says which columns there are, and of which types, if nothing else does.
+        """
+        first = next(blocks, None)
+        if first is None:
+            return
+        types = _unite(types, self._types_of(first))
+        schema = pa.schema(list(types.items()))
+        threads = min(available_threads(), MOST_READERS)
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[tuple[TextBlock, Future[Any]]] = deque()
+            try:
+                waiting.append((first, pool.submit(self._parse, first, schema)))
+                for block in blocks:
+                    waiting.append((block, pool.submit(self._parse, block, schema)))
+                    if len(waiting) > threads + 1:
+                        done, job = waiting.popleft()
+                        yield done, job.result()
+                while waiting:
+                    done, job = waiting.popleft()
+                    yield done, job.result()
+            finally:
+                for _, job in waiting:
+                    job.cancel()
+
+    def _parse(self, block: TextBlock, schema: pa.Schema) -> pa.Table | Types:
+        """Return a block's rows, or the types that it has where it has others than these."""
+        try:
+            return self._dialect.parse(block, schema)
+        except pa.ArrowInvalid:
+            return self._types_of(block)
+
+    def _types_of(self, block: TextBlock) -> Types:
+        """Return the types of a block; raise DataError where it cannot be parsed."""
+        complaint = None
+        try:
+            found = self._dialect.types(block)
+        except pa.ArrowInvalid as error:
+            complaint = self._dialect.complaint(self.path, block)
+            if complaint is None:
+                raise DataError(
+                    f"{self.path}, lines from {block.line} on: they cannot be parsed"
+                    f" ({first_line(error)}). Correct them, or leave them out."
+                ) from error
+        if complaint is not None:
+            raise complaint
+        return found
+
+    def _looked_ahead(self, block: TextBlock, types: Types, notes: dict[str, str]) -> Types:
+        """Return the types of all rows, from a block on that has others than those before."""
+        first = self._types_of(next(self._blocks()))
+        known = _unite(types, first)
+        # What was parsed ahead is to be looked at too: the blocks come again from the first one.
+        for each in self._blocks():
+            if each.line < block.line:
+                continue
+            wider = _unite(known, self._types_of(each))
+            for name, kind in wider.items():
+                old = known.get(name, pa.null())
+                is_new = old != kind and pa.types.is_string(kind) and not pa.types.is_null(old)
+                if is_new and name not in notes and (odd := self._dialect.odd(each, name, old)):
+                    notes[name] = odd
+            known = wider
+        return known
+
+    def _sampled_types(self) -> Types:
+        """Return types from a few places of a plain file, which spare it most second passes."""
+        known: Types = {}
+        if self._codec is not None or self.size < 2 * BLOCK_BYTES:
+            return known
+        with opened(self.path) as file:
+            self._dialect.begin(self.path, bytes(file.read(BLOCK_BYTES)))
+            for i in range(1, SAMPLES + 1):
+                data = bytes(file.read_at(SAMPLE_BYTES, i * (self.size - SAMPLE_BYTES) // SAMPLES))
+                lines = data[data.find(b"\n") + 1 : data.rfind(b"\n") + 1]
+                try:
+                    known = _unite(known, self._dialect.types(TextBlock(lines, 0)))
+                except (pa.ArrowInvalid, DataError):  # it may begin within a value
+                    continue
+        return known
+
+    def _blocks(self) -> Iterator[TextBlock]:
+        """Yield the file's rows in blocks of whole lines."""
+        with opened(self.path) as plain:
+            file = plain if self._codec is None else pa.CompressedInputStream(plain, self._codec)
+            data = bytes(file.read(BLOCK_BYTES)).removeprefix(b"\xef\xbb\xbf")
+            if not data.strip():
+                raise DataError(f"{self.path}: the file is empty.")
+            start = self._dialect.begin(self.path, data)
+            line, data = 1 + data.count(b"\n", 0, start), data[start:]
+            while True:
+                more = bytes(file.read(BLOCK_BYTES))
+                stop = self._dialect.cut(data) if more else len(data)
+                if stop:
+                    block = TextBlock(data[:stop], line)
+                    if block.data.strip():
+                        yield block
+                    line += data.count(b"\n", 0, stop)
+                elif len(data) > MOST_BYTES:
+                    raise DataError(
+                        f"{self.path}, line {line}: the row that begins there has no end within"
+                        f" {MOST_BYTES:,} bytes. Look for a quote that is not closed."
+                    )
+                data = data[stop:] + more
+                if not more and not data:
+                    return
+
+
+class _OpenText(OpenFile):
+    """The rows of a text file, from where they are kept."""
+
+    def __init__(self, rows: PrivateRows, digests: list[str], casts: Types) -> None:
+        self._rows, self._digests, self._casts = rows, digests, casts
+        self.pieces = tuple(rows.rows)
+        fields = [f.with_type(casts[f.name]) if f.name in casts else f for f in rows.schema]
+        self.schema = pa.schema(fields)
+
+    def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a block."""
+        for batch in self._rows.read(piece, names, batch_rows):
+            columns = [
+                c.cast(self._casts[name]) if name in self._casts else c
+                for name, c in zip(batch.schema.names, batch.columns, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+    def digests(self) -> list[str]:
+        """Return a digest of the length and of some bytes of each block."""
+        return self._digests
+
+    def close(self) -> None:
+        """Keep the rows: they are there as long as their file is in use."""
+
+
+def _noted(schema: pa.Schema, notes: Mapping[str, str]) -> pa.Schema:
+    """Return the schema with a note at each column that other values made text."""
+    return pa.schema(
+        [f.with_metadata({NOTE: notes[f.name]}) if f.name in notes else f for f in schema]
+    )
+
+
+def agree(files: Sequence[DataFile]) -> None:
+    """Let columns that are whole numbers in some text files and others in others be of one type."""
+    texts = [file for file in files if isinstance(file, TextPath)]
+    if len(texts) < 2:
+        return
+    schemas = [text.open().schema for text in texts]
+    known: Types = {}
+    for schema in schemas:
+        known = _unite(known, {field.name: field.type for field in schema})
+    for text, schema in zip(texts, schemas, strict=True):
+        for field in schema:
+            kind = known[field.name]
+            loses = pa.types.is_string(kind) and not pa.types.is_null(field.type)
+            if kind != field.type and not loses:
+                text.casts[field.name] = kind

@@ -1,0 +1,45 @@
+"""The only place that tells files of lines from others: by their names, or where they have none, by
+what they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from fastsoftmax.data.formats.csv_lines import CsvLines
+from fastsoftmax.data.formats.files import DataFile, opened
+from fastsoftmax.data.formats.json_lines import JsonLines
+from fastsoftmax.data.formats.lines import CODECS, TextPath
+from fastsoftmax.data.formats.partitions import NUMBER
+from fastsoftmax.data.formats.spool import STDIN
+
+COMMAS, TABS = (".csv",), (".tsv", ".tab")
+OBJECTS = (".jsonl", ".ndjson", ".json")
+PACKED = (".gz", ".zst")
+SNIFFED = 2**10  # bytes
+
+
+def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | None:
+    """Return a file of lines, whose first bytes are `start`; None where it is none.
+
+    known: of columns what they are, where that is known: NUMBER, or what Arrow calls the type.
+    """
+    codec = next((codec for magic, codec in CODECS.items() if start.startswith(magic)), None)
+    name = path.lower()
+    for ending in PACKED:
+        name = name.removesuffix(ending)
+    # A number may be of any type, and is one that is told by what the file holds.
+    types = {name: pa.type_for_alias(kind) for name, kind in known.items() if kind != NUMBER}
+    if name.endswith(OBJECTS) or (path == STDIN and _first_sign(path, codec) == b"{"):
+        return TextPath(path, JsonLines(types), codec)
+    if name.endswith((*COMMAS, *TABS)) or path == STDIN:
+        return TextPath(path, CsvLines(types, "\t" if name.endswith(TABS) else None), codec)
+    return None
+
+
+def _first_sign(path: str, codec: str | None) -> bytes:
+    """Return the first sign of a file that is no blank."""
+    with opened(path) as plain:
+        file = plain if codec is None else pa.CompressedInputStream(plain, codec)
+        return bytes(file.read(SNIFFED)).lstrip()[:1]
