@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.layouts import is_number, is_vector, item_type
 from fastsoftmax.data.open import open_files, open_source

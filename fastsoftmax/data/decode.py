@@ -7,9 +7,9 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
 from fastsoftmax.data.layouts import is_code, is_number, numpy_dtype
+from fastsoftmax.data.lookup import positions_in
 from fastsoftmax.data.values import (
     Where,
     as_arrow,
@@ -130,10 +130,10 @@ class Encoder:
         """Return class indices (n,) int32; a label of no class raises DataError."""
         plain = plain_labels(labels, subject, where)
         values, positions = self._table(plain.type, subject)
-        found = pc.index_in(plain, value_set=values)
-        if found.null_count:
-            self._refuse_unknown(plain, found, subject, where)
-        at = as_numpy(found)
+        at = positions_in(values, plain)
+        unknown = np.flatnonzero(at < 0)
+        if unknown.size:
+            self._refuse_unknown(plain, int(unknown[0]), subject, where)
         return at if positions.size == len(self._classes) else positions[at]
 
     def _table(self, kind: pa.DataType, subject: str) -> tuple[pa.Array, np.ndarray]:
@@ -156,8 +156,7 @@ class Encoder:
                 f"({_sample(self._classes.values)}); convert one to the other."
             )
 
-    def _refuse_unknown(self, plain: pa.Array, found: pa.Array, subject: str, where: Where) -> None:
-        row = int(np.flatnonzero(as_numpy(pc.is_null(found)))[0])
+    def _refuse_unknown(self, plain: pa.Array, row: int, subject: str, where: Where) -> None:
         raise DataError(
             f"{where(row)}: {subject} is {plain[row].as_py()!r}, none of the "
             f"{len(self._classes)} classes ({_sample(self._classes.values)}). "
@@ -172,8 +171,8 @@ class Finder(Encoder):
         """Return indices (n,) int32 of values without nulls."""
         plain = plain_labels(labels, subject, where)
         values, positions = self._table(plain.type, subject)
-        found = as_numpy(pc.fill_null(pc.index_in(plain, value_set=values), -1))
-        return np.append(positions, np.int32(-1))[found]  # of all positions, -1 is the last
+        at = positions_in(values, plain)  # of all positions, -1 is the last
+        return np.append(positions, np.int32(-1))[at]
 
 
 def plain_weights(weights: pa.Array, subject: str) -> pa.Array:

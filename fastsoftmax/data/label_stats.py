@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fastsoftmax.data.encode import Encoder, GivenLabels, kind_of, plain_labels, weights_of
+from fastsoftmax.data.lookup import joined, positions_in
 from fastsoftmax.data.mixing import BINS, SEGMENT, Segments, bins_of
 from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import LabelStats
-from fastsoftmax.data.values import Where, as_numpy
+from fastsoftmax.data.values import Where
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sort_classes
@@ -46,12 +46,8 @@ class Discovery:
         if self._known is None:
             self._kind = kind_of(labels.type, subject)
             self._known = plain[:0]
-        at = pc.index_in(plain, value_set=self._known)
-        if at.null_count:
-            new = pc.unique(plain.filter(pc.is_null(at)))
-            self._known = pa.concat_arrays([self._known, new])
-            at = pc.index_in(plain, value_set=self._known)
-        return as_numpy(at)
+        self._known = joined(self._known, plain)
+        return positions_in(self._known, plain)
 
     def __add__(self, other: Discovery) -> Discovery:
         """Return what both found: the own values in their order, then the other's further ones."""
@@ -59,16 +55,14 @@ class Discovery:
         first, second = (self, other) if self._known is not None else (other, self)
         merged._known, merged._kind = first._known, first._kind
         if first._known is not None and second._known is not None:
-            at = pc.index_in(second._known, value_set=first._known)
-            new = second._known.filter(pc.is_null(at))
-            merged._known = pa.concat_arrays([first._known, new])
+            merged._known = joined(first._known, second._known)
         return merged
 
     def places_of(self, other: Discovery) -> np.ndarray:
         """Return the numbers here of what another found, all of which was found here too."""
         if other._known is None:
             return np.zeros(0, np.int64)
-        return as_numpy(pc.index_in(other._known, value_set=self._known)).astype(np.int64)
+        return positions_in(self._known, other._known).astype(np.int64)
 
     def __len__(self) -> int:
         return 0 if self._known is None else len(self._known)

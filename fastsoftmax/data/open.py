@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.column_choice import ColumnRequest, check_width, choose_columns
 from fastsoftmax.data.encode import Given, GivenLabels
 from fastsoftmax.data.formats.batch_lists import (

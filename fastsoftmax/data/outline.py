@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.column_names import require
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.open import open_files

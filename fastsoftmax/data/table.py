@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import TreatedCounts, features_of, rows_with_nulls, runs_of
 from fastsoftmax.data.encode import Encoder, GivenLabels, plain_weights

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.values import Where, as_numpy
 from fastsoftmax.data.vocabulary import NORMS, Recipe, Vocabulary

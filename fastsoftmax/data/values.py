@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.layouts import is_code, numpy_dtype
 from fastsoftmax.errors import DataError
 

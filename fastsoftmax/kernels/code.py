@@ -14,13 +14,12 @@ import os
 import stat
 import tempfile
 import warnings
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from fastsoftmax.kernels.frames import Kind
 from fastsoftmax.kernels.level import LEVEL
+from fastsoftmax.version import installed
 
 FORMAT = 1  # of the files
 
@@ -76,18 +75,6 @@ def code_folder() -> Path | None:
 FOLDER = code_folder()
 
 
-@cache
-def _compilers() -> dict[str, str]:
-    """Return the versions of what compiles."""
-    found = {}
-    for package in ("numba", "llvmlite"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
 def _key(kernel: str, kinds: tuple[Kind, ...]) -> str:
     """Return all that machine code depends on, beside the sources, as text."""
     facts = {
@@ -96,7 +83,8 @@ def _key(kernel: str, kinds: tuple[Kind, ...]) -> str:
         "kinds": kinds,
         "processor": LEVEL.processor,
         "settings": LEVEL.settings,
-        **_compilers(),
+        "numba": installed("numba"),
+        "llvmlite": installed("llvmlite"),
     }
     return json.dumps(facts, sort_keys=True)
 

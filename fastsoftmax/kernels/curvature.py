@@ -72,24 +72,38 @@ def _scale_rows(E, X, C, k, first, count):
 
 
 @kernel(EXACT)
-def _scale_rows_of_pair(E, X, P, k, l, rows, first, count):  # noqa: E741 - the index of a class
-    """Set E[t] = w p_k ([k = l] - p_l) X[t]."""
+def _outer_rows(E, X, P, x, rows, first, count, D):
+    """Set X[t, k D + j] = p_k x_j for D features j, and E[t] = -w X[t]."""
     noinline()
-    one, zero = X.dtype.type(1), X.dtype.type(0)
+    K = P.shape[1]
     for t in range(count):
-        p, q = P[first + t, k], P[first + t, l]
-        share = X.dtype.type(rows.weight[first + t]) * (p * ((one if k == l else zero) - q))
-        scale = splat(X, share)
+        weight = -X.dtype.type(rows.weight[first + t])
+        for k in range(K):
+            p, at = P[first + t, k], k * D
+            for j in range(D):
+                value = p * x[t, j]
+                X[t, at + j] = value
+                E[t, at + j] = weight * value
+
+
+@kernel(EXACT)
+def _scale_rows_of_class(E, X, P, k, rows, first, count):
+    """Set E[t] = w p_k (1 - p_k) X[t]."""
+    noinline()
+    one = X.dtype.type(1)
+    for t in range(count):
+        p = P[first + t, k]
+        scale = splat(X, X.dtype.type(rows.weight[first + t]) * (p * (one - p)))
         for j in range(0, X.shape[1], lanes(X)):
             store(E, t, j, scale * load(X, t, j))
 
 
 @kernel(EXACT)
-def _add_block(H, E, X, count, D, at_hand):
-    """Add E' X over the rows of a block to the lower triangle of H (D, width), in whole tiles."""
+def _add_tiles(H, E, X, count, first_tile, stop_tile, at_hand):
+    """Add E' X over the rows of a block to tiles of rows of the lower triangle of H (D, width)."""
     noinline()
-    one, start = H.dtype.type(1), np.int64(0)
-    for tile in range(class_tiles(D)):
+    D, one, start = H.shape[0], H.dtype.type(1), np.int64(0)
+    for tile in range(first_tile, stop_tile):
         i = tile_start(D, tile)
         size = tile_start(D, tile + 1) - i
         across = WIDE * lanes(H)
@@ -107,29 +121,38 @@ def add_products(H, C, k, scratch, rows, d):
         count = min(B, n - first)
         gather_ones(X, count, rows, first, d)
         _scale_rows(E, X, C, k, first, count)
-        _add_block(H, E, X, count, d + 1, at_hand)
+        _add_tiles(H, E, X, count, 0, class_tiles(H.shape[0]), at_hand)
+
+
+@kernel(EXACT)
+def _shares(H, worker, workers):
+    """Return the tiles of rows first : stop whose lower triangle is a worker's share of H."""
+    tiles = class_tiles(H.shape[0])
+    first = np.int64(np.sqrt(worker / workers) * tiles)
+    return first, np.int64(np.sqrt((worker + 1) / workers) * tiles)
 
 
 @kernel(EXACT, entry=True)
-def add_pair_products(H, P, scratch, rows, d, first_pair, stop_pair):
-    """Add to H[i] the lower triangle of the sum over all rows of w p_k ([k = l] - p_l) x x'.
+def add_all_products(H, blocks, P, scratch, pairs, rows, d, worker, workers):
+    """Add sums over all rows to lower triangles: -w p_k p_l x x' to H (K (d + 1), width), and
+    w p_k (1 - p_k) x x' to blocks[k] (d + 1, width).
 
-    Pair first_pair + i is number k (k + 1) / 2 + l, l <= k, up to stop_pair. H (pairs, d + 1,
-    width), P (n, K): the probabilities.
+    The whole Hessian is H, but for the blocks of a class with itself: where a class is nearly sure,
+    the difference of two sums would be rounding. Each worker adds rows of H and blocks of its own.
+    pairs: scratch as of rows of K (d + 1) - 1 features. P (n, K): the probabilities.
     """
-    X, E = scratch.X, scratch.E
-    n, B, K = rows.order.shape[0], X.shape[0], P.shape[1]
+    x, e = scratch.X, scratch.E
+    n, B, K = rows.order.shape[0], x.shape[0], P.shape[1]
     at_hand = address_of(scratch.lines, 0, 0)
+    first_tile, stop_tile = _shares(H, worker, workers)
     for first in range(0, n, B):
         count = min(B, n - first)
-        gather_ones(X, count, rows, first, d)
-        pair = 0
-        for k in range(K):
-            for l in range(k + 1):  # noqa: E741
-                if first_pair <= pair < stop_pair:
-                    _scale_rows_of_pair(E, X, P, k, l, rows, first, count)
-                    _add_block(H[pair - first_pair], E, X, count, d + 1, at_hand)
-                pair += 1
+        gather_ones(x, count, rows, first, d)
+        for k in range(worker, K, workers):
+            _scale_rows_of_class(e, x, P, k, rows, first, count)
+            _add_tiles(blocks[k], e, x, count, 0, class_tiles(d + 1), at_hand)
+        _outer_rows(pairs.E, pairs.X, P, x, rows, first, count, d + 1)
+        _add_tiles(H, pairs.E, pairs.X, count, first_tile, stop_tile, at_hand)
 
 
 @kernel(FAST, entry=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.cholesky import factor, solve
-from fastsoftmax.kernels.curvature import add_pair_products, new_products
+from fastsoftmax.kernels.curvature import add_all_products, new_products
 from fastsoftmax.kernels.workers import Team
-from fastsoftmax.kernels.workspace import aligned, padded
+from fastsoftmax.kernels.workspace import aligned, row_length
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.preconditioner import (
     LEAST_ROWS,
@@ -52,7 +52,6 @@ class WholeHessian(Preconditioner):
 
     def __init__(self, K: int, d: int, dtype: str, scaling: Scaling | None, threads: int) -> None:
         super().__init__(K, d, dtype, scaling)
-        self._pairs = K * (K + 1) // 2
         self._threads = threads
         weights = K * (d + 1)
         self._H, self._L = np.zeros((weights, weights)), np.zeros((weights, weights))
@@ -72,24 +71,20 @@ class WholeHessian(Preconditioner):
         """Take the curvature from a sample of rows; see `Preconditioner`."""
         K, D = self.K, self.d + 1
         rows, P = self._look(theta, sample)
-        sums = aligned((self._pairs, D, padded(D, self.dtype)), self.dtype)
-        flops = float(len(P)) * self._pairs * D * D
-        with Team(min(self._threads, self._pairs) if flops > SHARED_FLOPS else 1) as team:
-            cuts = [self._pairs * i // team.size for i in range(team.size + 1)]
+        sums = aligned((K * D, row_length(K * D, self.dtype)), self.dtype)
+        blocks = aligned((K, D, row_length(D, self.dtype)), self.dtype)
+        flops = float(len(P)) * len(sums) ** 2
+        with Team(self._threads if flops > SHARED_FLOPS else 1) as team:
 
             def share(worker: int) -> None:
-                first, stop = cuts[worker], cuts[worker + 1]
                 scratch = new_products(self.d, self.dtype)
-                add_pair_products(sums[first:stop], P, scratch, rows, self.d, first, stop)
+                pairs = new_products(len(sums) - 1, self.dtype)
+                add_all_products(sums, blocks, P, scratch, pairs, rows, self.d, worker, team.size)
 
             team.run(share)
-        pair = 0
-        for k in range(K):
-            for other in range(k + 1):
-                low = np.tril(sums[pair, :, :D].astype(np.float64)) / self._total
-                block = low + np.tril(low, -1).T
-                self._H[k * D : (k + 1) * D, other * D : (other + 1) * D] = block
-                pair += 1
+        np.divide(sums[:, : len(sums)], self._total, out=self._H)
+        for k, block in enumerate(blocks):
+            self._H[k * D : (k + 1) * D, k * D : (k + 1) * D] = block[:, :D] / self._total
         level = (P * (1 - P)).mean(axis=0, dtype=np.float64)
         self._unseen = (UNSEEN * level[:, None] * squares).ravel()
         self.penalise(l2)

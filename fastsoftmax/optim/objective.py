@@ -85,7 +85,8 @@ class Objective:
     def near(self, batch: Batch, far: float) -> Batch | None:
         """Return the rows whose squared norm is at most `far` times the median; None: all are."""
         norms = squared_norms_of(batch.parts, batch.order, self.d, self.dtype, self.scaling)
-        kept = np.flatnonzero(norms <= far * np.median(norms))
+        middle = np.partition(norms, norms.size // 2)[norms.size // 2]
+        kept = np.flatnonzero(norms <= far * middle)
         if len(kept) == len(norms) or not len(kept):
             return None
         return Batch(batch.parts, *(np.ascontiguousarray(each[kept]) for each in batch[1:]))

@@ -42,8 +42,9 @@ def draw(pieces: Sequence[int], seed: int, count: int) -> list[Draw]:
     else:  # one row after so many belongs to a piece that is read
         steps = _spread(total, MOST_PIECES, seed, 1)
         found = np.searchsorted(sizes.cumsum(), steps, side="right")
-        chosen, times = np.unique(found, return_counts=True)
-        shares = times / times.sum()
+        times = np.bincount(found, minlength=len(sizes))
+        chosen = np.flatnonzero(times)
+        shares = times[chosen] / times.sum()
     ends = np.rint(np.cumsum(shares) * count).astype(np.int64)
     wanted = np.minimum(np.diff(ends, prepend=0), sizes[chosen])
     reach = sizes[chosen]
