@@ -106,6 +106,29 @@ def descend(
     return state
 
 
+def descend_penalised(
+    state: State,
+    X: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    eta: np.ndarray,
+    l2: np.ndarray,
+    l1: np.ndarray,
+    shrink: float = 0.0,
+) -> State:
+    """Per-sample SGD; all weights pay the penalties (d,) of their features after each row's step.
+
+    shrink: an l2 that acts with the step itself, as in `descend`.
+    """
+    for t in np.flatnonzero(w > 0):
+        descend(state, X[t : t + 1], y[t : t + 1], w[t : t + 1], eta[t : t + 1], shrink)
+        step = eta[t] * w[t]
+        lost = -np.expm1(-l2 * step)
+        due = l1 * np.where(l2 > 0, lost / np.where(l2 > 0, l2, 1.0), step)
+        state.W = np.sign(state.W) * np.maximum(np.abs(state.W) * (1 - lost) - due, 0.0)
+    return state
+
+
 def descend_batches(
     state: State,
     X: np.ndarray,

@@ -29,6 +29,12 @@ from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, Table
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy
 from fastsoftmax.data.source import Column, Source
+from fastsoftmax.data.sparse_memory import (
+    SparseMatrixSource,
+    in_use_of,
+    is_sparse_matrix,
+    sparse_rows,
+)
 from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
 
@@ -78,6 +84,11 @@ def open_source(
     batches = open_batches(
         data, {**_known_kinds(like, request.target, label_kind), **(types or {})}
     )
+    if batches is None and is_sparse_matrix(data):
+        _refuse_names(request, "a sparse matrix")
+        rows = sparse_rows(data)
+        in_use = in_use_of(like, like_width, rows.width)
+        return SparseMatrixSource(rows, GivenLabels(target, weight), in_use)
     if batches is None:
         return _open_matrix(data, target, weight, request)
     if is_path(data) and not batches.nameless:
@@ -149,7 +160,6 @@ def open_batches(data: Any, known: dict[str, str]) -> Batches | None:
 
 def _asked_for(data: Any) -> Batches | None:
     """Return what yields the batches of data that are asked for them, or None for a matrix."""
-    _refuse_sparse(data)
     _refuse_open_file(data)
     if is_lazy_frame(data):
         return StreamBatches(lambda: data, "the lazy frame")
@@ -157,7 +167,8 @@ def _asked_for(data: Any) -> Batches | None:
         return ReaderBatches(reader_of_items(data, "the generator"), "the generator")
     if callable(data):
         return StreamBatches(data)
-    if isinstance(data, list | tuple | dict) or hasattr(data, "__array__"):
+    is_array = hasattr(data, "__array__") or is_sparse_matrix(data)
+    if isinstance(data, list | tuple | dict) or is_array:
         return None
     return StreamBatches(lambda: iter(data)) if isinstance(data, Iterable) else None
 
@@ -303,6 +314,13 @@ def _open_matrix(
     data: Any, target: Given | None, weight: Given | None, request: ColumnRequest
 ) -> Source:
     matrix = feature_matrix(data)
+    _refuse_names(request, "a matrix")
+    check_width(matrix.shape[1], request, "the matrix")
+    return MatrixSource(matrix, GivenLabels(target, weight))
+
+
+def _refuse_names(request: ColumnRequest, what: str) -> None:
+    """Raise DataError where columns are named of data whose columns have no names."""
     for name in (
         request.target,
         request.weight,
@@ -312,15 +330,6 @@ def _open_matrix(
     ):
         if name is not None:
             raise DataError(
-                f'a matrix has no column "{name}": its columns have no names. Give the target and '
+                f'{what} has no column "{name}": its columns have no names. Give the target and '
                 "the weight as arrays, or use a table."
             )
-    check_width(matrix.shape[1], request, "the matrix")
-    return MatrixSource(matrix, GivenLabels(target, weight))
-
-
-def _refuse_sparse(data: Any) -> None:
-    if type(data).__module__.startswith("scipy.sparse"):
-        raise DataError(
-            "SciPy sparse matrices are not read yet; X.toarray() makes a dense one that is."
-        )

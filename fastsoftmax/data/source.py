@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastsoftmax.data.in_use import InUse
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.parts import Part
@@ -31,6 +32,7 @@ class Column:
     indicator: whether one more feature tells the rows that are null, wholly or in part.
     shape, axes: of a tensor, and the order of its axes where they do not lie in their own; None
     for a list, whose numbers have one order alone.
+    sparse: which numbers of rows of which most are 0 are features; None where it is no such column.
     """
 
     name: str
@@ -40,10 +42,13 @@ class Column:
     indicator: bool = False
     shape: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
+    sparse: InUse | None = None
 
     @property
     def layout(self) -> str:
         """What a row holds, in words."""
+        if self.sparse is not None:
+            return f"up to {self.sparse.width:,} numbers, most of them 0"
         if self.width is None:
             return "one number"
         if self.shape is None:
@@ -56,6 +61,8 @@ class Column:
 
         A list has no shape: it is what a tensor is whose axes lie in their own order.
         """
+        if (self.sparse is None) != (other.sparse is None):
+            return False
         if self.width != other.width or self.axes != other.axes:
             return False
         return self.shape is None or other.shape is None or self.shape == other.shape
@@ -63,7 +70,9 @@ class Column:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of its features: `age`; `pixels[0]`, `pixels[1]`, ...; `origin=JFK`, ..."""
-        if self.categories is not None:
+        if self.sparse is not None:
+            names = tuple(f"{self.name}[{j}]" for j in self.sparse.index.tolist())
+        elif self.categories is not None:
             names = tuple(f"{self.name}={value}" for value in self.categories.values)
         elif self.width is None:
             names = (self.name,)
@@ -74,6 +83,8 @@ class Column:
     @property
     def n_features(self) -> int:
         """How many features it makes."""
+        if self.sparse is not None:
+            return len(self.sparse)
         own = self.width or 1 if self.categories is None else len(self.categories)
         return own + self.indicator
 
@@ -161,6 +172,7 @@ class Source(ABC):
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
     one_pass: bool = False  # a reader that can be read once: no scan, one epoch
     weight_exponent: int | None = 0  # of the unit of chunks' weights; None: of the first ones' size
+    nonzeros: float | None = None  # of a row in the mean, where features are sparse; None: dense
     label_kind: str | None = None  # of the classes that labels of their type are, where any are
 
     @property

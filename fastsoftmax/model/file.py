@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.data.in_use import MOST_FEATURES, InUse
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import require_path, write_file
@@ -38,6 +39,8 @@ from fastsoftmax.options import is_count
 FORMAT = "fastsoftmax"
 VERSION = "1"
 AXES = ("shape", "axes")  # what tells of a column that its rows are tensors
+# Tensors of models of sparse rows: the weights (d, K), and which numbers of a column are features.
+BY_FEATURE, IN_USE = "weights_by_feature", "in_use_"
 
 
 def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
@@ -53,6 +56,13 @@ def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
     except (TypeError, ValueError) as error:
         raise SaveError(f"the model's history or record is not JSON: {error}.") from error
     tensors = {"weights": model.weights, "bias": model.bias}
+    if model.is_sparse:
+        tensors = {BY_FEATURE: np.ascontiguousarray(model.weights.T), "bias": model.bias}
+        tensors |= {
+            f"{IN_USE}{i}": column.sparse.index
+            for i, column in enumerate(model.columns or ())
+            if column.sparse is not None
+        }
     if model.scaling is not None:
         tensors |= {"centre": model.scaling.centre, "scale": model.scaling.scale}
     metadata = {"format": FORMAT, "format_version": VERSION, "model": text}
@@ -102,6 +112,8 @@ def _describe_column(column: Column) -> dict[str, Any]:
         told["fill"] = list(column.fill)
     if column.indicator:
         told["indicator"] = True
+    if column.sparse is not None:
+        told["sparse"] = column.sparse.width
     told |= {key: list(held) for key in AXES if (held := getattr(column, key)) is not None}
     return told
 
@@ -121,12 +133,12 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Param
         told, {"classes", "columns", "history", "record"}, "its description is incomplete"
     )
     classes = _read_classes(told["classes"])
-    scaling = _read_scaling(tensors)
+    scaling, in_use = _read_scaling(tensors), _read_in_use(tensors)
     weights, bias = _read_weights(tensors, len(classes))
     if scaling is not None:
         fits = scaling.centre.shape == scaling.scale.shape == weights.shape[1:]
         require(fits, "its centre and scale are not of the size of its weights")
-    columns = _read_columns(told["columns"], weights.shape[1])
+    columns = _read_columns(told["columns"], weights.shape[1], in_use)
     history = list_of(told["history"], is_epoch, "its history is malformed")
     record = check_record(told["record"], *weights.shape)
     model = Parameters(weights, bias, classes, columns, history, record, scaling)
@@ -160,6 +172,18 @@ def _read_scaling(tensors: dict[str, np.ndarray]) -> Scaling | None:
     finite = bool(np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all())
     require(finite, "its centre and scale are not finite")
     return Scaling(centre.astype(np.float64), scale.astype(np.float64))
+
+
+def _read_in_use(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take out of the tensors which numbers of sparse columns are features, by column."""
+    found = {name: tensors.pop(name) for name in list(tensors) if name.startswith(IN_USE)}
+    for index in found.values():
+        fits = index.dtype == np.int64 and index.ndim == 1 and len(index) > 0
+        require(fits and len(np.unique(index)) == len(index), "its sparse columns are malformed")
+    require(not found or BY_FEATURE in tensors, "its sparse columns have no weights")
+    if BY_FEATURE in tensors and "weights" not in tensors:
+        tensors["weights"] = tensors.pop(BY_FEATURE).T
+    return {name.removeprefix(IN_USE): index for name, index in found.items()}
 
 
 def _read_weights(tensors: dict[str, np.ndarray], K: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,18 +229,35 @@ def _fits(kind: str, value: object) -> bool:
     return limits.min <= value <= limits.max
 
 
-def _read_columns(told: object, d: int) -> tuple[Column, ...] | None:
+def _read_columns(told: object, d: int, in_use: dict[str, np.ndarray]) -> tuple[Column, ...] | None:
     if told is None:
+        require(not in_use, "it has sparse columns that it does not name")
         return None
     listed = list_of(told, _is_column, "its columns are malformed")
-    columns = tuple(map(_read_column, listed))
+    columns = tuple(
+        _read_column(each, in_use.get(str(number))) for number, each in enumerate(listed)
+    )
+    known = {str(number) for number, each in enumerate(columns) if each.sparse is not None}
+    require(known == set(in_use), "its sparse columns are malformed")
     require(len({c.name for c in columns}) == len(columns), "two of its columns have one name")
     width = sum(column.n_features for column in columns)
     require(width == d, f"its columns hold {width} features but its weights are for {d}")
     return columns
 
 
-def _read_column(told: dict[str, Any]) -> Column:
+def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None:
+    width = told.get("sparse")
+    if width is None:
+        return None
+    fits = is_count(width, 1) and width <= MOST_FEATURES and index is not None
+    require(fits and told["width"] is None, "its sparse columns are malformed")
+    assert index is not None  # for it fits
+    within = int(index.min()) >= 0 and int(index.max()) < width
+    require(within, "its sparse columns are malformed")
+    return InUse(width, index.astype(np.int64, copy=False))
+
+
+def _read_column(told: dict[str, Any], index: np.ndarray | None) -> Column:
     categories = told.get("categories")
     if categories is not None:
         categories = _read_values(categories, "categories")
@@ -234,7 +275,8 @@ def _read_column(told: dict[str, Any]) -> Column:
     require(shape is None or math.prod(shape) == told["width"], "its columns are malformed")
     ordered = axes is None or (shape is not None and sorted(axes) == list(range(len(shape))))
     require(ordered, "its columns are malformed")
-    return Column(told["name"], told["width"], categories, fill, indicator, shape, axes)
+    sparse = _read_sparse(told, index)
+    return Column(told["name"], told["width"], categories, fill, indicator, shape, axes, sparse)
 
 
 def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
@@ -244,7 +286,7 @@ def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
 
 
 def _is_column(told: object) -> bool:
-    optional = {"categories", "fill", "indicator", *AXES}
+    optional = {"categories", "fill", "indicator", "sparse", *AXES}
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]

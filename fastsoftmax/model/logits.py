@@ -6,13 +6,15 @@ NumPy alone does the work, in blocks of bounded size: nothing compiles, so one r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.parts import Part
+from fastsoftmax.data.parts import Part, Sparse
 from fastsoftmax.errors import DataError
 from fastsoftmax.model.parameters import Parameters
+from fastsoftmax.model.sparse_logits import later, refuse_infinite_logits, sparse_logits_of
 
 # A block of rows and its logits stay in the cache of one core.
 BLOCK_BYTES = 2**21
@@ -22,6 +24,9 @@ def logits_of(
     model: Parameters, parts: tuple[Part, ...], place: Callable[[int], str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield first row and logits z = W x + b of each block of the rows in `parts`."""
+    if any(isinstance(part, Sparse) for part in parts):
+        yield from sparse_logits_of(model, parts, place)
+        return
     rows = parts[0].rows
     K, d = model.weights.shape
     step = max(1, BLOCK_BYTES // ((d + K) * model.dtype.itemsize))
@@ -34,9 +39,7 @@ def logits_of(
         with np.errstate(over="ignore", invalid="ignore"):
             z = X @ model.weights.T
             z += model.bias
-        if not np.isfinite(z).all():
-            row = start + int(np.isfinite(z).all(axis=1).argmin())
-            raise DataError(f"{place(row)}: the features are so large that {_too_large(model)}")
+        refuse_infinite_logits(model, z, partial(later, place, start))
         yield start, z
 
 
@@ -87,7 +90,3 @@ def _value(parts: tuple[Part, ...], row: int, column: int) -> Any:
             return part.row(row)[column]
         column -= part.width
     raise IndexError(column)
-
-
-def _too_large(model: Parameters) -> str:
-    return f"the logits do not fit {model.dtype}. Check them, or scale them before training."

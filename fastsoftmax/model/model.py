@@ -119,6 +119,13 @@ class Model:
         return self.parameters.feature_names
 
     @property
+    def feature_index(self) -> np.ndarray:
+        """Which of the numbers of its column each feature (d,) is, int64; of sparse columns those
+        alone are features that were not 0 in all rows.
+        """
+        return self.parameters.feature_index
+
+    @property
     def deviations(self) -> np.ndarray | None:
         """The standard deviations (d,) of the features in training, or None where not known."""
         return self.parameters.deviations
@@ -185,6 +192,7 @@ def require_model(value: object, name: str = "model") -> None:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    view = np.ascontiguousarray(array).view()
+    # Weights of sparse rows lie feature by feature, in which way they are used.
+    view = (array if array.flags.f_contiguous else np.ascontiguousarray(array)).view()
     view.flags.writeable = False
     return view

@@ -50,6 +50,23 @@ class Parameters:
         return int(self.weights.shape[1])
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether some of the columns are rows of which most numbers are 0."""
+        return any(column.sparse is not None for column in self.columns or ())
+
+    @property
+    def feature_index(self) -> np.ndarray:
+        """Which of the numbers of its column each feature (d,) is, int64."""
+        if self.columns is None:
+            return np.arange(self.n_features)
+        return np.concatenate(
+            [
+                np.arange(column.n_features) if column.sparse is None else column.sparse.index
+                for column in self.columns
+            ]
+        )
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the weights, in which predictions are computed."""
         return self.weights.dtype

@@ -15,6 +15,7 @@ from fastsoftmax.errors import DataError
 from fastsoftmax.inference.answers import Answer, is_worth
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.parameters import Parameters
+from fastsoftmax.model.sparse_logits import sparse_part
 
 if TYPE_CHECKING:
     from fastsoftmax.data.source import Chunk, Source
@@ -114,6 +115,8 @@ def peek(
 
     The chunks come with it where nobody knows how many rows there are before they are read.
     """
+    if source.nonzeros is not None:  # NumPy takes a row's features alone
+        return False, None
     if source.rows is not None:
         return is_worth(source.rows, *model.weights.shape), None
     chunks = iter(source.chunks(classes))
@@ -162,6 +165,10 @@ def answered(model: Parameters, source: Source, finish: Finish) -> Iterator[Answ
 def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
     """Return what `finish` makes of the logits of all rows."""
     matrix = _as_matrix(data)
+    if matrix is not None and model.is_sparse:
+        part = sparse_part(model, matrix)
+        blocks = logits_of(model, (part,), lambda row: f"row {row}")
+        return _stack((finish(z) for _, z in blocks), part.rows)
     if matrix is not None:
         _check_matrix(matrix, model)
     if matrix is not None and not is_worth(len(matrix), *model.weights.shape):

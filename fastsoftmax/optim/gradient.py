@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax.data.parts import Part
+from fastsoftmax.data.parts import Part, Sparse
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.gradient import add_gradient, new_sums
 from fastsoftmax.kernels.measure import squared_norms
@@ -15,6 +15,7 @@ from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
 from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.rules.sparse import squared_norms_of_lists
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
 
@@ -106,6 +107,8 @@ def squared_norms_of(
 ) -> np.ndarray:
     """Return ||x||^2 (n,) float64 of some rows of d features, as they are scaled."""
     kind = np.dtype(dtype)
+    if any(isinstance(part, Sparse) for part in parts):
+        return squared_norms_of_lists(parts, order, affine_of(scaling, kind), kind)
     return _norms(parts, order, new_block(1, d, kind, 8).X[0], affine_of(scaling, kind))
 
 

@@ -14,8 +14,11 @@ from fastsoftmax.optim.preconditioner import Batch
 DOUBLE_FLOPS = 1e9
 
 
-def precision(K: int, d: int, n: int, dtype: str) -> str:
-    """Return the dtype in which to pass over n rows, where float64 may cost little."""
+def precision(K: int, d: float, n: int, dtype: str) -> str:
+    """Return the dtype in which to pass over n rows, where float64 may cost little.
+
+    d: how many numbers of a row are met.
+    """
     return "float64" if 4.0 * K * d * n < DOUBLE_FLOPS else dtype
 
 
@@ -48,7 +51,7 @@ class Objective:
         """
         rows = passes.rows
         self.K, self.d, self.n, self.dtype = rows.K, rows.d, rows.n, rows.dtype
-        self.scaling, self.threads = rows.scaling, rows.threads
+        self.scaling, self.threads, self.nonzeros = rows.scaling, rows.threads, rows.nonzeros
         self.squares = np.zeros(self.d + 1) if squares is None else np.append(squares, 1.0)
         self.penalty, self.fit_intercept, self._pass = penalty, fit_intercept, passes
         self.log_loss = self.accuracy = np.nan

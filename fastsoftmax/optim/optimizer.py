@@ -14,6 +14,7 @@ from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
 from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner
+from fastsoftmax.optim.sparse_gradient import CURVATURE_ROWS, SparseDiagonal
 from fastsoftmax.optim.state import array
 
 FAR = 1e6  # times the median squared norm: rows that may hide what the others would gain
@@ -59,7 +60,9 @@ def begin(objective: Objective, theta: np.ndarray, memory: int) -> OptimizerStat
 
     memory: bytes that the run may take.
     """
-    count = curvature_rows(objective.K, objective.d, objective.n, memory)
+    count = min(objective.n, CURVATURE_ROWS)
+    if objective.nonzeros is None:
+        count = curvature_rows(objective.K, objective.d, objective.n, memory)
     smooth, gradient = objective.evaluate_and_sample(theta, count)
     return begin_at(objective, theta, smooth, gradient)
 
@@ -105,6 +108,8 @@ def iterates(
 def preconditioner_of(objective: Objective, memory: int, *, keeps: bool = False) -> Preconditioner:
     """Return what suits an objective; keeps: for one penalty after another."""
     K, d, dtype, scaling = objective.K, objective.d, objective.dtype, objective.scaling
+    if objective.nonzeros is not None:
+        return SparseDiagonal(K, d, dtype, scaling, objective.threads)
     if _l1_of(objective) is not None:
         # Andrew and Gao's projections are onto the orthants of the weights as they are: a matrix
         # would turn the direction out of the orthant.

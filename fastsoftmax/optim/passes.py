@@ -18,6 +18,7 @@ from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sample import RowSample
+from fastsoftmax.optim.sparse_gradient import SparseGradient
 from fastsoftmax.optim.tables import affine_of
 
 CALL_FLOPS = 4e9  # of rows that are handed to the kernel at once
@@ -64,7 +65,8 @@ class Drawing:
 class PassRows:
     """What is known of the rows of a pass: n of them count, of K classes and d features.
 
-    dtype: in which to compute. threads: that may. scaling: of the features, or None.
+    dtype: in which to compute. threads: that may. scaling: of the features, or None. nonzeros: of a
+    row in the mean, where rows are sparse.
     """
 
     K: int
@@ -73,6 +75,12 @@ class PassRows:
     dtype: str
     threads: int
     scaling: Scaling | None = None
+    nonzeros: float | None = None
+
+    @property
+    def flops(self) -> float:
+        """The work of a row, about."""
+        return 4.0 * self.K * (self.d if self.nonzeros is None else max(self.nonzeros, 1.0))
 
 
 class RowPass(ABC):
@@ -106,7 +114,8 @@ class LocalPass(RowPass):
     def __init__(self, rows: PassRows, batches: Callable[[], Iterable[Batch]]) -> None:
         super().__init__(rows)
         self._batches = batches
-        self._full = FullGradient(rows.K, rows.d, rows.dtype, rows.threads, rows.scaling)
+        kind = FullGradient if rows.nonzeros is None else SparseGradient
+        self._full = kind(rows.K, rows.d, rows.dtype, rows.threads, rows.scaling)
 
     def close(self) -> None:
         """End its threads."""
@@ -137,9 +146,9 @@ class LocalPass(RowPass):
         return sample.batch()
 
     def _summed(self, theta: np.ndarray, batches: Iterable[Batch]) -> PassSums:
-        K, d = self.rows.K, self.rows.d
+        d = self.rows.d
         self._full.begin(theta[:, :d], theta[:, d])
-        call = max(1024, int(CALL_FLOPS / (4 * K * d)) // 1024 * 1024)
+        call = max(1024, int(CALL_FLOPS / self.rows.flops) // 1024 * 1024)
         loss = hits = total = 0.0
         finite = True
         for batch in batches:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.data.parts import Part
-from fastsoftmax.kernels.gather import part_table
-from fastsoftmax.kernels.measure import measure, squared_norms
-from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.penalties import SHRINK_ROWS
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
-from fastsoftmax.optim.tables import PartTables, affine_of
+from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.options import MAX_STEPS, TrainOptions
 
@@ -25,11 +22,15 @@ class SGD:
     of these its class, weight and step size. A row of weight 0 takes no step and is not counted.
     """
 
-    def __init__(self, K: int, d: int, options: TrainOptions) -> None:
-        """Begin at zeros."""
+    def __init__(
+        self, K: int, d: int, options: TrainOptions, nonzeros: float | None = None
+    ) -> None:
+        """Begin at zeros; nonzeros: of a row in the mean, where rows are sparse."""
         steps, penalty = options.steps, options.penalty
         self.K, self.d, self.dtype = K, d, np.dtype(steps.dtype)
-        task = Task(K, d, steps)
+        # How many numbers of a row are met in a step.
+        self.row_numbers = float(d) if nonzeros is None else max(nonzeros, 1.0)
+        task = Task(K, d, steps, nonzeros)
         self.rule = choose_rule(task)(task, options.reading.thread_count)
         self.weights = self.rule.new_weights(average=bool(steps.average))
         self._batch_size = steps.batch_size
@@ -37,7 +38,7 @@ class SGD:
         self._bound = np.zeros(1)
         self.bound = "off" if steps.max_step == "auto" else steps.max_step
         self._bias = np.ones(1) if penalty.fit_intercept else np.zeros(1)
-        self._tables = PartTables(self.rule.columns)
+        self._tables = self.rule.new_tables()
         l2 = 0.0 if penalty.l2 == "auto" else float(penalty.l2)
         self.penalise(np.full(d, l2), np.zeros(d))
 
@@ -134,15 +135,12 @@ class SGD:
         weight: np.ndarray,
     ) -> Tally:
         """Return the weighted loss (nats) and hits of some rows, with the weights as they are."""
-        table = part_table(parts, affine=self._tables.affine)
-        rows = Rows(table, order, labels, weight, weight)
-        return Tally(*measure(self.weights.measured(), self.rule.block, rows))
+        rows = (order, labels, weight)
+        return self.rule.measure(self.weights, parts, self._tables.affine, rows)
 
     def squared_norms(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows."""
-        norms, table = np.zeros(len(order)), part_table(parts, affine=self._tables.affine)
-        squared_norms(norms, self.rule.block.X[0], order, table)
-        return norms
+        return self.rule.squared_norms(parts, order, self._tables.affine)
 
     def warm_up(self, parts: tuple[Part, ...], *, measures: bool) -> None:
         """Have all that a run needs compiled, on no rows; `measures`: `measure` too."""

@@ -5,15 +5,80 @@ The rest of the house says get, set, zero and mean, in (K, d) and (K,).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 from fastsoftmax.kernels.operands import new_average, new_coefficients
 
 
-class Weights:
+class Weights(ABC):
+    """W of K classes and d features, and b, as the kernels of a rule take them: `arrays`.
+
+    sums: what kernels add W and b to at each step, where somebody must move them on in time.
+    """
+
+    K: int
+    d: int
+    dtype: np.dtype
+    arrays: Any
+    sums: list[Any]
+    unsettled_rows: int = 0
+
+    @abstractmethod
+    def get(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of W (K, d) and b (K,) as they are now."""
+
+    @abstractmethod
+    def set(self, W: np.ndarray, b: np.ndarray) -> None:
+        """Begin at W (K, d) and b (K,)."""
+
+    @abstractmethod
+    def change(self, act: Callable[[np.ndarray], None]) -> None:
+        """Let something act on W (K, d) in place."""
+
+    @abstractmethod
+    def zero(self) -> None:
+        """Begin at zeros, with nothing averaged."""
+
+    @property
+    @abstractmethod
+    def is_averaged(self) -> bool:
+        """Whether `mean` is that of some steps."""
+
+    @abstractmethod
+    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return W (K, d) and b (K,): their mean over steps, as they are where there is none."""
+
+    @abstractmethod
+    def measured(self) -> Any:
+        """Return the mean as kernels take it."""
+
+    @abstractmethod
+    def count(self, rows: int, steps: int) -> None:
+        """Note that kernels added W to their sums at so many steps, on so many rows."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Have the mean be that of all steps so far."""
+
+    @abstractmethod
+    def drop_unsettled(self) -> None:
+        """Forget the steps since the last settling."""
+
+    @abstractmethod
+    def restart_average(self) -> None:
+        """Forget the steps averaged so far."""
+
+    @abstractmethod
+    def views(self) -> dict[str, np.ndarray]:
+        """Return the arrays that the next step depends on, by name; averages are settled."""
+
+
+@final
+class RowMajor(Weights):
     """W of K classes and d features, and b, as kernels take them: rows of whole vectors.
 
     arrays: W (K, width) and b (1, width). sums: what kernels add W and b to at each step, in the

@@ -19,12 +19,12 @@ def check_features(window: Window, order: np.ndarray, dtype: np.dtype) -> None:
     for row in order:
         column = 0
         for part in window.parts:
-            features = part.row(row)
+            there, features = part.numbers(row)
             with np.errstate(over="ignore"):
                 cast = features.astype(dtype)
             odd = np.flatnonzero(~np.isfinite(cast))
             if len(odd):
-                j = column + int(odd[0])
+                j = column + int(there[odd[0]])
                 name = f'column "{names[j]}"' if names else f"feature {j}"
                 raise DataError(
                     f"{window.place(int(row))}: {name} is {features[odd[0]]}"

@@ -34,7 +34,7 @@ def identity_of(
         "options": shaping[0] if len(shaping) == 1 else {str(i): o for i, o in enumerate(shaping)},
         "versions": versions(),
         "data": _known(source, classes),
-        "features": list(source.feature_names or [source.n_features]),
+        "features": _features(source),
         "classes": [classes.kind, list(classes.values)],
         "counts": stats.counts.tolist(),
         "weights": [float(mass) for mass in stats.mass],
@@ -42,6 +42,19 @@ def identity_of(
         "init": start,
         "validation": validation and _known(validation, classes),
     }
+
+
+def _features(source: Source) -> list[Any]:
+    """Return the names of the features; of those of sparse columns a checksum."""
+    if source.columns is None:
+        return [source.n_features]
+    found: list[Any] = []
+    for column in source.columns:
+        if column.sparse is None:
+            found += column.feature_names
+        else:
+            found += [column.name, zlib.crc32(column.sparse.index.tobytes())]
+    return found
 
 
 def _known(source: Source, classes: Classes) -> dict[str, Any]:

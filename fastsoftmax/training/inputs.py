@@ -159,7 +159,9 @@ def _like(init: Model | None) -> tuple[Column, ...] | None:
     """Return the columns of the model to start from, where they hold what was learnt of data."""
     if init is None or init.columns is None:
         return None
-    learnt = any(c.categories is not None or c.fill is not None for c in init.columns)
+    learnt = any(
+        c.categories is not None or c.fill is not None or c.sparse is not None for c in init.columns
+    )
     return init.columns if learnt else None
 
 

@@ -48,10 +48,12 @@ class Learner:
         *,
         weights_as_given: bool = False,
         finishes: bool = False,
+        nonzeros: float | None = None,
     ) -> None:
-        """finishes: full gradients end the run."""
+        """finishes: full gradients end the run. nonzeros: of a row, where rows are sparse."""
+        self.nonzeros = nonzeros
         self.options, self.K, self.d = options, len(classes), d
-        self.sgd = SGD(self.K, d, options)
+        self.sgd = SGD(self.K, d, options, nonzeros)
         factors = class_factors(options.penalty.class_weight, classes, stats)
         unit = 1.0
         if stats is not None and not weights_as_given:
@@ -87,8 +89,9 @@ class Learner:
         """How many epochs of steps there are at most; none where all is small."""
         if not self.finishes:
             return self.last_epoch
-        small = 4.0 * self.K * self.d * (self.steps or 0) < SMALL_FLOPS
-        small |= has_whole(self.K, self.d, self.options.reading.memory_bytes)
+        small = 4.0 * self.K * self.sgd.row_numbers * (self.steps or 0) < SMALL_FLOPS
+        if self.nonzeros is None:
+            small |= has_whole(self.K, self.d, self.options.reading.memory_bytes)
         if small or self.options.penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)

@@ -15,9 +15,10 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import STEP, sample_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
-from fastsoftmax.optim.moments import MIDDLE_ROWS, Moments, MomentSums, middles, wide_columns
+from fastsoftmax.optim.moments import MIDDLE_ROWS, Moments, middles, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
+from fastsoftmax.optim.sparse_moments import new_moment_sums
 from fastsoftmax.training.finite_check import check_features, checked_norm
 from fastsoftmax.training.learner import NORM_ROWS, Learner
 from fastsoftmax.training.prepared import Prepared
@@ -85,7 +86,7 @@ class _FirstRows:
         weight = self.learner.row_weights.of(self.window, order)
         counted = np.flatnonzero(weight > 0)
         K, d = self.learner.K, self.learner.d
-        counted = counted[: max(RATE_ROWS, NORM_ROWS, penalty_rows(K, d))]
+        counted = counted[: max(RATE_ROWS, NORM_ROWS, penalty_rows(K, d, self.learner.nonzeros))]
         order = order[counted]
         return Batch(self.window.parts, order, self.window.labels[order], weight[counted])
 
@@ -94,7 +95,7 @@ class _FirstRows:
         if self.learner.options.penalty.scaling == "off":
             return None
         order = np.arange(self.rows)
-        sums = MomentSums(self.learner.d)
+        sums = new_moment_sums(self.learner.d, sparse=self.learner.nonzeros is not None)
         sums.add(self.window.parts, order, self.learner.row_weights.of(self.window, order))
         if not sums.finite:
             check_features(self.window, np.arange(self.window.rows), self.learner.sgd.dtype)
@@ -112,7 +113,7 @@ def choose_penalty(
     problem = Problem(
         learner.K, learner.d, rows, sample, prepared.units,
         prepared.scaling, o.penalty.fit_intercept, o.steps.dtype, o.reading.thread_count,
-        prepared.memory, prepared.squares,
+        prepared.memory, prepared.squares, learner.nonzeros,
     )  # fmt: skip
     if o.penalty.l2 != "auto":
         prepared.l2 = float(o.penalty.l2)
@@ -187,7 +188,7 @@ def _scale_bias(learner: Learner, window: Window, sample: Batch) -> None:
     """
     if learner.prepared.scaling is None and learner.options.penalty.fit_intercept:
         norm = _norm(learner, window, sample.order[:NORM_ROWS])
-        learner.sgd.scale_bias(norm / learner.d)
+        learner.sgd.scale_bias(norm / learner.sgd.row_numbers)
 
 
 def _unit(
@@ -200,7 +201,7 @@ def _unit(
     if middle is np.median:
         norm = float(np.median(learner.sgd.squared_norms(window.parts, order)))
     if learner.options.penalty.fit_intercept:
-        norm += norm / learner.d if raw else 1.0
+        norm += norm / learner.sgd.row_numbers if raw else 1.0
     return learner.sgd.rule.unit(norm)
 
 

@@ -21,6 +21,7 @@ from fastsoftmax.optim.objective import precision
 from fastsoftmax.optim.passes import LocalPass, PassRows, RowPass
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.sparse_moments import SparseMomentSums, new_moment_sums
 from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.finite_check import check_features
@@ -32,7 +33,7 @@ from fastsoftmax.training.row_weights import RowWeights
 class PassSurvey:
     """What a pass shows of the columns of all rows; wide (d,): those of more than 24 bits."""
 
-    sums: MomentSums
+    sums: MomentSums | SparseMomentSums
     wide: np.ndarray
 
     def add(self, window: Window, weights: RowWeights) -> None:
@@ -87,8 +88,8 @@ class RunRows(ABC):
 def pass_rows(learner: Learner, threads: int) -> PassRows:
     """Return what is known of the rows that a learner learns from."""
     K, d, n, steps = learner.K, learner.d, learner.steps or 1, learner.options.steps
-    dtype = precision(K, d, n, steps.dtype)
-    return PassRows(K, d, n, dtype, threads, learner.prepared.scaling)
+    dtype = precision(K, learner.sgd.row_numbers, n, steps.dtype)
+    return PassRows(K, d, n, dtype, threads, learner.prepared.scaling, learner.nonzeros)
 
 
 def batch_of(window: Window, weights: RowWeights) -> Batch:
@@ -182,7 +183,10 @@ class TrainingRows(RunRows):
     def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
         """Return what passes over all rows, and what that shows; see RunRows."""
         survey, weights = (
-            PassSurvey(MomentSums(learner.d), np.zeros(learner.d, np.bool_)),
+            PassSurvey(
+                new_moment_sums(learner.d, sparse=learner.nonzeros is not None),
+                np.zeros(learner.d, np.bool_),
+            ),
             learner.row_weights,
         )
 

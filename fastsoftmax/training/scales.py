@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fastsoftmax.model.scaling import Scaling
@@ -26,13 +28,18 @@ def scaling_of(
     o = learner.options
     exact = not learner.finishes and not o.penalty.standardize
     exact = exact and o.penalty.l2 not in ("auto", 0.0) and moments.are_alike
-    return moments.scaling(
+    scaling = moments.scaling(
         kind or o.penalty.scaling,
         np.dtype(o.steps.dtype),
         wide,
         centred=o.penalty.fit_intercept,
         scaled=not exact,
     )
+    if learner.nonzeros is None:
+        return scaling
+    # Rows of a norm of 1, as text is given, whatever its numbers count.
+    norm = math.sqrt(float(moments.squares(scaling).sum())) or 1.0
+    return Scaling(scaling.centre, scaling.scale / norm)
 
 
 def prepared_by(learner: Learner, moments: Moments | None, scaling: Scaling | None) -> Prepared:
@@ -42,6 +49,9 @@ def prepared_by(learner: Learner, moments: Moments | None, scaling: Scaling | No
         # A column that never changes has no weight to penalise.
         deviation = moments.deviation if o.penalty.standardize else 1.0
         units = np.square(scaling.scale * deviation)
+        if o.penalty.standardize and learner.nonzeros is not None:
+            # Rare features would cost next to nothing, and they are most of all there are.
+            units = np.ones(learner.d)
     return Prepared(scaling, moments, float(o.penalty.l1), o.reading.memory_bytes, units)
 
 

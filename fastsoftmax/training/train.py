@@ -168,6 +168,7 @@ def learners_of(
             each if alone else each.changed(threads=1),
             weights_as_given=inputs.weights_as_given,
             finishes=ends_by_full_gradients(each, rows),
+            nonzeros=source.nonzeros,
         )
         for each in settings
     ]  # fmt: skip
@@ -261,7 +262,7 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) ->
         RunFacts(
             options=options,
             reasons=prepared.notes,
-            deviations=None if prepared.moments is None else prepared.moments.deviation,
+            deviations=_deviations(learner),
             window=plan.window if plan.kind in ("window", "full") else None,
             buckets=plan.buckets,
             target=inputs.target,
@@ -275,6 +276,12 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) ->
             origin=warm_start.record(inputs.init, data),
         )
     )
+
+
+def _deviations(learner: Learner) -> np.ndarray | None:
+    """Return the features' deviations, where they are known and not those of a vocabulary."""
+    moments = learner.prepared.moments
+    return None if moments is None or learner.nonzeros is not None else moments.deviation
 
 
 def _finite(weights: Pair) -> Pair:

@@ -71,6 +71,12 @@ class Problem:
     threads: int
     memory: int
     squares: np.ndarray | None = None
+    nonzeros: float | None = None
+
+    @property
+    def row_numbers(self) -> float:
+        """How many numbers of a row are met."""
+        return float(self.d) if self.nonzeros is None else max(self.nonzeros, 1.0)
 
     @property
     def has_many_weights(self) -> bool:
@@ -83,15 +89,16 @@ class Problem:
 
     def objective(self, batch: Batch, l2: float) -> Objective:
         """Return the objective over some rows under a penalty."""
-        small = 4 * self.K * self.d * len(batch.order) < THREAD_FLOPS
+        small = 4 * self.K * self.row_numbers * len(batch.order) < THREAD_FLOPS
         rows = PassRows(
             self.K,
             self.d,
             n=len(batch.order),
             # That of the passes to come, over all rows: another would have to be compiled as well.
-            dtype=precision(self.K, self.d, self.rows, self.dtype),
+            dtype=precision(self.K, self.row_numbers, self.rows, self.dtype),
             threads=1 if small else self.threads,  # a pass is over before a second has begun
             scaling=self.scaling,
+            nonzeros=self.nonzeros,
         )
         return Objective(
             LocalPass(rows, lambda: (batch,)),
@@ -110,8 +117,10 @@ class Choice:
     theta: np.ndarray | None = None
 
 
-def penalty_rows(K: int, d: int) -> int:
+def penalty_rows(K: int, d: int, nonzeros: float | None = None) -> int:
     """Return on how many rows l2 is chosen, at most."""
+    if nonzeros is not None:
+        return max(1000, int(SAMPLE_FLOPS / (4 * K * max(nonzeros, 1.0))))
     some, weights = SAMPLE_FLOPS / (4 * K * d), K * (d + 1)
     if weights <= MOST_WEIGHTS:
         curved = min(ROWS_PER_WEIGHT * weights, CURVATURE_FLOPS / weights**2)
@@ -126,7 +135,7 @@ def choose_l2(problem: Problem) -> Choice:
     are few, the strongest penalty is taken of those whose losses are alike: a weak one costs more
     where it is wrong.
     """
-    sample = _first(problem.sample, penalty_rows(problem.K, problem.d))
+    sample = _first(problem.sample, penalty_rows(problem.K, problem.d, problem.nonzeros))
     n = len(sample.order)
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
@@ -150,7 +159,7 @@ def choose_l2(problem: Problem) -> Choice:
 
 def fit_to_some(problem: Problem, l2: float) -> np.ndarray | None:
     """Return the fit (K, d + 1) under an l2 to some of many rows; None where rows are few."""
-    sample = _first(problem.sample, penalty_rows(problem.K, problem.d))
+    sample = _first(problem.sample, penalty_rows(problem.K, problem.d, problem.nonzeros))
     if 2 * len(sample.order) > problem.rows:
         return None
     zeros = np.zeros((problem.K, problem.d + 1))
@@ -328,7 +337,7 @@ def choose_rate(sgd: SGD, sample: Batch, norm: float, shares: Sequence[float] = 
     norm: the mean squared norm of the rows, their bias included; steps are shares of its inverse.
     The loss is over the second half of the rows, each taken before the row's own step.
     """
-    most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * sgd.K * sgd.d)))
+    most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * sgd.K * sgd.row_numbers)))
     sample = _first(sample, min(RATE_ROWS, most))
     half = len(sample.order) // 2
     first, second = (_taken(sample, np.arange(*ends)) for ends in ((0, half), (half, 2 * half)))

@@ -15,6 +15,7 @@ from fastsoftmax.optim.rules.narrow import Narrow
 from fastsoftmax.optim.rules.panels import Panels
 from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.optim.rules.rule import Rule, Task
+from fastsoftmax.optim.rules.sparse import SparseRows
 
 # Asked in this order; the last one takes what is left.
 RULES: tuple[type[Rule], ...] = (
@@ -31,4 +32,6 @@ RULES: tuple[type[Rule], ...] = (
 
 def choose_rule(task: Task) -> type[Rule]:
     """Return the first rule that takes such steps."""
+    if task.nonzeros is not None:
+        return SparseRows
     return next(rule for rule in RULES if rule.fits(task))

@@ -8,12 +8,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from fastsoftmax.data.parts import Part
+from fastsoftmax.kernels.gather import Affine, part_table
+from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block
 from fastsoftmax.kernels.sizes import block_rows, has_panels, panel_count, useful_workers
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.optim.penalties import SHRINK_ROWS, Penalties
+from fastsoftmax.optim.tables import PartTables
 from fastsoftmax.optim.tally import Tally
-from fastsoftmax.optim.weights import Weights
+from fastsoftmax.optim.weights import RowMajor, Weights
 from fastsoftmax.options import Steps
 
 # A kernel call is kept to about 0.1 s, so that an interrupt is seen and a block end is near. Two
@@ -37,7 +41,7 @@ class Visit(NamedTuple):
     biases take. bound: how steps are bounded, a number of `bounds`.
     """
 
-    tables: list[np.ndarray]
+    tables: list[Any]
     order: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
@@ -58,11 +62,15 @@ class Visit(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What a rule is chosen by: K classes, d features, and how steps are to be taken."""
+    """What a rule is chosen by: K classes, d features, and how steps are to be taken.
+
+    nonzeros: how many numbers of a row are not 0, in the mean, where rows are sparse.
+    """
 
     K: int
     d: int
     steps: Steps
+    nonzeros: float | None = None
 
 
 class Lengths(NamedTuple):
@@ -112,7 +120,29 @@ class Rule(ABC):
     def new_weights(self, *, average: bool) -> Weights:
         """Return zeros, laid out as the kernel takes them, whose mean over steps is kept or not."""
         columns = self.columns if average else []
-        return Weights(self.K, self.d, self.dtype, columns=columns, block_rows=self.block_rows)
+        return RowMajor(self.K, self.d, self.dtype, columns=columns, block_rows=self.block_rows)
+
+    def new_tables(self) -> Any:
+        """Return what describes rows to its kernel."""
+        return PartTables(self.columns)
+
+    def measure(
+        self, weights: Weights, parts: tuple[Part, ...], affine: Affine | None,
+        rows: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> Tally:  # fmt: skip
+        """Return the facts of rows, by number, class and weight, with the weights as they are."""
+        order, labels, weight = rows
+        table = part_table(parts, affine=affine)
+        visited = Rows(table, order, labels, weight, weight)
+        return Tally(*measure(weights.measured(), self.block, visited))
+
+    def squared_norms(
+        self, parts: tuple[Part, ...], order: np.ndarray, affine: Affine | None
+    ) -> np.ndarray:
+        """Return ||x||^2 (n,) float64 of some rows."""
+        norms, table = np.zeros(len(order)), part_table(parts, affine=affine)
+        squared_norms(norms, self.block.X[0], order, table)
+        return norms
 
     def close(self) -> None:
         """End its threads."""

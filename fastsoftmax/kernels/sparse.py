@@ -1,0 +1,323 @@
+"""Exact per-sample SGD row after row, for rows of few numbers that are not 0.
+
+W = s V: the K weights of a feature lie together in V (d, width), so that each number of a row
+touches one run of memory, and what shrinks all of W is a factor s (float64). What else acts on all
+weights at each step waits until a feature is met again: averages, penalties of features' own, l1.
+
+    z = s V' x + b      g = softmax(z) - onehot(y)      s <- q s      V_f <- V_f - (eta w / s) x_f g
+
+    average:  sigma = the sum of s after each row;   sum of W = A + sigma V - U,
+              U <- U + sigma (what a step added to V), sigma being that of the rows before
+    own l2:   V_f <- V_f exp(-l2_f (H - H_f)),  H_f <- H,  H = the sum of eta w, before V_f is used
+    l1:       |v| <- max(0, |v| - l1_f (P - P_f)),  P_f <- P,  P = the sum of eta w / s, likewise
+    both:     h = H - H_f:  |v| <- max(0, |v| exp(-l2_f h) - l1_f (1 - exp(-l2_f h)) / l2_f),
+              to which it comes whether taken in one step of h or in several
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.bounds import IMPLICIT, OFF, TRIAL_ROWS, bounded
+from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.lists import (
+    AHEAD,
+    ask_for_row,
+    ask_for_weights,
+    list_norm,
+    list_row,
+)
+from fastsoftmax.kernels.recurrence import implicit_residual, residual
+from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.workspace import aligned, padded
+
+# Where the numbers of `state` stand: s, sigma, H, P and how many steps are averaged.
+S, SIGMA, H, P, STEPS = range(5)
+# Below it s is brought back by a power of two, which rounds nothing: float32 sums of averages would
+# lose 1e-2 of their digits with s down to 2^-20, and lose 3e-7 with this.
+LOW, BACK = 2.0**-4, 16.0
+
+
+# Classes, since their values then have room for what `frames` remembers of them.
+class FeatureWeights(namedtuple("FeatureWeights", "V b R trial state")):
+    """V (d, width) and b (1, width); scratch R (1, width) and trial; state (5,) float64."""
+
+
+class FeatureAverage(namedtuple("FeatureAverage", "U A b")):
+    """U (d, width); A (d, width) and b (K,), the sums that are settled, float64."""
+
+
+class Lazy(namedtuple("Lazy", "l2 H l1 P")):
+    """The penalties of each feature's weights, and H and P when it was last met, (d,) float64."""
+
+
+def new_feature_weights(K: int, d: int, dtype: np.dtype) -> FeatureWeights:
+    """Return zero weights and biases for K classes and d features; padding biases are -inf."""
+    width = padded(K, dtype)
+    b = aligned((1, width), dtype)
+    b[0, K:] = -np.inf
+    state = np.zeros(5)
+    state[S] = 1.0
+    return FeatureWeights(
+        aligned((d, width), dtype), b, aligned((1, width), dtype),
+        aligned((TRIAL_ROWS, width), dtype), state,
+    )  # fmt: skip
+
+
+def new_feature_average(K: int, d: int, dtype: np.dtype) -> FeatureAverage:
+    """Return the sums over no step."""
+    width = padded(K, dtype)
+    return FeatureAverage(
+        aligned((d, width), dtype), aligned((d, width), np.dtype(np.float64)), np.zeros(K)
+    )
+
+
+@kernel(EXACT)
+def _margins_1(R, t, V, b, lists, slot, scale, k):
+    """Set a vector of logits: four sums, for one would wait for itself."""
+    zero = splat(V, V.dtype.type(0))
+    a0, a1, a2, a3 = zero, zero, zero, zero
+    index, value, count = lists.index, lists.value, lists.count[slot]
+    whole = count - count % 4
+    for j in range(0, whole, 4):
+        a0 = fma(splat(V, value[slot, j]), load(V, index[slot, j], k), a0)
+        a1 = fma(splat(V, value[slot, j + 1]), load(V, index[slot, j + 1], k), a1)
+        a2 = fma(splat(V, value[slot, j + 2]), load(V, index[slot, j + 2], k), a2)
+        a3 = fma(splat(V, value[slot, j + 3]), load(V, index[slot, j + 3], k), a3)
+    for j in range(whole, count):
+        a0 = fma(splat(V, value[slot, j]), load(V, index[slot, j], k), a0)
+    store(R, t, k, fma(splat(V, scale), (a0 + a1) + (a2 + a3), load(b, 0, k)))
+
+
+@kernel(EXACT)
+def _margins_4(R, t, V, b, lists, slot, scale, k):
+    """Set four vectors of logits."""
+    L, zero, s = lanes(V), splat(V, V.dtype.type(0)), splat(V, scale)
+    a0, a1, a2, a3 = zero, zero, zero, zero
+    index, value = lists.index, lists.value
+    for j in range(lists.count[slot]):
+        f, x = index[slot, j], splat(V, value[slot, j])
+        a0 = fma(x, load(V, f, k), a0)
+        a1 = fma(x, load(V, f, k + L), a1)
+        a2 = fma(x, load(V, f, k + 2 * L), a2)
+        a3 = fma(x, load(V, f, k + 3 * L), a3)
+    store(R, t, k, fma(s, a0, load(b, 0, k)))
+    store(R, t, k + L, fma(s, a1, load(b, 0, k + L)))
+    store(R, t, k + 2 * L, fma(s, a2, load(b, 0, k + 2 * L)))
+    store(R, t, k + 3 * L, fma(s, a3, load(b, 0, k + 3 * L)))
+
+
+@kernel(EXACT)
+def _margins_8(R, t, V, b, lists, slot, scale, k):
+    """Set eight vectors of logits."""
+    L, zero, s = lanes(V), splat(V, V.dtype.type(0)), splat(V, scale)
+    a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
+    index, value = lists.index, lists.value
+    for j in range(lists.count[slot]):
+        f, x = index[slot, j], splat(V, value[slot, j])
+        a0 = fma(x, load(V, f, k), a0)
+        a1 = fma(x, load(V, f, k + L), a1)
+        a2 = fma(x, load(V, f, k + 2 * L), a2)
+        a3 = fma(x, load(V, f, k + 3 * L), a3)
+        a4 = fma(x, load(V, f, k + 4 * L), a4)
+        a5 = fma(x, load(V, f, k + 5 * L), a5)
+        a6 = fma(x, load(V, f, k + 6 * L), a6)
+        a7 = fma(x, load(V, f, k + 7 * L), a7)
+    store(R, t, k, fma(s, a0, load(b, 0, k)))
+    store(R, t, k + L, fma(s, a1, load(b, 0, k + L)))
+    store(R, t, k + 2 * L, fma(s, a2, load(b, 0, k + 2 * L)))
+    store(R, t, k + 3 * L, fma(s, a3, load(b, 0, k + 3 * L)))
+    store(R, t, k + 4 * L, fma(s, a4, load(b, 0, k + 4 * L)))
+    store(R, t, k + 5 * L, fma(s, a5, load(b, 0, k + 5 * L)))
+    store(R, t, k + 6 * L, fma(s, a6, load(b, 0, k + 6 * L)))
+    store(R, t, k + 7 * L, fma(s, a7, load(b, 0, k + 7 * L)))
+
+
+@kernel(EXACT)
+def list_logits(R, t, V, b, lists, slot, scale):
+    """Set R[t] = scale V' x + b of a listed row; padding logits are those of b, -inf."""
+    noinline()
+    L, width, k = lanes(V), V.shape[1], 0
+    while k + 8 * L <= width:
+        _margins_8(R, t, V, b, lists, slot, scale, k)
+        k += 8 * L
+    while k + 4 * L <= width:
+        _margins_4(R, t, V, b, lists, slot, scale, k)
+        k += 4 * L
+    while k < width:
+        _margins_1(R, t, V, b, lists, slot, scale, k)
+        k += L
+
+
+@kernel(EXACT)
+def _add_vector(V, U, f, k, x, r, sigma):
+    """Add x r to a vector of V, and sigma times what that changed to U, where that is not None."""
+    old = load(V, f, k)
+    new = fma(x, r, old)
+    store(V, f, k, new)
+    if U is not None:
+        store(U, f, k, fma(sigma, new - old, load(U, f, k)))
+
+
+@kernel(EXACT)
+def list_step(V, U, R, lists, slot, factor, sigma):
+    """Add factor x_f R[0] to V_f for each number of a listed row; U: see `_add_vector`."""
+    noinline()
+    L, width, k = lanes(V), V.shape[1], 0
+    index, value, times = lists.index, lists.value, splat(V, sigma)
+    while k + 4 * L <= width:
+        r0, r1 = load(R, 0, k), load(R, 0, k + L)
+        r2, r3 = load(R, 0, k + 2 * L), load(R, 0, k + 3 * L)
+        for j in range(lists.count[slot]):
+            f, x = index[slot, j], splat(V, factor * value[slot, j])
+            _add_vector(V, U, f, k, x, r0, times)
+            _add_vector(V, U, f, k + L, x, r1, times)
+            _add_vector(V, U, f, k + 2 * L, x, r2, times)
+            _add_vector(V, U, f, k + 3 * L, x, r3, times)
+        k += 4 * L
+    while k < width:
+        r0 = load(R, 0, k)
+        for j in range(lists.count[slot]):
+            f, x = index[slot, j], splat(V, factor * value[slot, j])
+            _add_vector(V, U, f, k, x, r0, times)
+        k += L
+
+
+@kernel(FAST)
+def _settle(V, U, A, sigma):
+    """Let A <- A + sigma V - U, and U = 0."""
+    noinline()
+    for f in range(V.shape[0]):
+        for k in range(V.shape[1]):
+            A[f, k] += sigma * np.float64(V[f, k]) - np.float64(U[f, k])
+            U[f, k] = 0
+
+
+@kernel(FAST)
+def _multiply(V, factor):
+    noinline()
+    for f in range(V.shape[0]):
+        for k in range(V.shape[1]):
+            V[f, k] *= factor
+
+
+@kernel(EXACT)
+def _catch_up(V, U, lazy, lists, slot, state):
+    """Let what is due of penalties act on the weights of a listed row's features."""
+    noinline()
+    for j in range(lists.count[slot]):
+        f = lists.index[slot, j]
+        lost = -math.expm1(-lazy.l2[f] * (state[H] - lazy.H[f]))
+        behind = lost / lazy.l2[f] if lazy.l2[f] > 0 else state[P] - lazy.P[f]
+        decay, due = V.dtype.type(1.0 - lost), V.dtype.type(lazy.l1[f] * behind)
+        lazy.H[f], lazy.P[f] = state[H], state[P]
+        sigma, zero = V.dtype.type(state[SIGMA]), V.dtype.type(0)
+        for k in range(V.shape[1]):
+            old = V[f, k]
+            left = max(abs(old) * decay - due, zero)
+            new = left if old > zero else -left
+            V[f, k] = new
+            if U is not None:
+                U[f, k] += sigma * (new - old)
+
+
+@kernel(EXACT)
+def _bring_back(weights, U, A, lazy, is_zero):
+    """Bring s to 1 where W became zero, or back by a power of two, with all that is in its units.
+
+    Two calls of what follows stand where U may be None: a branch on None is left out only where it
+    is an argument.
+    """
+    V, state = weights.V, weights.state
+    if U is not None:
+        _settle(V, U, A, state[SIGMA])
+        state[SIGMA] = 0.0
+    if is_zero:
+        _multiply(V, V.dtype.type(0))
+        state[S] = 1.0
+        return
+    _multiply(V, V.dtype.type(1.0 / BACK))
+    state[S] *= BACK
+    if lazy is not None:
+        state[P] /= BACK
+        for f in range(lazy.P.shape[0]):
+            lazy.P[f] /= BACK
+
+
+@kernel(EXACT)
+def _sum_biases(total, b):
+    for k in range(total.shape[0]):
+        total[k] += np.float64(b[0, k])
+
+
+@kernel(EXACT)
+def _take_step(weights, U, A, total_b, lazy, lists, slot, rows, t, l2, bias):
+    """Take the step of a listed row that counts; return its loss and whether it was a hit."""
+    V, b, R, state = weights.V, weights.b, weights.R, weights.state
+    one = V.dtype.type(1)
+    if lazy is not None:
+        _catch_up(V, U, lazy, lists, slot, state)
+    list_logits(R, 0, V, b, lists, slot, V.dtype.type(state[S]))
+    norm = 0.0
+    if rows.bound != OFF:
+        norm = bias + list_norm(lists, slot)
+        rows.step[t] = bounded(rows.step[t], norm, rows.bound)
+    step = rows.step[t]
+    keep = max(0.0, 1.0 - step * l2)
+    if rows.bound == IMPLICIT:
+        loss, hit = implicit_residual(
+            R, b, weights.trial, np.int64(0), rows.y[t], step, V.dtype.type(keep), norm, bias
+        )
+    else:
+        loss, hit = residual(R, b, 0, rows.y[t], V.dtype.type(step), bias)
+    if keep <= 0.0:
+        _bring_back(weights, U, A, lazy, True)
+    else:
+        state[S] *= keep
+        while state[S] < LOW:
+            _bring_back(weights, U, A, lazy, False)
+    list_step(V, U, R, lists, slot, one / V.dtype.type(state[S]), V.dtype.type(state[SIGMA]))
+    state[H] += step
+    state[P] += step / state[S]
+    if U is not None:
+        state[SIGMA] += state[S]
+        state[STEPS] += 1.0
+        _sum_biases(total_b, b)
+    return loss, hit
+
+
+@kernel(EXACT, entry=True)
+def descend_lists(weights, average, lazy, lists, rows, l2, bias):
+    """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
+
+    average, lazy: where steps are averaged, and where features have penalties of their own.
+    """
+    weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
+    n = rows.order.shape[0]
+    loss, hits, finite = 0.0, 0.0, True
+    if n > 0:
+        finite = list_row(lists, 0, rows, 0)
+    for t in range(n):
+        slot = t & 1
+        if not finite:
+            break
+        ask_for_row(rows, t + AHEAD)
+        if t + 1 < n:  # while the weights of the row after this one are on their way
+            finite = list_row(lists, 1 - slot, rows, t + 1)
+            ask_for_weights(weights.V, lists, 1 - slot)
+        if rows.weight[t] <= 0:
+            continue
+        if average is not None:
+            row_loss, hit = _take_step(
+                weights, average.U, average.A, average.b, lazy, lists, slot, rows, t, l2, bias
+            )
+        else:
+            row_loss, hit = _take_step(
+                weights, None, None, None, lazy, lists, slot, rows, t, l2, bias
+            )
+        loss += rows.weight[t] * row_loss
+        hits += rows.weight[t] * hit
+    return loss, hits, finite and np.isfinite(loss)
