@@ -49,6 +49,10 @@ class SaveError(FastsoftmaxError, OSError):
     """A result could not be written; what stood there before is untouched."""
 
 
+class WorkerLostError(FastsoftmaxError):
+    """Workers were lost again and again; the message says how to go on."""
+
+
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was interrupted; `model` is what it had learnt by then."""
 

@@ -74,6 +74,8 @@ def _plain(value: Any) -> Any:
 def _checked(name: str, given: dict[str, Any]) -> Any:
     """Return an option's value as Python's; raise OptionError where no option has such a type."""
     value = _plain(given[name])
+    if name == "workers":  # they may be an object of the caller's
+        return value
     _require(isinstance(value, Plain), f"{name} must be a number, a word or a dictionary", value)
     return value
 
@@ -115,6 +117,19 @@ def _require_choices(group: Any, **choices: tuple[Any, ...]) -> None:
         listed = ", ".join(str(a) for a in allowed)
         value = getattr(group, name)
         _require(value in allowed, f"{name} must be one of {listed}", value)
+
+
+def check_workers(workers: Any) -> None:
+    """Raise OptionError where nobody can be made of what was given."""
+    is_address = isinstance(workers, str) and "://" in workers
+    is_executor = callable(getattr(workers, "submit", None))
+    fits = workers is None or is_count(workers, 1) or is_address or is_executor
+    _require(
+        fits,
+        "workers must be a number of processes >= 1, a distributed.Client or the address of its"
+        " scheduler (tcp://host:8786), or an executor that has submit()",
+        workers,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +265,37 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """Into how many parts rows are dealt, and who works on these."""
+
+    shards: int | str | None = option(
+        None, "parts to which rows are dealt, to be worked on at once; auto: by rows and workers"
+    )
+    workers: int | Any = option(  # noqa: RUF009 - it is the caller's
+        None,
+        "who works on shards: a number of processes, or the address of a Dask scheduler; default"
+        " threads",
+        shapes_model=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.shards != "auto":
+            _require_counts(self, ("shards",))
+        if self.workers is not None and self.shards is None:
+            raise OptionError(
+                "workers do the work of shards: say into how many parts the rows are dealt, as"
+                " shards=8, or shards=auto"
+            )
+        check_workers(self.workers)
+
+    @property
+    def count(self) -> int:
+        """How many shards there are, once that is resolved; 1 is a run without."""
+        return self.shards if isinstance(self.shards, int) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stopping:
     """How far a run goes."""
 
@@ -361,6 +407,7 @@ class TrainOptions:
     penalty: Penalty = Penalty()
     shuffling: Shuffling = Shuffling()
     columns: Columns = Columns()
+    sharding: Sharding = Sharding()
     stopping: Stopping = Stopping()
     reading: Reading = Reading()
     keeping: Keeping = Keeping()
@@ -457,6 +504,6 @@ class TrainOptions:
 # Every option by its name, as it is declared.
 OPTIONS: dict[str, Field[Any]] = {
     f.name: f
-    for group in (Steps, Penalty, Shuffling, Columns, Stopping, Reading, Keeping)
+    for group in (Steps, Penalty, Shuffling, Columns, Sharding, Stopping, Reading, Keeping)
     for f in fields(group)
 }

@@ -53,6 +53,9 @@ class Rows(Source):
     def scan_labels(self, classes=None, held_out=None) -> LabelStats:
         raise NotImplementedError
 
+    def count_labels(self, pieces, classes=None, held_out=None):
+        raise NotImplementedError
+
     def chunks(
         self, classes: Classes | None, order: Sequence[int] | None = None
     ) -> Iterator[Chunk]:

@@ -23,8 +23,6 @@ DOCUMENTS = [
 ]
 LANGUAGES = {"console", "python", "text"}
 FOLDERS = ("", "fastsoftmax", "fastsoftmax/training", "tests", "bench", "examples")
-# Files that docs/design.md says somebody may write one day.
-GUESTS = {"engines/dask.py", "training/rounds.py"}
 # What the examples of a document import beside what every test does.
 NEEDED = {"export.md": ("onnx", "onnxruntime", "duckdb"), "plots.md": ("matplotlib",)}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -124,7 +122,7 @@ def test_links_between_documents_lead_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_module_that_a_document_names_is_there(document):
-    for name in set(re.findall(r"`([\w/.-]+\.(?:py|sh))\b", document.read_text())) - GUESTS:
+    for name in set(re.findall(r"`([\w/.-]+\.(?:py|sh))\b", document.read_text())):
         known = "NAME" in name or any((ROOT / folder / name).exists() for folder in FOLDERS)
         assert known, f"{document.name}: {name}"
 

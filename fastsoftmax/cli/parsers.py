@@ -329,11 +329,12 @@ def _add_option(parser: Any, field: Any) -> None:
         "int": (_whole, "N"),
         "float": (_number, "X"),
         "Any": (_class_weights, "A=X,B=Y"),
+        "int | Any": (_workers, "N|ADDRESS"),
     }
     if field.name == "types":
         kinds["Any"] = (types_of_columns, "A=TYPE,B=TYPE")
     convert, metavar = kinds.get(kind, (str, field.name.upper()))
-    if field.default == "auto" and kind in kinds:
+    if " | str" in field.type and kind in kinds:
         convert = _or_auto(convert)
     parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
@@ -382,6 +383,11 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _workers(text: str) -> int | str:
+    """Return a number of processes, or an address."""
+    return text if "://" in text else _whole(text)
 
 
 def _class_weights(text: str) -> str | dict[str, float]:

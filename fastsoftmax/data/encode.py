@@ -232,6 +232,11 @@ class GivenLabels:
         assert self.target is not None
         return self.target.array, None if self.weight is None else self.weight.array
 
+    def between(self, first: int, rows: int) -> tuple[pa.Array, pa.Array | None]:
+        """Return those of so many rows, where they are arrays beside the data."""
+        labels, weights = self.all()
+        return labels.slice(first, rows), None if weights is None else weights.slice(first, rows)
+
     def encoded(
         self, encoder: Encoder, values: tuple[pa.Array, pa.Array | None], where: Where
     ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -141,6 +141,15 @@ class LabelSums:
                 merged._segments[segment] = _sum(merged._segments.get(segment, counts[:0]), counts)
         return merged
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what others can add to theirs; rows are added no more."""
+        return {k: v for k, v in self.__dict__.items() if k != "_encode"}
+
+    @property
+    def discovery(self) -> Discovery:
+        """The classes that turned up."""
+        return self._discovery
+
     def stats(self) -> LabelStats:
         """Return what was found, classes in their own order, or raise DataError."""
         if self.classes is not None:
@@ -219,6 +228,16 @@ def _moved_bins(found: np.ndarray, places: np.ndarray) -> np.ndarray:
     if places.max(initial=-1) >= BINS:
         raise ValueError(f"more than {BINS} classes are numbered otherwise: give them beforehand")
     return _moved(found, places)
+
+
+def label_sums(
+    rows: Iterable[Labelled], given: GivenLabels, classes: Classes | None, held_out: HeldOut | None
+) -> LabelSums:
+    """Return the sums over rows, which others can be added to."""
+    sums = LabelSums(classes)
+    for part in rows:
+        sums.add(part, given, held_out)
+    return sums
 
 
 def scan_rows(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.data.encode import Encoder, Given, GivenLabels
-from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.label_stats import HeldOut, Labelled, LabelSums, label_sums, scan_rows
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk, LabelStats, Source
-from fastsoftmax.data.values import as_arrow
+from fastsoftmax.data.values import Where, as_arrow
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, integer_kind
 
@@ -23,7 +23,7 @@ ACCEPTED = (
 
 
 class MatrixSource(Source):
-    """A matrix in memory: one piece, one chunk, no names."""
+    """A matrix in memory, without names: one piece, or as many as it was cut into."""
 
     columns = None
     in_memory = True
@@ -34,7 +34,7 @@ class MatrixSource(Source):
         self.resident = self._part.is_row_major
         self.label_kind = labels.kind(pa.schema([]))
         self.n_features = matrix.shape[1]
-        self.pieces = (len(matrix),)
+        self.pieces: tuple[int, ...] = (len(matrix),)
         self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
         if not len(matrix):
             raise DataError("the matrix has no rows.")
@@ -53,18 +53,49 @@ class MatrixSource(Source):
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
-        """Yield the whole matrix; see Source."""
-        labels = weights = None
+        """Yield the pieces, where they lie; see Source."""
+        encoder = None
         if classes is not None and self._labels.target is not None:
-            labels, weights = self._labels.encoded(
-                Encoder(classes), self._labels.all(), self._where
-            )
-            weights = self.counted(weights)
-        yield Chunk((self._part,), labels, weights, 0, 0)
+            encoder = Encoder(classes)
+        for piece in range(len(self.pieces)) if order is None else order:
+            labels = weights = None
+            first, rows, where = self._span(int(piece))
+            if encoder is not None:
+                values = self._labels.between(first, rows)
+                labels, weights = self._labels.encoded(encoder, values, where)
+                weights = self.counted(weights)
+            yield Chunk((self._part[first : first + rows],), labels, weights, int(piece), 0)
+
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows from now on; see Source."""
+        rows = sum(self.pieces)
+        self.pieces = tuple(min(most, rows - first) for first in range(0, rows, most))
+        self.number_anew()
+
+    def count_labels(
+        self,
+        pieces: Iterable[int],
+        classes: Classes | None = None,
+        held_out: HeldOut | None = None,
+    ) -> LabelSums:
+        """Return the sums over the labels and weights of some pieces; see Source."""
+        self._labels.require_target("the matrix")
+
+        def labelled() -> Iterator[Labelled]:
+            for piece in pieces:
+                first, rows, where = self._span(piece)
+                yield Labelled(piece, first, *self._labels.between(first, rows), where)
+
+        return label_sums(labelled(), self._labels, classes, held_out)
+
+    def _span(self, piece: int) -> tuple[int, int, Where]:
+        """Return the number of a piece's first row, how many it has, and what says where one is."""
+        first = self.number(piece, 0)
+        return first, self.pieces[piece], lambda row: self._where(first + row)
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the matrix it is."""
-        return self._where(row)
+        return self._where(self.number(piece, row))
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Return nothing: there are no files."""

@@ -81,16 +81,6 @@ class Survey:
         return tuple(column.learnt() for column in self._columns)
 
 
-def survey(
-    rows: Iterable[SurveyedBatch], features: tuple[Feature, ...], null_policy: NullPolicy
-) -> tuple[Feature, ...]:
-    """Read all rows once; return the features with what was learnt in their columns."""
-    found = Survey(features, null_policy)
-    for some in rows:
-        found.add(some)
-    return found.learnt()
-
-
 class _ColumnSurvey(ABC):
     """What is learnt of a column."""
 

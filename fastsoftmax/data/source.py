@@ -204,6 +204,29 @@ class Source(ABC):
         categories, means, which hold nulls. Rows that are `held_out` count for none of it.
         """
 
+    @property
+    def has_to_learn(self) -> bool:
+        """Whether something must be known of the columns before rows are read."""
+        return False
+
+    def surveyed(
+        self, pieces: Iterable[int], held_out: Callable[[int, int], np.ndarray] | None = None
+    ) -> Any:
+        """Return what some pieces show of the columns; what others show is added with `+`."""
+
+    def take_survey(self, survey: Any) -> None:
+        """Have learnt what a survey of all pieces shows; see `learn`."""
+
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows from now on, where that costs nothing."""
+
+    def treated_by_place(self) -> dict[tuple[int, int], dict[str, int]]:
+        """Return what `treated` counts, for each chunk that was read: its piece and first row."""
+        return {}
+
+    def take_treated(self, places: dict[tuple[int, int], dict[str, int]]) -> None:
+        """Count what was done to chunks that were read elsewhere."""
+
     def treated(self) -> dict[str, int]:
         """Return how many nulls were filled, categories unknown and rows dropped so far: what was
         done, and to which column, by number; empty where nothing was."""
@@ -226,6 +249,17 @@ class Source(ABC):
         their counts, the sum of weights. Raises DataError on a null, unknown or unusable label
         or weight, naming the place. `held_out(start, count)` gives the mask (count,) of the rows,
         numbered in source order, that are not trained on.
+        """
+
+    @abstractmethod
+    def count_labels(
+        self,
+        pieces: Iterable[int],
+        classes: Classes | None = None,
+        held_out: Callable[[int, int], np.ndarray] | None = None,
+    ) -> Any:
+        """Return the sums over the labels and weights of some pieces, from which LabelStats follow;
+        those of others are added with `+`. See `scan_labels`.
         """
 
     @abstractmethod
@@ -257,6 +291,10 @@ class Source(ABC):
     @cached_property
     def _starts(self) -> list[int]:
         return list(accumulate(self.pieces or (), initial=0))
+
+    def number_anew(self) -> None:
+        """Take note that the pieces are others."""
+        self.__dict__.pop("_starts", None)
 
     def number(self, piece: int, row: int) -> int:
         """Return the number in source order of row `row` of a piece."""

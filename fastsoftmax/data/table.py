@@ -15,10 +15,10 @@ from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.decode import TreatedCounts, features_of, rows_with_nulls, runs_of
 from fastsoftmax.data.encode import Encoder, GivenLabels, plain_weights
 from fastsoftmax.data.formats.batches import Batches, PlacedBatch
-from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.label_stats import HeldOut, Labelled, LabelSums, label_sums, scan_rows
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.parts import Dense, Part
-from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, SurveyedBatch, survey
+from fastsoftmax.data.preprocessing import NOTHING, NullPolicy, Survey, SurveyedBatch
 from fastsoftmax.data.row_order import RowOrders
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where, as_arrow, plain_columns
@@ -43,7 +43,7 @@ class _Decoder:
         self.layout, self._runs = layout, runs_of(layout.features)
         self.allot(memory)
         # Of each chunk, by its place: it may be decoded more than once.
-        self._treated: dict[tuple[int, int], TreatedCounts] = {}
+        self.by_place: dict[tuple[int, int], dict[str, int]] = {}
 
     def allot(self, memory: int) -> None:
         """Decode so many rows at a time that they take a part of so many bytes.
@@ -78,13 +78,13 @@ class _Decoder:
             dropped = rows_with_nulls(rows, layout.features, where)
             treated = Counter({"rows dropped for nulls": int(dropped.sum())})
         if treated:
-            self._treated[batch.piece, batch.start] = treated
+            self.by_place[batch.piece, batch.start] = treated
         return parts, dropped
 
     def treated(self) -> dict[str, int]:
         """Return what was done to values that were not there; see Source."""
         total: TreatedCounts = Counter()
-        for treated in self._treated.values():
+        for treated in self.by_place.values():
             total.update(treated)
         return {what: count for what, count in sorted(total.items()) if count}
 
@@ -131,22 +131,44 @@ class TableSource(Source):
         """Read no pieces that a ledger has from now on; see Source."""
         return self._batches.leave_out(entries)
 
+    @property
+    def has_to_learn(self) -> bool:
+        """Whether columns must be known before they can be decoded; see Source."""
+        return self._null_policy.must_learn(self._decoder.layout.features)
+
     def learn(self, held_out: HeldOut | None = None) -> None:
         """Read the feature columns once, where they must be known; see Source."""
-        layout = self._decoder.layout
-        if not self._null_policy.must_learn(layout.features):
+        if not self.has_to_learn:
             return
         if self.one_pass:
             raise DataError(
                 f"{self._batches.origin} can be read once: categories, means and indicators of"
                 " nulls cannot be learnt beforehand. Give data that can be read again."
             )
-        features = survey(self._surveyed(held_out), layout.features, self._null_policy)
-        self._decode_as(replace(layout, features=features), self._decoder.memory)
+        self.take_survey(self.surveyed(None, held_out))
 
-    def _surveyed(self, held_out: HeldOut | None) -> Iterator[SurveyedBatch]:
+    def surveyed(self, pieces: Iterable[int] | None, held_out: HeldOut | None = None) -> Survey:
+        """Return what pieces (default: all) show of the columns; see Source."""
+        found = Survey(self._decoder.layout.features, self._null_policy)
+        for some in self._surveyed(pieces, held_out):
+            found.add(some)
+        return found
+
+    def take_survey(self, survey: Survey) -> None:
+        """Have learnt what a survey of all pieces shows; see Source."""
+        layout = replace(self._decoder.layout, features=survey.learnt())
+        self._decode_as(layout, self._decoder.memory)
+
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows, where they are in memory; see Source."""
+        self._batches.cut(most)
+        self.number_anew()
+
+    def _surveyed(
+        self, pieces: Iterable[int] | None, held_out: HeldOut | None
+    ) -> Iterator[SurveyedBatch]:
         layout = self._decoder.layout
-        for batch in self._read(layout.names(labelled=False), None, self._decoder.batch_rows):
+        for batch in self._read(layout.names(labelled=False), pieces, self._decoder.batch_rows):
             for part in self._decoder.cut(batch):
                 rows, where = part.rows, self._where(part)
                 trained = np.ones(rows.num_rows, np.bool_)
@@ -159,6 +181,14 @@ class TableSource(Source):
     def treated(self) -> dict[str, int]:
         """Return what was done to values that were not there; see Source."""
         return self._decoder.treated()
+
+    def treated_by_place(self) -> dict[tuple[int, int], dict[str, int]]:
+        """Return what was done to each chunk; see Source."""
+        return dict(self._decoder.by_place)
+
+    def take_treated(self, places: dict[tuple[int, int], dict[str, int]]) -> None:
+        """Count what was done to chunks that were read elsewhere."""
+        self._decoder.by_place.update(places)
 
     @property
     def pieces(self) -> tuple[int, ...] | None:  # type: ignore[override]
@@ -183,6 +213,16 @@ class TableSource(Source):
         if self._order is not None and held_out is not None:
             self._order.hold_out()
         return scan_rows(self._labelled(), self._labels, classes, held_out, self._order)
+
+    def count_labels(
+        self,
+        pieces: Iterable[int],
+        classes: Classes | None = None,
+        held_out: HeldOut | None = None,
+    ) -> LabelSums:
+        """Return the sums over the labels and weights of some pieces; see Source."""
+        self._labels.require_target(self._batches.origin)
+        return label_sums(self._labelled(pieces), self._labels, classes, held_out)
 
     def chunks(
         self, classes: Classes | None, order: Iterable[int] | None = None
@@ -236,12 +276,12 @@ class TableSource(Source):
     def _where(self, batch: PlacedBatch) -> Where:
         return lambda row: self.place(batch.piece, batch.start + row)
 
-    def _labelled(self) -> Iterator[Labelled]:
+    def _labelled(self, pieces: Iterable[int] | None = None) -> Iterator[Labelled]:
         layout = self._decoder.layout
         names, rows = layout.labelling, SCANNED_ROWS
         if layout.drops:
             names, rows = layout.names(labelled=True), self._decoder.chunk_rows
-        for batch in self._read(names, None, rows):
+        for batch in self._read(names, pieces, rows):
             number = self._number(batch)
             labels, weights = self._labels.of(batch.rows, number)
             if layout.drops:

@@ -47,6 +47,7 @@ class RunFacts:
     gain: float | None
     gain_error: float | None
     origin: dict[str, Any]
+    shards: int = 1
 
 
 def record_of(facts: RunFacts) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def record_of(facts: RunFacts) -> dict[str, Any]:
         "deviations": None if deviations is None else [float(s) for s in deviations],
         "window": facts.window,
         "buckets": facts.buckets or None,
+        **({"shards": facts.shards} if facts.shards > 1 else {}),
         "target": _column_name(facts.target),
         "weight": _column_name(facts.weight),
         "rows": facts.rows,

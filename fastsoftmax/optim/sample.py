@@ -50,12 +50,24 @@ class RowSample:
 
     def batch(self) -> Batch:
         """Return all rows that were taken."""
-        if len(self._taken) > 1:
-            labels, weight = (np.concatenate([each[i] for each in self._taken]) for i in (2, 3))
-            pieces = zip(*(each.parts for each in self._taken), strict=True)
-            parts = tuple(_joined(each) for each in pieces)
-            self._taken = [Batch(parts, np.arange(len(labels)), labels, weight)]
+        self._taken = [joined_batches(self._taken)]
         return self._taken[0]
+
+
+def joined_batches(batches: Sequence[Batch]) -> Batch:
+    """Return the rows of all batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    labels, weight = (np.concatenate([each[i] for each in batches]) for i in (2, 3))
+    parts = tuple(map(_joined, zip(*map(_own_parts, batches), strict=True)))
+    return Batch(parts, np.arange(len(labels)), labels, weight)
+
+
+def _own_parts(batch: Batch) -> tuple[Part, ...]:
+    """Return parts that have the rows of a batch and no others."""
+    if len(batch.order) == batch.parts[0].rows:
+        return batch.parts
+    return tuple(part.take(copy_matrix, batch.order) for part in batch.parts)
 
 
 def _joined(pieces: Sequence[Part]) -> Part:

@@ -39,6 +39,7 @@ class SGD:
         self.bound = "off" if steps.max_step == "auto" else steps.max_step
         self._bias = np.ones(1) if penalty.fit_intercept else np.zeros(1)
         self._tables = self.rule.new_tables()
+        self.scaling: Scaling | None = None
         l2 = 0.0 if penalty.l2 == "auto" else float(penalty.l2)
         self.penalise(np.full(d, l2), np.zeros(d))
 
@@ -71,6 +72,7 @@ class SGD:
 
     def scale(self, scaling: Scaling | None) -> None:
         """Bring the features of all rows to come to one scale; weights are those of the scaled."""
+        self.scaling = scaling
         self._tables.scale(affine_of(scaling, self.dtype))
 
     def penalise(self, l2: np.ndarray, l1: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.read_plan import choose_reading
+from fastsoftmax.data.loading.shards import Shards
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import open_source
 from fastsoftmax.data.preprocessing import NullPolicy
@@ -19,6 +20,7 @@ from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.options import Shuffling, TrainOptions
 from fastsoftmax.training import warm_start
+from fastsoftmax.training.rounds import learn_columns, scan_labels
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Inputs:
             raise OptionError("validation= and holdout= exclude each other: choose one")
 
     def open(self, options: TrainOptions) -> Source:
-        """Open the rows, and learn of them what must be known before training."""
+        """Open the rows."""
         like, policy, known = _like(self.init), options.columns, self._known_classes()
         source = open_source(
             self.data,
@@ -65,12 +67,19 @@ class Inputs:
             if self.init is not None and options.reading.seen == "skip":
                 warm_start.leave_out(source, self.init)
             source.fingerprint()  # of the files as they are before training
-            if like is None:
-                source.learn(_holdout_mask(options))
         except BaseException:
             source.close()
             raise
         return source
+
+    def learn(self, source: Source, options: TrainOptions, shards: Shards | None = None) -> None:
+        """Learn of the columns what must be known before training; shards: in which to."""
+        if _like(self.init) is not None:
+            return
+        if shards is None:
+            source.learn(_holdout_mask(options))
+        else:
+            learn_columns(shards)
 
     def _known_classes(self) -> Classes | None:
         """Return the classes as they were given, or those of the model to start from."""
@@ -78,14 +87,22 @@ class Inputs:
             return given_classes(self.classes)
         return None if self.init is None else self.init.classes_
 
-    def scan(self, source: Source, options: TrainOptions) -> tuple[Classes, LabelStats | None]:
-        """Return the classes, and what the labels told, where they can be read beforehand."""
+    def scan(
+        self, source: Source, options: TrainOptions, shards: Shards | None = None
+    ) -> tuple[Classes, LabelStats | None]:
+        """Return the classes, and what the labels told, where they can be read beforehand.
+
+        shards: in which to read them.
+        """
         known = self._known_classes()
         if self.classes is not None and known is not None:
             known = known.in_kind(source.label_kind)
         if source.one_pass:
             return _check_one_pass(source, known, options), None
-        stats = source.scan_labels(known, _holdout_mask(options))
+        if shards is None:
+            stats = source.scan_labels(known, _holdout_mask(options))
+        else:
+            stats = scan_labels(shards, known)
         if not self.weights_as_given:
             source.weight_exponent = stats.exponent
         return stats.classes, stats

@@ -89,6 +89,8 @@ class Learner:
         """How many epochs of steps there are at most; none where all is small."""
         if not self.finishes:
             return self.last_epoch
+        if self.options.sharding.count > 1:
+            return 0
         small = 4.0 * self.K * self.sgd.row_numbers * (self.steps or 0) < SMALL_FLOPS
         if self.nonzeros is None:
             small |= has_whole(self.K, self.d, self.options.reading.memory_bytes)

@@ -15,6 +15,10 @@ class RowWeights:
         self._factors, self._unit = factors, unit
         self._ones = np.ones(0)
 
+    def fresh(self) -> RowWeights:
+        """Return the same for another thread."""
+        return RowWeights(self._factors, self._unit)
+
     def of(self, window: Window, order: np.ndarray) -> np.ndarray:
         """Return the weights (n,) of some rows of a window."""
         held = window.held

@@ -36,6 +36,15 @@ class PassSurvey:
     sums: MomentSums | SparseMomentSums
     wide: np.ndarray
 
+    @classmethod
+    def of(cls, d: int) -> PassSurvey:
+        """Return what was shown of d columns before the first row."""
+        return cls(MomentSums(d), np.zeros(d, np.bool_))
+
+    def __add__(self, other: PassSurvey) -> PassSurvey:
+        """Return what the rows of both show."""
+        return PassSurvey(self.sums + other.sums, self.wide | other.wide)
+
     def add(self, window: Window, weights: RowWeights) -> None:
         """Add the rows of a window."""
         order = np.arange(window.rows)
@@ -61,12 +70,12 @@ class RunRows(ABC):
         """Stop reading; the source stays the caller's to close."""
 
     @abstractmethod
-    def sample(self, count: int) -> Window | None:
-        """Return up to so many rows from all over the data, the same at each call; see Loader."""
+    def first_window(self, count: int) -> Window:
+        """Return rows to choose on: up to so many from all over the data, or all where they fit."""
 
-    @abstractmethod
-    def all(self) -> Iterator[Window]:
-        """Yield all rows, the same at each call."""
+    def new_mixing(self) -> Mixing | None:
+        """Return what measures how well windows mix the rows, where they do not hold all."""
+        return None
 
     @abstractmethod
     def passes(self, learner: Learner) -> RowPass:
@@ -173,6 +182,10 @@ class TrainingRows(RunRows):
     def sample(self, count: int) -> Window | None:
         """Return up to so many rows from all over the data, the same at each call; see Loader."""
         return self.loader.sample(self.seed, count)
+
+    def first_window(self, count: int) -> Window:
+        """Return rows to choose on; see RunRows."""
+        return self.sample(count) or next(iter(self.all()))
 
     def passes(self, learner: Learner) -> RowPass:
         """Return what passes over all rows; see RunRows."""

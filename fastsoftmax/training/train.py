@@ -40,7 +40,8 @@ from fastsoftmax.training.json_log import JsonLog
 from fastsoftmax.training.learner import Learner, Pair
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import TrainingRows
+from fastsoftmax.training.rounds import ShardedRows, opened_shards, refuse_steps, shards_of
+from fastsoftmax.training.rows import RunRows, TrainingRows
 from fastsoftmax.training.trainer import Trainer
 
 logger = logging.getLogger("fastsoftmax")
@@ -115,7 +116,11 @@ def opened_trainer(
         if chosen.keeping.verbose:
             stack.enter_context(_talk())
         source = stack.enter_context(closing(inputs.open(chosen)))
-        classes, stats = inputs.scan(source, chosen)
+        count = shards_of(source, chosen)
+        settings = [each.changed(shards=count) for each in settings]
+        shards = stack.enter_context(opened_shards(source, settings[0]))
+        inputs.learn(source, chosen, shards)
+        classes, stats = inputs.scan(source, chosen, shards)
         validation = inputs.open_validation(source, classes, chosen)
         if validation is not None:
             stack.callback(validation.close)
@@ -131,9 +136,12 @@ def opened_trainer(
         loader = None
         if validation is not None:
             loader = validation_loader(validation, classes, resolved[0])
-        rows = TrainingRows(
-            source, classes, stats, resolved[0], plan=state and state[0]["plan"], validation=loader
-        )
+        rows: RunRows
+        if shards is None or stats is None:
+            plan = state and state[0]["plan"]
+            rows = TrainingRows(source, classes, stats, resolved[0], plan=plan, validation=loader)
+        else:
+            rows = ShardedRows(shards, classes, stats, resolved[0], loader)
         stack.callback(rows.close)
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on), resolved[0])
         stack.callback(trainer.close)
@@ -154,7 +162,7 @@ def _logs(stack: ExitStack, trainer: Trainer, *, goes_on: bool) -> list[Callback
 
 
 def learners_of(
-    rows: TrainingRows, settings: list[TrainOptions], inputs: Inputs, goes_on: Model | None
+    rows: RunRows, settings: list[TrainOptions], inputs: Inputs, goes_on: Model | None
 ) -> list[Learner]:
     """Return a learner of each settings; goes_on: a model that is known to be new to the rows."""
     init, source, classes = inputs.init, rows.source, rows.classes
@@ -172,6 +180,8 @@ def learners_of(
         )
         for each in settings
     ]  # fmt: skip
+    if not isinstance(rows, TrainingRows):
+        refuse_steps(learners)
     if init is None:
         return learners
     for learner in learners:
@@ -250,7 +260,7 @@ def model_of(trainer: Trainer, learner: Learner, inputs: Inputs, ended: str | No
     return found
 
 
-def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) -> dict[str, Any]:
+def _record(rows: RunRows, learner: Learner, inputs: Inputs, ended: str) -> dict[str, Any]:
     """Return what the model of a learner remembers of its run."""
     state, prepared, plan = learner.state, learner.prepared, rows.plan
     options = learner.options.shaping()
@@ -274,6 +284,7 @@ def _record(rows: TrainingRows, learner: Learner, inputs: Inputs, ended: str) ->
             gain=None if last is None else last.get("gain"),
             gain_error=None if last is None else last.get("gain_error"),
             origin=warm_start.record(inputs.init, data),
+            shards=learner.options.sharding.count,
         )
     )
 

@@ -23,7 +23,7 @@ from fastsoftmax.training.halving import Survivors, first_halving
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.preparation import prepare
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import TrainingRows
+from fastsoftmax.training.rows import RunRows, TrainingRows
 from fastsoftmax.training.stopping import expected_gain
 from fastsoftmax.training.trainer_state import TrainerState
 
@@ -37,9 +37,7 @@ class Trainer:
     `state`, in the learners' own, and in what is measured of the mixing of the epoch at hand.
     """
 
-    def __init__(
-        self, rows: TrainingRows, learners: Sequence[Learner], options: TrainOptions
-    ) -> None:
+    def __init__(self, rows: RunRows, learners: Sequence[Learner], options: TrainOptions) -> None:
         """options: of the run; those of the learners agree in all that concerns rows."""
         self.rows, self.learners, self.options = rows, list(learners), options
         halving = first_halving(self.learners[0].steps or 0)
@@ -134,6 +132,12 @@ class Trainer:
         if self._mixing is not None and kept.mixing is not None:
             self._mixing.restore(kept.mixing)
 
+    @property
+    def _windows(self) -> TrainingRows:
+        """The rows, where steps are taken over them."""
+        assert isinstance(self.rows, TrainingRows)
+        return self.rows
+
     def _emit(self, name: str, event: Event) -> None:
         """Tell the callbacks of an event; where one says so, the run is over."""
         for callback in self.callbacks:
@@ -149,21 +153,21 @@ class Trainer:
         """Train an epoch from where the run stands to its end, or until the run is over."""
         place, begins = self.state.place, not self.state.place.is_inside
         fresh = any(not each.has_chosen for each in self.active())
-        if fresh and (sample := self.rows.sample(SAMPLE_ROWS)) is not None:
+        if fresh and (sample := self._windows.sample(SAMPLE_ROWS)) is not None:
             self._prepare(self.active(), sample)
         if begins:
             self._mixing = self.rows.new_mixing()
-        for window in self.rows.epoch(place.epoch, place.window):
+        for window in self._windows.epoch(place.epoch, place.window):
             self._prepare(self.active(), window)
             if begins:
                 for learner in self.active():
                     learner.begin_epoch()
             begins = False
-            order = self.rows.order(window, place.epoch)
+            order = self._windows.order(window, place.epoch)
             self._train_window(window, order)
             if self.is_over and place.row < len(order):
                 return
-            self.rows.add_to(self._mixing, window)
+            self._windows.add_to(self._mixing, window)
             place.enter(window.index + 1)
             if self.is_over and not window.last:
                 return
@@ -187,7 +191,8 @@ class Trainer:
             self._step(window, some, ends=window.last and place.row + step >= len(order))
             self.state.visit(len(some))
             if self.rows.stats is None:  # nobody could count them before
-                self.rows.count(window, some, self.learners[0].row_weights.of(window, some))
+                weight = self.learners[0].row_weights.of(window, some)
+                self._windows.count(window, some, weight)
             self._emit("on_span", Event(self.active()[0], self._progress))
             if self.is_over:
                 return
@@ -263,8 +268,7 @@ class Trainer:
     def _finish(self, learner: Learner) -> None:
         """Let a learner go on by full gradients until next to nothing is left to gain."""
         if learner.state.prepared is None:
-            window = self.rows.sample(SAMPLE_ROWS) or next(iter(self.rows.all()))
-            self._prepare([learner], window)
+            self._prepare([learner], self.rows.first_window(SAMPLE_ROWS))
         found = self.state.optimizer
         optimizer = take_passes(learner, self.rows, found, lambda now: self._end_pass(learner, now))
         learner.reach(optimizer.point.x)

@@ -55,6 +55,9 @@ class Batches(ABC):
     def allot(self, memory: int) -> None:
         """Let each thread that reads hold a part of so many bytes; what is in memory takes none."""
 
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows from now on, where that costs nothing."""
+
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a further file will not do; there is one schema otherwise."""
 

@@ -193,6 +193,10 @@ class FileBatches(Batches):
         self._read_only_of(range(len(rows)))
         self.schema = self._schemas[0][1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to read the same pieces: no digests of all of them."""
+        return {k: v for k, v in self.__dict__.items() if k != "_fingerprints"}
+
     def leave_out(self, entries: Entries) -> int:
         """Read no pieces that a ledger has from now on; return how many rows these hold."""
         new = new_pieces(entries, [file.path for file in self._files], self._fingerprints)

@@ -50,8 +50,19 @@ class ParquetPath(DataFile):
     def __init__(self, path: str) -> None:
         """Note the size and age of the file at `path`."""
         super().__init__(path)
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._last: Callable[[], pq.FileMetaData | None] = lambda: None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to open the file, which must be as it was here."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_last")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     def open(self) -> OpenFile:
         """Open the file, or raise DataError where it is damaged."""

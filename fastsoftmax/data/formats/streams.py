@@ -24,9 +24,17 @@ class TableBatches(Batches):
         """Read `table` where it lies."""
         self.origin = "the table"
         self.schema = table.schema
-        self._parts = [part for part in table.to_batches() if part.num_rows]
-        self.pieces = tuple(part.num_rows for part in self._parts)
+        self._take([part for part in table.to_batches() if part.num_rows])
+
+    def _take(self, parts: list[pa.RecordBatch]) -> None:
+        self._parts = parts
+        self.pieces = tuple(part.num_rows for part in parts)
         self._starts = list(accumulate(self.pieces, initial=0))
+
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows; see Batches."""
+        spans = [(part, first) for part in self._parts for first in range(0, part.num_rows, most)]
+        self._take([part.slice(first, most) for part, first in spans])
 
     def read(
         self, names: Sequence[str], order: Iterable[int] | None, batch_rows: int

@@ -20,7 +20,9 @@ from fastsoftmax.options import Shuffling
 
 logger = logging.getLogger("fastsoftmax")
 
-HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES = range(5)  # what words are for: no two purposes share any
+HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES, DEALS = range(
+    6
+)  # what words are for: no two purposes share any
 LANES = 4  # words in a block of Philox
 ALL_SHARE = 0.6  # of the memory: all rows, decoded
 WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
@@ -229,6 +231,11 @@ def marked(chunk: Chunk, source: Source, plan: ShufflePlan) -> Chunk:
         return chunk
     first = source.number(chunk.piece, chunk.start)
     return replace(chunk, held=held_out(*plan.held, first, chunk.rows))
+
+
+def deal_order(runs: int, seed: int) -> list[int]:
+    """Return the order in which so many runs of rows are dealt to shards."""
+    return _permuted(runs, seed, DEALS, 0, 0).tolist()
 
 
 def sample_order(rows: int, seed: int) -> np.ndarray:

@@ -1,0 +1,84 @@
+"""The only place that deals rows to shards: a function of the pieces, the seed and their number."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from fastsoftmax.data.loading.shuffle import deal_order
+from fastsoftmax.errors import OptionError
+
+RUNS = 16  # of a shard, at least, where rows in memory are cut into runs
+LEAST_RUN = 1024  # rows of these
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows `first` to `stop` of a piece."""
+
+    piece: int
+    first: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.stop - self.first
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The runs of rows that each shard has, in source order."""
+
+    shards: tuple[tuple[Run, ...], ...]
+
+    def pieces(self, shard: int) -> list[int]:
+        """Return the pieces that are a shard's to look at, where each is looked at once."""
+        return [run.piece for run in self.shards[shard] if run.first == 0]
+
+
+def run_rows(rows: int, shards: int) -> int:
+    """Return into runs of how many rows data in memory are cut, which costs nothing."""
+    return max(-(-rows // (RUNS * shards)), min(LEAST_RUN, -(-rows // shards)))
+
+
+def deal(pieces: Sequence[int], shards: int, seed: int) -> Deal:
+    """Deal the pieces, of so many rows each, to shards of sizes as equal as they allow.
+
+    A piece that is larger than a shard should be is dealt in runs of its rows. The largest are
+    dealt first, those of one size in an order drawn by the seed, each to the smallest shard so far.
+    """
+    total = sum(pieces)
+    if total < shards:
+        raise OptionError(f"the data have {total:,} rows, fewer than shards={shards:,}: deal fewer")
+    runs = [run for piece, rows in enumerate(pieces) for run in _runs(piece, rows, total, shards)]
+    order = sorted(deal_order(len(runs), seed), key=lambda i: -runs[i].rows)  # a stable sort
+    filled = [(0, shard) for shard in range(shards)]
+    dealt: list[list[Run]] = [[] for _ in range(shards)]
+    for i in order:
+        rows, shard = heapq.heappop(filled)
+        dealt[shard].append(runs[i])
+        heapq.heappush(filled, (rows + runs[i].rows, shard))
+    return Deal(tuple(tuple(sorted(each, key=lambda r: (r.piece, r.first))) for each in dealt))
+
+
+def spread(pieces: Sequence[int], shards: int) -> Deal:
+    """Deal the pieces in source order: one shard has the rows before those of the next."""
+    total, number = sum(pieces), 0
+    dealt: list[list[Run]] = [[] for _ in range(shards)]
+    for piece, rows in enumerate(pieces):
+        if rows:
+            dealt[min((number + rows // 2) * shards // max(total, 1), shards - 1)].append(
+                Run(piece, 0, rows)
+            )
+        number += rows
+    return Deal(tuple(map(tuple, dealt)))
+
+
+def _runs(piece: int, rows: int, total: int, shards: int) -> list[Run]:
+    """Return the runs of a piece: one, unless it is larger than a shard should be."""
+    count = -(-rows * shards // total) if rows * shards > total else min(rows, 1)
+    cuts = [rows * i // count for i in range(count + 1)] if count else [0]
+    return [Run(piece, first, stop) for first, stop in pairwise(cuts)]

@@ -1,0 +1,221 @@
+"""The only place that reads the rows of a shard, and keeps them decoded where it is worked on.
+
+What is kept is only kept: who has it not, or no more room for it, reads the rows again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fastsoftmax.data.loading.cache import DiskCache
+from fastsoftmax.data.loading.deal import Run
+from fastsoftmax.data.loading.read_plan import KEPT_SHARE, has_room
+from fastsoftmax.data.loading.shuffle import ROW_OVERHEAD, held_out
+from fastsoftmax.data.loading.shuffle_buffer import RowNumbers, Window, as_window, fill
+from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.errors import DataError
+from fastsoftmax.files import cache_folder
+from fastsoftmax.labels import Classes
+
+logger = logging.getLogger("fastsoftmax")
+
+WINDOW_BYTES = 2**23  # of the rows that are gathered at a time: sums depend on where they are cut
+STEP = 1024  # rows, of which a window is a whole multiple
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard of a run: which rows it has, and what may be kept of them.
+
+    pieces: those that this shard looks at, where each is looked at once. held: the seed and the
+    fraction of rows that are held out, or None. run: what tells runs apart. memory: bytes that a
+    process keeps of all shards. folder: where it keeps what is more, or None for nowhere.
+    """
+
+    number: int
+    runs: tuple[Run, ...]
+    pieces: tuple[int, ...]
+    held: tuple[int, float] | None
+    run: str
+    memory: int
+    folder: str | None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(run.rows for run in self.runs)
+
+    def held_out(self, start: int, count: int) -> np.ndarray:
+        """Return which of the rows start, start + 1, ... are held out: a mask (count,)."""
+        return (
+            np.zeros(count, np.bool_) if self.held is None else held_out(*self.held, start, count)
+        )
+
+
+def chunks_of(
+    source: Source, shard: Shard, classes: Classes | None
+) -> Generator[Chunk, None, None]:
+    """Yield the rows of a shard as they are decoded, those that are held out marked."""
+    whole = [r.piece for r in shard.runs if r.rows == _size(source, r.piece)]
+    if whole:
+        with closing(source.chunks(classes, whole)) as chunks:
+            for chunk in chunks:
+                yield _marked(chunk, source, shard)
+    for run in shard.runs:
+        if run.rows == _size(source, run.piece):
+            continue
+        with closing(source.chunks(classes, [run.piece])) as chunks:
+            for chunk in chunks:
+                first = max(run.first - chunk.start, 0)
+                stop = min(run.stop - chunk.start, chunk.rows)
+                if first < stop:
+                    yield _marked(_part(chunk, first, stop), source, shard)
+                if chunk.start + chunk.rows >= run.stop:
+                    break
+
+
+def windows_of(source: Source, shard: Shard, classes: Classes) -> Iterator[Window]:
+    """Yield the rows of a shard, the same at each call: from what is kept, or to be kept."""
+    return _rows_of(source, shard, classes).windows()
+
+
+def forget(run: str) -> None:
+    """Keep nothing of a run any more."""
+    with _lock:
+        for key in [key for key in _kept if key[0] == run]:
+            _kept.pop(key).drop()
+
+
+class _ShardRows:
+    """The rows of a shard, and what is kept of them: nothing, windows in memory, or a file."""
+
+    def __init__(self, source: Source, shard: Shard, classes: Classes) -> None:
+        self._source, self._shard, self._classes = source, shard, classes
+        self._lock = threading.Lock()
+        self._windows: list[Window] = []
+        self._file: DiskCache | None = None
+        self._is_whole = False
+        self.size = 0  # bytes of memory that are taken
+
+    def windows(self) -> Iterator[Window]:
+        with self._lock:
+            if self._is_whole:
+                yield from self._windows if self._file is None else self._from_file(self._file)
+                return
+            self.drop()
+            self._reserve()
+            for window in self._decoded():
+                self._keep(window)
+                yield window
+            if self._file is not None:
+                self._file.seal()
+            self._is_whole = self._file is not None or bool(self._windows)
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self._windows, self._is_whole, self.size = [], False, 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _decoded(self) -> Iterator[Window]:
+        source, rows = self._source, self._shard.rows
+        with closing(chunks_of(source, self._shard, self._classes)) as chunks:
+            if source.resident:
+                for index, chunk in enumerate(chunks):
+                    numbers = RowNumbers()
+                    numbers.add(source.number(chunk.piece, chunk.start), chunk.rows)
+                    yield as_window(chunk, source, numbers, index, last=False)
+                return
+            step = WINDOW_BYTES // source.row_bytes // STEP * STEP or STEP
+            yield from fill(chunks, source, lambda index: min(step, rows - index * step))
+
+    def _reserve(self) -> None:
+        """Decide where the rows are kept: in memory where they fit, else in a file."""
+        shard, source = self._shard, self._source
+        size = 0 if source.resident else shard.rows * (source.row_bytes + ROW_OVERHEAD)
+        if _take(shard, size):
+            self.size = size
+        elif shard.folder is not None and has_room(Path(shard.folder or cache_folder()), size):
+            try:
+                self._file = DiskCache(Path(shard.folder or cache_folder()))
+            except OSError as error:
+                logger.warning("rows cannot be kept (%s): each round decodes them anew", error)
+
+    def _keep(self, window: Window) -> None:
+        if self._file is None:
+            if self.size or self._source.resident:
+                self._windows.append(window)
+            return
+        chunk = Chunk(
+            window.parts, window.labels, window.weights, window.index, 0, held=window.held
+        )
+        try:
+            self._file.add(chunk)
+        except OSError as error:
+            logger.warning("rows cannot be kept (%s): each round decodes them anew", error)
+            self.drop()
+            return
+        self._windows.append(replace(window, parts=(), weights=None, held=None))
+
+    def _from_file(self, file: DiskCache) -> Iterator[Window]:
+        for bare in self._windows:
+            for chunk in file.read(bare.index):
+                yield as_window(chunk, bare.source, bare.number, bare.index, last=False)
+
+
+_lock = threading.Lock()
+_kept: OrderedDict[tuple[str, int], _ShardRows] = OrderedDict()  # the latest used last
+
+
+def _rows_of(source: Source, shard: Shard, classes: Classes) -> _ShardRows:
+    with _lock:
+        key = shard.run, shard.number
+        if key not in _kept:
+            _kept[key] = _ShardRows(source, shard, classes)
+        _kept.move_to_end(key)
+        return _kept[key]
+
+
+def _take(shard: Shard, size: int) -> bool:
+    """Return whether so many bytes may be kept; what other runs have left makes room for them."""
+    most = int(KEPT_SHARE * shard.memory)
+    with _lock:
+        for key in list(_kept):
+            if sum(rows.size for rows in _kept.values()) + size <= most:
+                break
+            if key[0] != shard.run:
+                _kept.pop(key)
+        return sum(rows.size for rows in _kept.values()) + size <= most
+
+
+def _size(source: Source, piece: int) -> int:
+    if source.pieces is None:
+        raise DataError("the data are a stream, of which nobody knows the rows before its end.")
+    return source.pieces[piece]
+
+
+def _part(chunk: Chunk, first: int, stop: int) -> Chunk:
+    """Return some rows of a chunk, where they lie."""
+    rows = slice(first, stop)
+    labels, weights, dropped = (
+        None if a is None else a[rows] for a in (chunk.labels, chunk.weights, chunk.dropped)
+    )
+    kept = None if chunk.kept is None else chunk.kept.slice(first, stop - first)
+    parts = tuple(part[rows] for part in chunk.parts)
+    return Chunk(parts, labels, weights, chunk.piece, chunk.start + first, kept, dropped=dropped)
+
+
+def _marked(chunk: Chunk, source: Source, shard: Shard) -> Chunk:
+    if shard.held is None:
+        return chunk
+    first = source.number(chunk.piece, chunk.start)
+    return replace(chunk, held=shard.held_out(first, chunk.rows))

@@ -1,0 +1,221 @@
+"""The only place that trains in rounds: each shard a task, what comes of them added in order."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import final
+
+import numpy as np
+
+from fastsoftmax.data.loading.deal import deal, run_rows
+from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.sample import draw, sample_window
+from fastsoftmax.data.loading.shards import Shards
+from fastsoftmax.data.loading.shuffle import ShufflePlan
+from fastsoftmax.data.loading.shuffle_buffer import Window
+from fastsoftmax.data.mixing import BINS
+from fastsoftmax.data.source import LabelStats, Source
+from fastsoftmax.engines.choice import engine_of
+from fastsoftmax.engines.merging import merged
+from fastsoftmax.errors import OptionError
+from fastsoftmax.labels import Classes
+from fastsoftmax.optim.passes import Drawing, PassSums, RowPass
+from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.sample import joined_batches
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.tally import RunningLoss
+from fastsoftmax.options import TrainOptions
+from fastsoftmax.training import shard_tasks as tasks
+from fastsoftmax.training.learner import Learner
+from fastsoftmax.training.rows import PassSurvey, RunRows, held_out_loss, pass_rows
+
+logger = logging.getLogger("fastsoftmax")
+
+SHARES = 2  # shards for each worker, where their number is chosen: a power of two at least so many
+ENOUGH_ROWS, LEAST_ROWS = 10**6, 4096  # from which on threads share rows; of a shard
+SAMPLE_BYTES = 2**26  # of the rows that are drawn from all shards, and looked at here
+
+
+@contextmanager
+def opened_shards(source: Source, options: TrainOptions) -> Iterator[Shards | None]:
+    """Give the shards of a source, and workers for them; None where there are none."""
+    count = options.sharding.count
+    if count == 1:
+        yield None
+        return
+    tasks.refuse_streams(source)
+    refuse_what_shards_cannot(options)
+    source.cut(run_rows(source.rows or 0, count))
+    assert source.pieces is not None  # no stream
+    seed, reading = options.shuffling.seed, options.reading
+    dealt = deal(source.pieces, count, seed)
+    held = None if options.shuffling.holdout is None else (seed, options.shuffling.holdout)
+    with ExitStack() as stack:
+        engine = engine_of(options.sharding.workers, count, reading.thread_count)
+        stack.enter_context(engine)
+        engine.greet()
+        shards = Shards(source, dealt, engine, reading, held)
+        stack.callback(shards.close)
+        yield shards
+
+
+def refuse_what_shards_cannot(options: TrainOptions) -> None:
+    """Raise OptionError for options that only a run without shards knows."""
+    if options.shuffling.shuffle != "auto" or options.shuffling.shuffle_window is not None:
+        raise OptionError(
+            "shards are passed over as a whole, in no order: leave out shuffle and shuffle_window,"
+            " or shards"
+        )
+
+
+def refuse_steps(learners: Sequence[Learner]) -> None:
+    """Raise OptionError where learners would take steps: shards are passed over as a whole."""
+    for learner in learners:
+        if not learner.finishes:
+            raise OptionError(
+                "with shards a run takes full gradients to the optimum, and no steps row by row:"
+                " leave out learning_rate, batch_size, adaptive, epochs and average, or shards;"
+                " solver=lbfgs takes epochs as its passes"
+            )
+
+
+def shards_of(source: Source, options: TrainOptions) -> int:
+    """Return into how many shards rows are dealt; 1 is a run without."""
+    given, rows = options.sharding.shards, source.rows
+    if given != "auto":
+        return given if isinstance(given, int) else 1
+    if rows is None or source.one_pass:
+        return 1
+    workers, threads = options.sharding.workers, options.reading.thread_count
+    count = workers if isinstance(workers, int) else threads
+    if workers is None and (threads < 2 or rows < ENOUGH_ROWS):
+        return 1
+    wanted = 2 ** math.ceil(math.log2(SHARES * max(count, 1)))
+    while wanted > 1 and rows < LEAST_ROWS * wanted:
+        wanted //= 2
+    logger.info("shards %d", wanted)
+    return wanted
+
+
+def learn_columns(shards: Shards) -> None:
+    """Learn of the feature columns what must be known before training."""
+    if shards.source.has_to_learn:
+        shards.source.take_survey(shards.merged("columns", tasks.survey))
+        shards.changed()
+
+
+def scan_labels(shards: Shards, classes: Classes | None) -> LabelStats:
+    """Return what the labels of all shards tell; see Source.scan_labels."""
+    found = list(shards.each("labels", tasks.count_labels, classes))
+    if classes is None:
+        classes, _ = merged(each.discovery for each in found).classes()
+        if len(classes) > BINS:  # some share a number in what was counted, each shard its own
+            found = list(shards.each("labels", tasks.count_labels, classes))
+    stats: LabelStats = merged(found).stats()
+    return stats
+
+
+@final
+class ShardedPass(RowPass):
+    """All rows, in a round of tasks."""
+
+    def __init__(
+        self, shards: Shards, classes: Classes, learner: Learner, survey: PassSurvey | None = None
+    ) -> None:
+        """survey: is filled by each pass."""
+        super().__init__(pass_rows(learner, learner.options.reading.thread_count))
+        self._shards, self._classes, self._survey = shards, classes, survey
+        self._weights, self._dtype = learner.row_weights.fresh(), str(learner.sgd.dtype)
+        self._tasks_rows = pass_rows(learner, 1)
+
+    def sums(self, theta: np.ndarray) -> PassSums:
+        """Return the sums over all rows; see RowPass."""
+        return self._taken(theta, None)[0]
+
+    def sums_and_sample(
+        self, theta: np.ndarray, drawing: Drawing, count: int
+    ) -> tuple[PassSums, Batch]:
+        """Return the sums and a sample; see RowPass."""
+        return self._taken(theta, (drawing, count))
+
+    def sample(self, drawing: Drawing, count: int) -> Batch:
+        """Return a sample; see RowPass."""
+        return self._taken(None, (drawing, count))[1]
+
+    def _taken(self, theta: np.ndarray | None, sampling: tuple[Drawing, int] | None) -> tuple:
+        if sampling is not None:  # its rows come here
+            most = max(SAMPLE_BYTES // max(self._shards.source.row_bytes, 1), 1)
+            sampling = sampling[0], min(sampling[1], most)
+        state = tasks.PassState(
+            self._classes, self._tasks_rows, self._weights, theta, sampling,
+            self._survey is not None, self._dtype,
+        )  # fmt: skip
+        found = self._shards.merged("pass over shard", tasks.pass_over, state)
+        self._shards.source.take_treated(found.treated)
+        if self._survey is not None:
+            self._survey.sums, self._survey.wide = found.survey.sums, found.survey.wide
+        return found.sums, joined_batches(found.samples) if found.samples else None
+
+
+@final
+class ShardedRows(RunRows):
+    """The rows of a source, visited wherever their shards are."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        classes: Classes,
+        stats: LabelStats,
+        options: TrainOptions,
+        validation: Loader | None = None,
+    ) -> None:
+        """validation: brings rows of other data."""
+        self.shards, self.source, self.classes, self.stats = shards, shards.source, classes, stats
+        self._options, self._validation = options, validation
+        held = shards.shards[0].held
+        self.plan = ShufflePlan("shards", 0, rows=self.source.rows, held=held)
+        self.is_validated = validation is not None or held is not None
+        self.mass = stats.mass
+        shards.changed()
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._validation is not None:
+            self._validation.close()
+
+    def first_window(self, count: int) -> Window:
+        """Return so many rows from all shards, as far as they are few bytes."""
+        source, options = self.source, self._options
+        assert source.pieces is not None  # no stream
+        most = max(SAMPLE_BYTES // max(source.row_bytes, 1), 1)
+        draws = draw(source.pieces, options.shuffling.seed, min(count, most))
+        readers = options.reading.reader_count
+        return sample_window(source, self.classes, self.plan, draws, readers)
+
+    def passes(self, learner: Learner) -> RowPass:
+        """Return what passes over all rows; see RunRows."""
+        return ShardedPass(self.shards, self.classes, learner)
+
+    def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
+        """Return what passes over all rows, and what that shows; see RunRows."""
+        survey = PassSurvey.of(learner.d)
+        return ShardedPass(self.shards, self.classes, learner, survey), survey
+
+    def validation_loss(self, sgd: SGD) -> RunningLoss:
+        """Return the loss of the rows to validate on; see RunRows."""
+        if self._validation is not None:
+            return held_out_loss(self._validation.all(self._options.shuffling.seed), sgd)
+        W, b = sgd.weights.mean()
+        options = tasks.alone(self._options)
+        state = tasks.MeasureState(self.classes, options, W, b, sgd.scaling)
+        loss: RunningLoss = self.shards.merged("validation of shard", tasks.measure, state)
+        return loss
+
+    def refuse_what_is_not_finite(self, learner: Learner) -> None:
+        """Raise DataError at the first feature that is no finite number."""
+        call = tasks.refuse_what_is_not_finite
+        for _ in self.shards.each("check of shard", call, self.classes, str(learner.sgd.dtype)):
+            continue
