@@ -25,7 +25,7 @@ from fastsoftmax.data.formats.batches import Batches
 from fastsoftmax.data.formats.discover import find_files, is_path
 from fastsoftmax.data.formats.partitions import NUMBER
 from fastsoftmax.data.formats.remote import Remote
-from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, TableBatches
+from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, TableBatches, reader_of
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy
 from fastsoftmax.data.source import Column, Source
@@ -134,6 +134,14 @@ def _known_kinds(
         if column.width is None:
             known[column.name] = NUMBER if column.categories is None else column.categories.kind
     return known
+
+
+def in_one_place(data: Any) -> Any:
+    """Return a frame as a table, whose rows can be dealt to shards; other data as they are."""
+    is_stream = hasattr(data, "__arrow_c_stream__") and not is_path(data)
+    if not is_stream or isinstance(data, pa.Table | pa.RecordBatchReader) or _is_dataset(data):
+        return data
+    return reader_of(data, "the data").read_all()
 
 
 def open_batches(data: Any, known: dict[str, str]) -> Batches | None:

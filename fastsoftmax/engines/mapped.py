@@ -17,6 +17,8 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
+from fastsoftmax.errors import OptionError
+
 ALIGNED = 64  # bytes: a cache line
 SMALL = 2**16  # bytes: less than these travel with the task
 MOST_ATTACHED = 3  # values that a process keeps attached
@@ -30,10 +32,16 @@ class Mapped:
     """A value in memory that processes of this machine can map; pickled, it is that value."""
 
     def __init__(self, value: Any) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        try:
+            head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise OptionError(
+                f"the data cannot be handed to other processes ({error}): write them to a file, or"
+                " leave out workers, so that threads of this process do the work"
+            ) from error
         self._file, self._path = _new_file()
         self._number = next(_serial)  # a descriptor is used again for the next file
-        buffers: list[pickle.PickleBuffer] = []
-        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         self._spans: list[tuple[int, int]] = []
         with os.fdopen(os.dup(self._file), "wb") as file:
             for part in (memoryview(head), *(buffer.raw() for buffer in buffers)):

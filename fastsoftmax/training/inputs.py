@@ -12,7 +12,7 @@ from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.read_plan import choose_reading
 from fastsoftmax.data.loading.shards import Shards
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
-from fastsoftmax.data.open import open_source
+from fastsoftmax.data.open import in_one_place, open_source
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Column, LabelStats, Source
 from fastsoftmax.errors import DataError, OptionError
@@ -52,7 +52,7 @@ class Inputs:
         """Open the rows."""
         like, policy, known = _like(self.init), options.columns, self._known_classes()
         source = open_source(
-            self.data,
+            self.data if options.sharding.shards in (None, 1) else in_one_place(self.data),
             self.target,
             weight=self.weight,
             features=self.features,

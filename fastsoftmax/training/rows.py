@@ -77,6 +77,9 @@ class RunRows(ABC):
         """Return what measures how well windows mix the rows, where they do not hold all."""
         return None
 
+    def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
+        """Note that rows of these weights took a step, where nobody could count them before."""
+
     @abstractmethod
     def passes(self, learner: Learner) -> RowPass:
         """Return what passes over all rows that a learner learns from."""
@@ -221,7 +224,7 @@ class TrainingRows(RunRows):
             check_features(window, np.arange(window.rows), learner.sgd.dtype)
 
     def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
-        """Note that rows of these weights took a step."""
+        """Note that rows of these weights took a step; see RunRows."""
         self.mass += np.bincount(window.labels[order], weight, len(self.mass))
 
     def new_mixing(self) -> Mixing | None:

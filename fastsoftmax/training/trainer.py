@@ -132,12 +132,6 @@ class Trainer:
         if self._mixing is not None and kept.mixing is not None:
             self._mixing.restore(kept.mixing)
 
-    @property
-    def _windows(self) -> TrainingRows:
-        """The rows, where steps are taken over them."""
-        assert isinstance(self.rows, TrainingRows)
-        return self.rows
-
     def _emit(self, name: str, event: Event) -> None:
         """Tell the callbacks of an event; where one says so, the run is over."""
         for callback in self.callbacks:
@@ -151,23 +145,24 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train an epoch from where the run stands to its end, or until the run is over."""
-        place, begins = self.state.place, not self.state.place.is_inside
+        place, begins, rows = self.state.place, not self.state.place.is_inside, self.rows
+        assert isinstance(rows, TrainingRows)  # shards are passed over
         fresh = any(not each.has_chosen for each in self.active())
-        if fresh and (sample := self._windows.sample(SAMPLE_ROWS)) is not None:
+        if fresh and (sample := rows.sample(SAMPLE_ROWS)) is not None:
             self._prepare(self.active(), sample)
         if begins:
             self._mixing = self.rows.new_mixing()
-        for window in self._windows.epoch(place.epoch, place.window):
+        for window in rows.epoch(place.epoch, place.window):
             self._prepare(self.active(), window)
             if begins:
                 for learner in self.active():
                     learner.begin_epoch()
             begins = False
-            order = self._windows.order(window, place.epoch)
+            order = rows.order(window, place.epoch)
             self._train_window(window, order)
             if self.is_over and place.row < len(order):
                 return
-            self._windows.add_to(self._mixing, window)
+            rows.add_to(self._mixing, window)
             place.enter(window.index + 1)
             if self.is_over and not window.last:
                 return
@@ -191,8 +186,7 @@ class Trainer:
             self._step(window, some, ends=window.last and place.row + step >= len(order))
             self.state.visit(len(some))
             if self.rows.stats is None:  # nobody could count them before
-                weight = self.learners[0].row_weights.of(window, some)
-                self._windows.count(window, some, weight)
+                self.rows.count(window, some, self.learners[0].row_weights.of(window, some))
             self._emit("on_span", Event(self.active()[0], self._progress))
             if self.is_over:
                 return

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv, feather
 
 import fastsoftmax
 from fastsoftmax.data.loading.deal import deal, spread
@@ -243,6 +247,31 @@ def test_a_stream_is_refused(rows):
     for data in (table.to_reader(), lambda: table.to_reader()):
         with pytest.raises((DataError, OptionError), match=r"stream|classes"):
             fastsoftmax.train(data, "y", shards=2)
+
+
+def test_files_of_every_format_can_be_read_by_other_processes(rows, tmp_path):
+    X, y = rows[0][:900], rows[1][:900]
+    table = table_of(X, y)
+    csv.write_csv(table, tmp_path / "rows.csv")
+    feather.write_feather(table, tmp_path / "rows.arrow", chunksize=200)
+    np.savez(tmp_path / "rows.npz", x=X, y=y)
+    lines = (json.dumps(row) for row in table.to_pylist())
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    for name in ("rows.csv", "rows.arrow", "rows.npz", "rows.jsonl"):
+        found = [fastsoftmax.train(tmp_path / name, "y", shards=3, workers=w, l2=1e-2)
+                 for w in (None, 2)]  # fmt: skip
+        assert found[0].coef.tobytes() == found[1].coef.tobytes(), name
+
+
+def test_what_cannot_be_handed_to_other_processes_says_so(monkeypatch, rows, tmp_path):
+    lines = "a,y\n" + "\n".join(f"{t},{t % 2}" for t in range(99))
+    (tmp_path / "rows.csv").write_text(lines)
+    with (tmp_path / "rows.csv").open() as file:
+        command = [sys.executable, "-m", "fastsoftmax", "train", "-", "--target", "y", "-o",
+                   str(tmp_path / "m"), "--shards", "2", "--workers", "2"]  # fmt: skip
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot be handed to other processes" in done.stderr
 
 
 def test_auto_takes_no_shards_where_rows_are_few(path):

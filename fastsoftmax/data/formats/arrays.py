@@ -14,6 +14,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +96,10 @@ class NpyPath(DataFile):
     piece_name = "slice"
     nameless = True
     _arrays: tuple[StoredArray, ...] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to look for the arrays itself."""
+        return {**self.__dict__, "_arrays": None}
 
     def open(self) -> OpenFile:
         """Open the file, or raise DataError where it cannot be read."""

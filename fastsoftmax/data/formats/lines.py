@@ -106,6 +106,14 @@ class TextPath(DataFile):
         self._dense: list[bool] = []  # whether each line of a piece is a row
         self.casts: Types = {}  # what further files of the data set ask of columns
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to read the file, which it converts for itself."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _rows=None)
+        self._lines, self._digests, self._dense = [], [], []
+
     def open(self) -> OpenFile:
         """Return the rows; the first time, read the file and learn its types."""
         with self._lock:

@@ -28,6 +28,10 @@ class PrivateFile:
             raise self.failed(error) from error
         weakref.finalize(self, os.close, self._descriptor)
 
+    def __getstate__(self) -> Any:
+        """Refuse: its descriptor would be another file's elsewhere."""
+        raise TypeError(f"{self.what} are in a private file of this process")
+
     def open(self, mode: str = "rb") -> pa.NativeFile:
         """Open it anew, to be read or written from its begin."""
         return pa.OSFile(f"/dev/fd/{self._descriptor}", mode)
