@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fastsoftmax.data.encode import Encoder, Given, GivenLabels
 from fastsoftmax.data.label_stats import HeldOut, Labelled, LabelSums, label_sums, scan_rows
-from fastsoftmax.data.parts import Dense
+from fastsoftmax.data.parts import Dense, Part
 from fastsoftmax.data.source import Chunk, LabelStats, Source
 from fastsoftmax.data.values import Where, as_arrow
 from fastsoftmax.errors import DataError
@@ -54,22 +54,11 @@ class MatrixSource(Source):
         self, classes: Classes | None, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
         """Yield the pieces, where they lie; see Source."""
-        encoder = None
-        if classes is not None and self._labels.target is not None:
-            encoder = Encoder(classes)
-        for piece in range(len(self.pieces)) if order is None else order:
-            labels = weights = None
-            first, rows, where = self._span(int(piece))
-            if encoder is not None:
-                values = self._labels.between(first, rows)
-                labels, weights = self._labels.encoded(encoder, values, where)
-                weights = self.counted(weights)
-            yield Chunk((self._part[first : first + rows],), labels, weights, int(piece), 0)
+        return chunks_beside(self, self._part, self._labels, classes, order)
 
     def cut(self, most: int) -> None:
         """Have pieces of at most so many rows from now on; see Source."""
-        rows = sum(self.pieces)
-        self.pieces = tuple(min(most, rows - first) for first in range(0, rows, most))
+        self.pieces = runs_of_rows(sum(self.pieces), most)
         self.number_anew()
 
     def count_labels(
@@ -80,18 +69,9 @@ class MatrixSource(Source):
     ) -> LabelSums:
         """Return the sums over the labels and weights of some pieces; see Source."""
         self._labels.require_target("the matrix")
-
-        def labelled() -> Iterator[Labelled]:
-            for piece in pieces:
-                first, rows, where = self._span(piece)
-                yield Labelled(piece, first, *self._labels.between(first, rows), where)
-
-        return label_sums(labelled(), self._labels, classes, held_out)
-
-    def _span(self, piece: int) -> tuple[int, int, Where]:
-        """Return the number of a piece's first row, how many it has, and what says where one is."""
-        first = self.number(piece, 0)
-        return first, self.pieces[piece], lambda row: self._where(first + row)
+        return label_sums(
+            labelled_beside(self, self._labels, pieces), self._labels, classes, held_out
+        )
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the matrix it is."""
@@ -103,6 +83,44 @@ class MatrixSource(Source):
 
     def _where(self, row: int) -> str:
         return f"row {row}"
+
+
+def runs_of_rows(rows: int, most: int) -> tuple[int, ...]:
+    """Return the sizes of the runs that rows are cut into, of at most so many each."""
+    return tuple(min(most, rows - first) for first in range(0, rows, most))
+
+
+def chunks_beside(
+    source: Source,
+    part: Part,
+    labels: GivenLabels,
+    classes: Classes | None,
+    order: Iterable[int] | None,
+) -> Generator[Chunk, None, None]:
+    """Yield the pieces of a part that has all rows, where they lie, with the labels beside it."""
+    encoder = None if classes is None or labels.target is None else Encoder(classes)
+    for piece in range(len(source.pieces or ())) if order is None else order:
+        at, weights = None, None
+        first, rows, where = _span(source, int(piece))
+        if encoder is not None:
+            at, weights = labels.encoded(encoder, labels.between(first, rows), where)
+            weights = source.counted(weights)
+        yield Chunk((part[first : first + rows],), at, weights, int(piece), 0)
+
+
+def labelled_beside(
+    source: Source, labels: GivenLabels, pieces: Iterable[int]
+) -> Iterator[Labelled]:
+    """Yield the labels and weights of pieces that lie beside the rows."""
+    for piece in pieces:
+        first, rows, where = _span(source, piece)
+        yield Labelled(piece, first, *labels.between(first, rows), where)
+
+
+def _span(source: Source, piece: int) -> tuple[int, int, Where]:
+    """Return the number of a piece's first row, how many it has, and what says where one is."""
+    rows = 0 if source.pieces is None else source.pieces[piece]
+    return source.number(piece, 0), rows, lambda row: source.place(piece, row)
 
 
 def feature_matrix(data: Any) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.data.encode import Encoder, GivenLabels
+from fastsoftmax.data.encode import GivenLabels
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse, UseCount, all_in_use
-from fastsoftmax.data.label_stats import HeldOut, Labelled, scan_rows
+from fastsoftmax.data.label_stats import HeldOut, Labelled, LabelSums, label_sums, scan_rows
+from fastsoftmax.data.memory import chunks_beside, labelled_beside, runs_of_rows
 from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.source import Chunk, Column, LabelStats, Source
 from fastsoftmax.errors import DataError
@@ -82,7 +83,7 @@ def _check_indices(csr: Any) -> None:
 
 
 class SparseMatrixSource(Source):
-    """A sparse matrix in memory: one piece, one chunk, one nameless column."""
+    """A sparse matrix in memory, one nameless column: one piece, or as many as it was cut into."""
 
     in_memory = True
     resident = True
@@ -92,7 +93,7 @@ class SparseMatrixSource(Source):
         self._raw, self._labels = rows, labels
         self.label_kind = labels.kind(pa.schema([]))
         count = len(rows.indptr) - 1
-        self.pieces = (count,)
+        self.pieces: tuple[int, ...] = (count,)
         if not count:
             raise DataError("the matrix has no rows.")
         labels.check_rows(count)
@@ -129,22 +130,30 @@ class SparseMatrixSource(Source):
     def chunks(
         self, classes: Any, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
-        """Yield the whole matrix; see Source."""
-        labels = weights = None
-        if classes is not None and self._labels.target is not None:
-            labels, weights = self._labels.encoded(
-                Encoder(classes), self._labels.all(), self._where
-            )
-            weights = self.counted(weights)
+        """Yield the pieces; see Source."""
         if self._part is None:
             rows = self._raw
             arrays = self._in_use.select(rows.indptr, rows.index, rows.value)
             self._part = Sparse(*arrays, len(self._in_use))
-        yield Chunk((self._part,), labels, weights, 0, 0)
+        return chunks_beside(self, self._part, self._labels, classes, order)
+
+    def cut(self, most: int) -> None:
+        """Have pieces of at most so many rows from now on; see Source."""
+        self.pieces = runs_of_rows(sum(self.pieces), most)
+        self.number_anew()
+
+    def count_labels(
+        self, pieces: Iterable[int], classes: Any = None, held_out: HeldOut | None = None
+    ) -> LabelSums:
+        """Return the sums over the labels and weights of some pieces; see Source."""
+        self._labels.require_target("the matrix")
+        return label_sums(
+            labelled_beside(self, self._labels, pieces), self._labels, classes, held_out
+        )
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the matrix it is."""
-        return self._where(row)
+        return self._where(self.number(piece, row))
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Return nothing: there are no files."""

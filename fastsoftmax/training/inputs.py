@@ -76,7 +76,7 @@ class Inputs:
         """Learn of the columns what must be known before training; shards: in which to."""
         if _like(self.init) is not None:
             return
-        if shards is None:
+        if shards is None or not source.has_to_learn:  # or it is done at once, in memory
             source.learn(_holdout_mask(options))
         else:
             learn_columns(shards)

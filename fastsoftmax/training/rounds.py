@@ -201,7 +201,7 @@ class ShardedRows(RunRows):
 
     def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
         """Return what passes over all rows, and what that shows; see RunRows."""
-        survey = PassSurvey.of(learner.d)
+        survey = PassSurvey.of(learner.d, sparse=learner.nonzeros is not None)
         return ShardedPass(self.shards, self.classes, learner, survey), survey
 
     def validation_loss(self, sgd: SGD) -> RunningLoss:
@@ -210,7 +210,7 @@ class ShardedRows(RunRows):
             return held_out_loss(self._validation.all(self._options.shuffling.seed), sgd)
         W, b = sgd.weights.mean()
         options = tasks.alone(self._options)
-        state = tasks.MeasureState(self.classes, options, W, b, sgd.scaling)
+        state = tasks.MeasureState(self.classes, options, W, b, sgd.scaling, self.source.nonzeros)
         loss: RunningLoss = self.shards.merged("validation of shard", tasks.measure, state)
         return loss
 

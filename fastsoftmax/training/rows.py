@@ -37,13 +37,14 @@ class PassSurvey:
     wide: np.ndarray
 
     @classmethod
-    def of(cls, d: int) -> PassSurvey:
+    def of(cls, d: int, *, sparse: bool) -> PassSurvey:
         """Return what was shown of d columns before the first row."""
-        return cls(MomentSums(d), np.zeros(d, np.bool_))
+        return cls(new_moment_sums(d, sparse=sparse), np.zeros(d, np.bool_))
 
     def __add__(self, other: PassSurvey) -> PassSurvey:
         """Return what the rows of both show."""
-        return PassSurvey(self.sums + other.sums, self.wide | other.wide)
+        mine: Any = self.sums  # both are of one kind
+        return PassSurvey(mine + other.sums, self.wide | other.wide)
 
     def add(self, window: Window, weights: RowWeights) -> None:
         """Add the rows of a window."""
@@ -198,13 +199,8 @@ class TrainingRows(RunRows):
 
     def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
         """Return what passes over all rows, and what that shows; see RunRows."""
-        survey, weights = (
-            PassSurvey(
-                new_moment_sums(learner.d, sparse=learner.nonzeros is not None),
-                np.zeros(learner.d, np.bool_),
-            ),
-            learner.row_weights,
-        )
+        survey = PassSurvey.of(learner.d, sparse=learner.nonzeros is not None)
+        weights = learner.row_weights
 
         def batches() -> Iterator[Batch]:
             for window in self.all():

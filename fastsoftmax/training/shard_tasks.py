@@ -78,7 +78,9 @@ class PassFound:
 def pass_over(source: Source, shard: Shard, state: PassState) -> PassFound:
     """Pass over the rows of a shard; raise DataError at the first that is no number."""
     weights = state.weights.fresh()
-    seen = PassSurvey.of(state.rows.d) if state.surveys else None
+    seen = None
+    if state.surveys:
+        seen = PassSurvey.of(state.rows.d, sparse=state.rows.nonzeros is not None)
 
     def batches() -> Iterator[Batch]:
         for window in windows_of(source, shard, state.classes):
@@ -108,19 +110,21 @@ def refuse_what_is_not_finite(source: Source, shard: Shard, classes: Classes, dt
 
 @dataclass(frozen=True)
 class MeasureState:
-    """Weights (K, d) and biases (K,) whose loss is measured, and how features are scaled."""
+    """Weights (K, d) and biases (K,) whose loss is measured, how features are scaled and how many
+    of a row are not 0, where rows are sparse."""
 
     classes: Classes
     options: TrainOptions
     W: np.ndarray
     b: np.ndarray
     scaling: Scaling | None
+    nonzeros: float | None
 
 
 def measure(source: Source, shard: Shard, state: MeasureState) -> RunningLoss:
     """Return the loss of the rows of a shard that are held out."""
     K, d = state.W.shape
-    with SGD(K, d, state.options) as sgd:
+    with SGD(K, d, state.options, state.nonzeros) as sgd:
         sgd.scale(state.scaling)
         sgd.weights.set(state.W, state.b)
         return held_out_loss(windows_of(source, shard, state.classes), sgd)
