@@ -19,7 +19,7 @@ PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/ker
 	tests/kernels/test_ngrams.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion test coverage test-fuzz test-objects test-crash test-oldest lint bench bench-quick clean
+.PHONY: help demo demo-fashion test coverage test-fuzz test-objects test-crash test-oldest lint docs bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lint: $(VENV)/.with-lint ## check style, format and types
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
 
+docs: $(VENV)/.with-docs ## make the documents a site, build/docs/docs/index.html
+	$(IN_VENV) python -m sphinx -q -W --keep-going -c docs . build/docs
+
 bench: $(VENV)/.with-bench ## measure speed, all or BENCH=FILES, into bench/RESULTS.md (minutes)
 	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default $(BENCH)
 
@@ -80,6 +83,7 @@ clean: ## remove everything that make has made
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "make: installing fastsoftmax into $(VENV)"
 	@$(VENV)/bin/python $(PIP) install --editable .
+	@$(VENV)/bin/python -m compileall -q fastsoftmax
 	@touch $@
 
 $(VENV)/.with-%: pyproject.toml | $(VENV)/bin/python
