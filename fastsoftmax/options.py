@@ -24,6 +24,7 @@ SWEPT = (
     "learning_rate", "schedule", "halflife", "batch_size", "l2", "l1", "class_weight",
     "fit_intercept", "average", "adaptive", "max_step",
 )  # fmt: skip
+MOST_WORDS, MOST_CHARACTERS = 8, 16  # of an n-gram
 MOST_READERS = 8  # unless asked for
 COUNT = "must be a whole number >= 1"
 Plain = str | bool | int | float | dict | None
@@ -58,6 +59,35 @@ def option(default: Any, text: str, *, shapes_model: bool = True) -> Any:
     return field(default=default, metadata={"help": text, "shapes_model": shapes_model})
 
 
+def names_option(text: str) -> Any:
+    """Declare an option whose value is a list of columns, or None."""
+    return field(default=None, metadata={"help": text, "shapes_model": True, "names": True})
+
+
+def _names(name: str, value: Any) -> tuple[str, ...] | None:
+    """Return a list of columns as a tuple; raise OptionError for what is none."""
+    if value is None:
+        return None
+    listed = not isinstance(value, str) and isinstance(value, Iterable)
+    names = tuple(value) if listed else ()
+    is_list = bool(names) and all(isinstance(each, str) for each in names)
+    _require(is_list, f'{name} must be a list of columns, as ["title"]', value)
+    for each in names:
+        _require(names.count(each) == 1, f'{name} must list "{each}" once', value)
+    return names
+
+
+def parse_sizes(name: str, value: object, most: int) -> tuple[int, int] | None:
+    """Return the least n and the largest that "1-3" means, or 2, or "2"; None for none."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(value))
+    least, largest = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    fits = 1 <= least <= largest <= most
+    _require(fits, f'{name} must be sizes from 1 to {most}, as "1-2" or 1, or none', value)
+    return least, largest
+
+
 def _plain(value: Any) -> Any:
     """Return NumPy's numbers as Python's, which print and are stored the same everywhere, and
     paths as text.
@@ -73,6 +103,8 @@ def _plain(value: Any) -> Any:
 
 def _checked(name: str, given: dict[str, Any]) -> Any:
     """Return an option's value as Python's; raise OptionError where no option has such a type."""
+    if OPTIONS[name].metadata.get("names"):
+        return _names(name, given[name])
     value = _plain(given[name])
     if name == "workers":  # they may be an object of the caller's
         return value
@@ -265,6 +297,63 @@ class Columns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Which columns are texts, and what becomes of them."""
+
+    text: tuple[str, ...] | None = names_option("columns of texts, whose n-grams are features")
+    ngrams: str | int | None = option(
+        "1-2", "n-grams of words: the least n and the largest; or none"
+    )
+    chars: str | int | None = option(None, "n-grams of characters: the least n and the largest")
+    bits: int | None = option(
+        None, "hash n-grams to 2^bits features, 8 to 28; default a vocabulary, which is learnt"
+    )
+    min_count: int = option(2, "rows that an n-gram must be in to be a feature")
+    max_features: int = option(2**20, "features of a column of texts: those in the most rows")
+    lower: bool = option(True, "let upper and lower case be the same")
+    normalize: str | None = option(None, "a form of Unicode first: NFC, NFD, NFKC or NFKD")
+    norm: str | None = option("l2", "norm by which a text's features are divided: l2, l1 or none")
+    tf: str = option("count", "what the count of an n-gram becomes: count, log or binary")
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("ngrams", "chars", "normalize", "norm", "bits"):
+            if str(getattr(self, name)).lower() == "none":
+                object.__setattr__(self, name, None)
+        for name, most in (("ngrams", MOST_WORDS), ("chars", MOST_CHARACTERS)):
+            sizes = parse_sizes(name, getattr(self, name), most)
+            if sizes is not None:
+                told = "-".join(map(str, sorted(set(sizes))))
+                object.__setattr__(self, name, told)
+        fits = self.bits is None or (is_count(self.bits, 8) and self.bits <= 28)
+        _require(fits, "bits must be a whole number from 8 to 28, or none", self.bits)
+        _require_counts(self, ("min_count", "max_features"))
+        _require(self.max_features < 2**31, "max_features must be < 2^31", self.max_features)
+        _require_choices(
+            self,
+            lower=(True, False),
+            normalize=(None, "NFC", "NFD", "NFKC", "NFKD"),
+            norm=(None, "l1", "l2"),
+            tf=("count", "log", "binary"),
+        )
+        if self.ngrams is None and self.chars is None:
+            raise OptionError("ngrams and chars are both none: of texts, nothing would be left")
+        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        if given and self.text is None:
+            raise OptionError(f"{given[0]} is of columns of texts: name them with text=")
+
+    @property
+    def words(self) -> tuple[int, int] | None:
+        """The least and the largest n of n-grams of words."""
+        return parse_sizes("ngrams", self.ngrams, MOST_WORDS)
+
+    @property
+    def characters(self) -> tuple[int, int] | None:
+        """The least and the largest n of n-grams of characters."""
+        return parse_sizes("chars", self.chars, MOST_CHARACTERS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sharding:
     """Into how many parts rows are dealt, and who works on these."""
 
@@ -407,6 +496,7 @@ class TrainOptions:
     penalty: Penalty = Penalty()
     shuffling: Shuffling = Shuffling()
     columns: Columns = Columns()
+    texts: Texts = Texts()
     sharding: Sharding = Sharding()
     stopping: Stopping = Stopping()
     reading: Reading = Reading()
@@ -504,6 +594,6 @@ class TrainOptions:
 # Every option by its name, as it is declared.
 OPTIONS: dict[str, Field[Any]] = {
     f.name: f
-    for group in (Steps, Penalty, Shuffling, Columns, Sharding, Stopping, Reading, Keeping)
+    for group in (Steps, Penalty, Shuffling, Columns, Texts, Sharding, Stopping, Reading, Keeping)
     for f in fields(group)
 }

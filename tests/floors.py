@@ -42,7 +42,7 @@ ROOMS = (
     " open outline pack convert appraise)"
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters sparse_logits logits scoring ranking"
-    " file"
+    " texts file"
     " coefficients sql onnx model export)"
     " optim(tally state schedules moments sparse_moments tables l1 penalties weights"
     " feature_weights"

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastsoftmax.errors import OptionError, UnknownOptionError
 
-LISTS = ("data", "validation", "features", "categorical", "classes")
+LISTS = ("data", "validation", "features", "categorical", "classes", "text")
 TEXTS = ("target", "weight", "output", "init")
 
 

@@ -333,6 +333,8 @@ def _add_option(parser: Any, field: Any) -> None:
     }
     if field.name == "types":
         kinds["Any"] = (types_of_columns, "A=TYPE,B=TYPE")
+    if field.metadata.get("names"):
+        kinds[kind] = _names, "A,B"
     convert, metavar = kinds.get(kind, (str, field.name.upper()))
     if " | str" in field.type and kind in kinds:
         convert = _or_auto(convert)

@@ -63,4 +63,6 @@ def _flag(name: str, value: str) -> list[str]:
 def _option(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, tuple):
+        value = as_list(value)
     return _flag(f"--{name}", as_factors(value) if isinstance(value, dict) else str(value))

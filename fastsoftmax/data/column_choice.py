@@ -18,6 +18,7 @@ from fastsoftmax.data.encode import is_label
 from fastsoftmax.data.layouts import (
     fixed_width,
     is_number,
+    is_text,
     is_vector,
     item_type,
     remedy,
@@ -25,6 +26,7 @@ from fastsoftmax.data.layouts import (
 )
 from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns, empty_vocabulary
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 
@@ -40,7 +42,7 @@ class ColumnRequest:
     like: the columns of the model that the rows are for. like_width: how many features it has.
     categorical: names of columns whose values are categories. nulls: what becomes of nulls.
     packed: those that a packed column is made of; None where there is none. What stands beside it
-    is no feature.
+    is no feature. texts: columns of texts, and how they become numbers.
     """
 
     target: str | None = None
@@ -52,6 +54,7 @@ class ColumnRequest:
     categorical: tuple[str, ...] = ()
     nulls: str = "error"
     packed: tuple[str, ...] | None = None
+    texts: TextColumns = NO_TEXTS
 
 
 def _index_columns(schema: pa.Schema) -> set[str]:
@@ -139,6 +142,14 @@ def _feature(
     if pa.types.is_null(stored):  # all is null: it is what the model knows
         kind = _known_kind(name, request) or stored
     fills = request.nulls != "error"
+    if name in request.texts.names:
+        if not is_text(kind) and not pa.types.is_null(kind):
+            raise DataError(
+                f'{origin}: column "{name}" is of type {kind}, which is no text: text= is for'
+                " strings."
+            )
+        text = empty_vocabulary(request.texts.recipe)
+        return Feature(Column(name, fill=(0.0,) if fills else None, text=text), kind, stored)
     if name in request.categorical:
         if is_vector(kind):
             raise DataError(f'{origin}: column "{name}" holds lists, which are no categories.')
@@ -165,7 +176,8 @@ def _feature(
 def _known_kind(name: str, request: ColumnRequest) -> pa.DataType | None:
     """Return the type in which a column of nulls is read, as the model knows the column."""
     for column in request.like or ():
-        if column.name == name and column.categories is not None:
+        is_word = column.categories is not None or column.text is not None
+        if column.name == name and is_word:
             return pa.string()
         if column.name == name:
             return pa.float64() if column.width is None else pa.list_(pa.float64(), column.width)
@@ -195,12 +207,15 @@ def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str
             )
 
 
-def _refuse_no_features(categorical: Sequence[str], names: Sequence[str], origin: str) -> None:
-    for name in categorical:
-        if name not in names:
-            raise DataError(
-                f'{origin}: categorical= lists "{name}", which is no feature{nearest(name, names)}'
-            )
+def _refuse_no_features(request: ColumnRequest, names: Sequence[str], origin: str) -> None:
+    for option, listed in (("categorical", request.categorical), ("text", request.texts.names)):
+        for name in listed:
+            if name not in names:
+                raise DataError(
+                    f'{origin}: {option}= lists "{name}", which is no feature{nearest(name, names)}'
+                )
+    for name in set(request.texts.names) & set(request.categorical):
+        raise DataError(f'{origin}: column "{name}" is listed in text= and in categorical=.')
 
 
 def _refuse_packed(features: Sequence[Feature], request: ColumnRequest, origin: str) -> None:
@@ -219,11 +234,11 @@ def _refuse_packed(features: Sequence[Feature], request: ColumnRequest, origin: 
                 f'{origin}: the features are packed, and column "{column.name}", which stands'
                 " beside them, is none. Pack the data again with it among the features."
             )
-        if column.categories is not None or column.indicator:
+        if column.categories is not None or column.text is not None or column.indicator:
             raise DataError(
-                f'{origin}: the features are packed, and "{column.name}" is to be a category or to'
-                " have an indicator of nulls, which packed numbers have not. Use the data as they"
-                " were."
+                f'{origin}: the features are packed, and "{column.name}" is to be a category, a'
+                " text, or to have an indicator of nulls, which packed numbers have not. Use the"
+                " data as they were."
             )
 
 
@@ -232,7 +247,7 @@ def check_width(
 ) -> None:
     """Raise DataError when there are no features, or not as many as the model takes.
 
-    learns: there are categories, which become features once they are known.
+    learns: there are categories or texts, which become features once they are known.
     """
     if n_features == 0 and not learns:
         raise DataError(
@@ -262,8 +277,9 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
     names = _wanted_names(schema, request, origin)
     if request.like is not None:
         known = tuple(column.name for column in request.like if column.categories is not None)
-        request = replace(request, categorical=known)
-    _refuse_no_features(request.categorical, names, origin)
+        texts = tuple(column.name for column in request.like if column.text is not None)
+        request = replace(request, categorical=known, texts=TextColumns(texts))
+    _refuse_no_features(request, names, origin)
     features = tuple(_feature(schema, name, request, peek, origin) for name in names)
     if request.like is not None:
         _check_like(features, request.like, origin)
@@ -276,5 +292,7 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
     layout = Layout(
         features, request.target, request.weight, request.keep, request.nulls == "drop", packing
     )
-    check_width(layout.n_features, request, origin, learns=bool(request.categorical))
+    check_width(
+        layout.n_features, request, origin, learns=bool(request.categorical or request.texts.names)
+    )
     return layout

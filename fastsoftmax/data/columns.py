@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,16 @@ from fastsoftmax.data.packed import Packing
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import is_encoded
 
+if TYPE_CHECKING:
+    from fastsoftmax.data.text import TextEncoder
+
 NOTE = b"fastsoftmax.note"  # in a field's metadata: where a value stands that made the column text
 PARTITION = {b"fastsoftmax.partition": b"1"}  # metadata of a column that a folder's name tells
+
+
+# Of a sparse row: a number and its feature, and where the row ends.
+SPARSE_BYTES, ROW_BYTES = 8, 8
+TEXT_NUMBERS = 128  # in a row of texts, until it is known
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,13 @@ class Feature:
     """A feature column and the Arrow type that it has in every file.
 
     stored: the type that the data have, where it is another: none at all, where all is null.
+    numbers: of a row of texts, in the mean, as far as that is known.
     """
 
     column: Column
     kind: pa.DataType
     stored: pa.DataType | None = None
+    numbers: int = TEXT_NUMBERS
 
     @property
     def width(self) -> int:
@@ -36,6 +47,8 @@ class Feature:
     @property
     def dtype(self) -> np.dtype:
         """What its numbers, or its codes, are decoded to."""
+        if self.column.text is not None:
+            return np.dtype(np.float32)
         if self.column.categories is not None:
             return np.dtype(np.int32)
         stored = decoded_dtype(item_type(self.kind))
@@ -45,7 +58,17 @@ class Feature:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row as decoded."""
+        if self.column.text is not None:
+            return SPARSE_BYTES * self.numbers + ROW_BYTES + self.column.indicator
         return self.width * self.dtype.itemsize + self.column.indicator
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """What turns its texts into features."""
+        from fastsoftmax.data.text import TextEncoder  # which loads kernels
+
+        assert self.column.text is not None
+        return TextEncoder(self.column.text)
 
 
 # Held beside each number while it is decoded: wide integers, and levels and room to grow in lists.
@@ -83,6 +106,18 @@ class Layout:
     def row_bytes(self) -> int:
         """Bytes of one row's features as decoded."""
         return sum(feature.row_bytes for feature in self.features)
+
+    @property
+    def nonzeros(self) -> float | None:
+        """How many numbers of a row are not 0, in the mean; None where none of them need be."""
+        if not any(feature.column.text is not None for feature in self.features):
+            return None
+        return float(
+            sum(
+                f.column.n_features if f.column.text is None else f.numbers + f.column.indicator
+                for f in self.features
+            )
+        )
 
     @property
     def decoding_bytes(self) -> int:

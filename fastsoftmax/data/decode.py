@@ -13,7 +13,7 @@ from fastsoftmax.data import compute as pc
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector
-from fastsoftmax.data.parts import Codes, Dense, Part
+from fastsoftmax.data.parts import Codes, Dense, Part, Sparse
 from fastsoftmax.data.values import Where, as_numpy, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
@@ -127,6 +127,15 @@ def _codes(batch: pa.RecordBatch, feature: Feature, where: Where, treated: Treat
     return Codes(codes, len(known))
 
 
+def _text(batch: pa.RecordBatch, feature: Feature, where: Where) -> Sparse:
+    """Return a column of texts as their n-grams; a null is an empty text."""
+    name = feature.column.name
+    array, subject = batch.column(name), f'column "{name}"'
+    if feature.column.fill is None:
+        refuse_null(array, subject, where)
+    return feature.encoder(array, subject, where)
+
+
 def runs_of(features: tuple[Feature, ...]) -> Runs:
     """Return the features in runs: scalars of one type that stand together, and others alone."""
     keyed = groupby(enumerate(features), lambda at: at[0] if _stands_alone(at[1]) else _key(at[1]))
@@ -135,7 +144,8 @@ def runs_of(features: tuple[Feature, ...]) -> Runs:
 
 def _stands_alone(feature: Feature) -> bool:
     column = feature.column
-    return column.width is not None or column.categories is not None or column.indicator
+    alone = column.width is not None or column.categories is not None or column.text is not None
+    return alone or column.indicator
 
 
 def _key(feature: Feature) -> str:
@@ -164,7 +174,9 @@ def features_of(
     parts: list[Part] = []
     for run in runs:
         first = run[0].column
-        if first.categories is not None:
+        if first.text is not None:
+            parts.append(_text(batch, run[0], where))
+        elif first.categories is not None:
             parts.append(_codes(batch, run[0], where, treated))
         elif first.width is not None:
             parts.append(Dense(_vectors(batch, run[0], where)))

@@ -56,7 +56,8 @@ def remedy(kind: pa.DataType) -> str:
             " Or leave it out (features= lists the columns to use)."
         )
     return (
-        "Leave it out (features= lists the columns to use), convert it, or name it in categorical=."
+        "Leave it out (features= lists the columns to use), convert it, or name it in categorical="
+        f"{' or, as texts, in text=' if is_text(kind) else ''}."
     )
 
 
@@ -73,6 +74,13 @@ def is_plain(kind: pa.DataType) -> bool:
 def is_code(kind: pa.DataType) -> bool:
     """Return whether values are encoded: as indices into a dictionary, or as runs of them."""
     return bool(types.is_dictionary(kind) or types.is_run_end_encoded(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether `kind` is strings, plain or encoded."""
+    if is_code(kind):
+        return is_text(kind.value_type)
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def is_number(kind: pa.DataType) -> bool:

@@ -66,8 +66,9 @@ def open_source(
     are for, or None; like_width: how many features it has, where its columns have no names;
     label_kind: the kind of its classes.
     keep: columns handed on untouched. categorical: columns whose values are categories.
-    null_policy: what becomes of nulls; `learn` must be called before rows are read where that, or
-    the categories, are not known from a model. memory: bytes; each reading thread takes a part.
+    null_policy: what becomes of nulls and of texts; `learn` must be called before rows are read
+    where that, or the categories, are not known from a model. memory: bytes; each reading thread
+    takes a part.
     types: of columns of files of lines, as TYPES of the options calls them.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
@@ -80,6 +81,7 @@ def open_source(
         names_of(keep, "keep") or (),
         names_of(categorical, "categorical") or (),
         null_policy.nulls,
+        texts=null_policy.texts,
     )
     batches = open_batches(
         data, {**_known_kinds(like, request.target, label_kind), **(types or {})}
@@ -131,7 +133,9 @@ def _known_kinds(
     """Return what is known from training of columns that may stand in folders' names."""
     known = {} if target is None or label_kind is None else {target: label_kind}
     for column in like or ():
-        if column.width is None:
+        if column.text is not None:
+            known[column.name] = "string"
+        elif column.width is None:
             known[column.name] = NUMBER if column.categories is None else column.categories.kind
     return known
 
@@ -335,6 +339,7 @@ def _refuse_names(request: ColumnRequest, what: str) -> None:
         *(request.features or ()),
         *request.keep,
         *request.categorical,
+        *request.texts.names,
     ):
         if name is not None:
             raise DataError(

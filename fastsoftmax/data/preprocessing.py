@@ -15,8 +15,21 @@ from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_len
 from fastsoftmax.data.label_stats import Discovery
 from fastsoftmax.data.layouts import is_vector
 from fastsoftmax.data.values import Where, as_arrow, as_numpy, plain_values
+from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes, sorted_values
+
+
+@dataclass(frozen=True)
+class NgramPolicy:
+    """Which n-grams of a column of texts are features.
+
+    least: rows that one must be in. most: of them. limit: of n-grams that are counted at once.
+    """
+
+    least: int = 2
+    most: int = 2**20
+    limit: int = 2**22
 
 
 @dataclass(frozen=True)
@@ -25,16 +38,20 @@ class NullPolicy:
 
     nulls: error, zero, mean or drop. indicators: whether one more feature tells which rows were
     null, of each column that has nulls in training. most: of categories that a column may have.
+    texts: columns of texts, and how they become numbers. ngrams: which of theirs are features.
     """
 
     nulls: str = "error"
     indicators: bool = False
     most: int = 1000
+    texts: TextColumns = NO_TEXTS
+    ngrams: NgramPolicy = NgramPolicy()
 
     def must_learn(self, features: Iterable[Feature]) -> bool:
         """Return whether something must be known of the columns before they can be decoded."""
         means = self.nulls == "mean" or (self.indicators and self.nulls != "error")
-        return means or any(feature.column.categories is not None for feature in features)
+        columns = [feature.column for feature in features]
+        return means or any(c.categories is not None or c.text is not None for c in columns)
 
 
 NOTHING = NullPolicy()
@@ -57,12 +74,7 @@ class Survey:
 
     def __init__(self, features: tuple[Feature, ...], null_policy: NullPolicy) -> None:
         """Learn of these columns what the policy asks for."""
-        self._columns: list[_ColumnSurvey] = [
-            _Categories(feature, null_policy)
-            if feature.column.categories is not None
-            else _Numbers(feature, null_policy)
-            for feature in features
-        ]
+        self._columns = [_survey_of(feature, null_policy) for feature in features]
 
     def add(self, rows: SurveyedBatch) -> None:
         """Take in rows."""
@@ -194,3 +206,44 @@ class _Numbers(_ColumnSurvey):
             )
         fill = tuple((self._sums / self._counts).tolist())
         return replace(feature, column=replace(feature.column, fill=fill))
+
+
+@final
+class _Texts(_ColumnSurvey):
+    """In how many rows the n-grams of a column of texts are."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        from fastsoftmax.data.text import NgramCount  # which loads kernels
+
+        assert feature.column.text is not None
+        self._count = NgramCount(feature.column.text.recipe, null_policy.ngrams.limit)
+
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
+        subject = f'column "{self.feature.column.name}"'
+        self._count.add(array, rows.trained, subject, rows.where)
+
+    def __add__(self, other: _Texts) -> _Texts:
+        merged = super().__add__(other)
+        merged._count = self._count + other._count
+        return merged
+
+    def learnt(self) -> Feature:
+        feature, policy = super().learnt(), self.null_policy.ngrams
+        vocabulary = self._count.vocabulary(policy.least, policy.most)
+        if not len(vocabulary):
+            raise DataError(
+                f'column "{feature.column.name}" has no n-gram that is in min_count={policy.least}'
+                " rows: lower min_count=, or leave the column out."
+            )
+        column = replace(feature.column, text=vocabulary)
+        numbers = self._count.mean_features(policy.least, policy.most)
+        return replace(feature, column=column, numbers=max(1, round(numbers)))
+
+
+def _survey_of(feature: Feature, null_policy: NullPolicy) -> _ColumnSurvey:
+    if feature.column.text is not None:
+        return _Texts(feature, null_policy)
+    if feature.column.categories is not None:
+        return _Categories(feature, null_policy)
+    return _Numbers(feature, null_policy)

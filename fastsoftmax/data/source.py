@@ -16,6 +16,7 @@ from fastsoftmax.data.in_use import InUse
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.parts import Part
+from fastsoftmax.data.vocabulary import Vocabulary
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.labels import Classes
 
@@ -33,6 +34,7 @@ class Column:
     shape, axes: of a tensor, and the order of its axes where they do not lie in their own; None
     for a list, whose numbers have one order alone.
     sparse: which numbers of rows of which most are 0 are features; None where it is no such column.
+    text: of a column of texts, the n-grams that are its features.
     """
 
     name: str
@@ -43,12 +45,15 @@ class Column:
     shape: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
     sparse: InUse | None = None
+    text: Vocabulary | None = None
 
     @property
     def layout(self) -> str:
         """What a row holds, in words."""
         if self.sparse is not None:
             return f"up to {self.sparse.width:,} numbers, most of them 0"
+        if self.text is not None:
+            return "a text"
         if self.width is None:
             return "one number"
         if self.shape is None:
@@ -65,6 +70,8 @@ class Column:
             return False
         if self.width != other.width or self.axes != other.axes:
             return False
+        if (self.text is None) != (other.text is None):
+            return False
         return self.shape is None or other.shape is None or self.shape == other.shape
 
     @property
@@ -72,6 +79,8 @@ class Column:
         """The names of its features: `age`; `pixels[0]`, `pixels[1]`, ...; `origin=JFK`, ..."""
         if self.sparse is not None:
             names = tuple(f"{self.name}[{j}]" for j in self.sparse.index.tolist())
+        elif self.text is not None:
+            names = tuple(f"{self.name}={ngram}" for ngram in self.text.all_names())
         elif self.categories is not None:
             names = tuple(f"{self.name}={value}" for value in self.categories.values)
         elif self.width is None:
@@ -86,6 +95,7 @@ class Column:
         if self.sparse is not None:
             return len(self.sparse)
         own = self.width or 1 if self.categories is None else len(self.categories)
+        own = own if self.text is None else len(self.text)
         return own + self.indicator
 
 

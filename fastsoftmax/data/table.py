@@ -142,8 +142,9 @@ class TableSource(Source):
             return
         if self.one_pass:
             raise DataError(
-                f"{self._batches.origin} can be read once: categories, means and indicators of"
-                " nulls cannot be learnt beforehand. Give data that can be read again."
+                f"{self._batches.origin} can be read once: categories, n-grams, means and"
+                " indicators of nulls cannot be learnt beforehand. Give data that can be read"
+                " again."
             )
         self.take_survey(self.surveyed(None, held_out))
 
@@ -189,6 +190,11 @@ class TableSource(Source):
     def take_treated(self, places: dict[tuple[int, int], dict[str, int]]) -> None:
         """Count what was done to chunks that were read elsewhere."""
         self._decoder.by_place.update(places)
+
+    @property
+    def nonzeros(self) -> float | None:  # type: ignore[override]
+        """How many numbers of a row are not 0, where there are texts; see Source."""
+        return self._decoder.layout.nonzeros
 
     @property
     def pieces(self) -> tuple[int, ...] | None:  # type: ignore[override]

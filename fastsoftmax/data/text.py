@@ -16,13 +16,13 @@ from fastsoftmax.data.vocabulary import NORMS, Recipe, Vocabulary
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels import ngrams, text_counts, text_features
 from fastsoftmax.kernels.characters import character_table
-from fastsoftmax.kernels.tokens import Texts
+from fastsoftmax.kernels.tokens import TextBytes
 
 MOST_BYTES = 2**22  # of one text
 LEAST_ROOM = 2**10  # for n-grams at first
 
 
-def texts_of(array: pa.Array, recipe: Recipe, subject: str, where: Where) -> Texts:
+def texts_of(array: pa.Array, recipe: Recipe, subject: str, where: Where) -> TextBytes:
     """Return strings, of which nulls are empty, as kernels read them."""
     if recipe.normalize is not None:
         with suppress(pa.ArrowInvalid):  # no UTF-8: the kernel finds where
@@ -47,10 +47,10 @@ def texts_of(array: pa.Array, recipe: Recipe, subject: str, where: Where) -> Tex
         )
     held = np.frombuffer(data if data is not None and data.size else b"\0", np.uint8)
     held.flags.writeable = False  # of whatever buffers: one kind of array is one compilation
-    return Texts(held, starts, stops, character_table(recipe.lower))
+    return TextBytes(held, starts, stops, character_table(recipe.lower))
 
 
-def _refuse_bytes(texts: Texts, row: int, byte: int, subject: str, where: Where) -> None:
+def _refuse_bytes(texts: TextBytes, row: int, byte: int, subject: str, where: Where) -> None:
     """Raise DataError that names the byte of a text that is no UTF-8, where there is one."""
     if byte >= 0:
         found = int(texts.data[texts.starts[row] + byte])
@@ -60,7 +60,7 @@ def _refuse_bytes(texts: Texts, row: int, byte: int, subject: str, where: Where)
         )
 
 
-def _longest(texts: Texts) -> int:
+def _longest(texts: TextBytes) -> int:
     return int((texts.stops - texts.starts).max(initial=0))
 
 
@@ -91,7 +91,7 @@ class TextEncoder:
         assert offsets is not None
         held = np.append(names, np.uint8(0))
         held.flags.writeable = False
-        texts = Texts(held, offsets[:-1].copy(), offsets[1:].copy(), character_table(False))
+        texts = TextBytes(held, offsets[:-1].copy(), offsets[1:].copy(), character_table(False))
         hashes = np.empty(len(self._vocabulary), np.int64)
         tokens, _ = ngrams.room_for(_longest(texts), self._sizes)
         ngrams.hash_names(hashes, texts, tokens)
@@ -138,6 +138,7 @@ class NgramCount:
     def __init__(self, recipe: Recipe, limit: int) -> None:
         """Count as `recipe` says."""
         self.recipe, self.limit = recipe, limit
+        self.rows = 0  # that were counted
         self.forgotten = 0  # n-grams in so many rows or fewer were
         self._sizes = ngrams.Sizes(*recipe.sizes)
         self._counter = _counter_of(np.empty((0, 3), np.int64), np.empty(0, np.uint8), 0, 0)
@@ -147,6 +148,7 @@ class NgramCount:
         texts = texts_of(array, self.recipe, subject, where)
         scratch = ngrams.room_for(_longest(texts), self._sizes)
         done, rows = 0, np.ascontiguousarray(trained)
+        self.rows += int(np.count_nonzero(rows))
         while done < len(array):
             done, byte = text_counts.count_rows(
                 self._counter, done, self.limit, rows, texts, self._sizes, self.recipe.bits or 0,
@@ -212,6 +214,7 @@ class NgramCount:
     def __add__(self, other: NgramCount) -> NgramCount:
         """Return the counts of the rows of both."""
         merged = NgramCount(self.recipe, self.limit)
+        merged.rows = self.rows + other.rows
         merged.forgotten = max(self.forgotten, other.forgotten)
         mine, theirs = self._known(), other._known()
         keys, firsts, places = np.unique(
@@ -241,14 +244,23 @@ class NgramCount:
         Among those in equally many rows, the order is that of their hashes: a cut at `most` then
         takes no side for the rows that came first, or for an alphabet.
         """
-        known = self._known()
-        enough = np.flatnonzero(known[:, 1] >= min_count)
-        order = np.lexsort((known[enough, 0], -known[enough, 1]))
-        chosen = enough[order[:most]]
+        known, chosen = self._known(), self._chosen(min_count, most)
         if self.recipe.bits is not None:
             return Vocabulary(self.recipe, indices=known[chosen, 0].copy())
         names, offsets = _names_of(self._counter.names, self._name_ends(), chosen)
         return Vocabulary(self.recipe, names, offsets)
+
+    def _chosen(self, min_count: int, most: int) -> np.ndarray:
+        """Return the numbers of the entries that are features, in their order."""
+        known = self._known()
+        enough = np.flatnonzero(known[:, 1] >= min_count)
+        order = np.lexsort((known[enough, 0], -known[enough, 1]))
+        return enough[order[:most]]
+
+    def mean_features(self, min_count: int, most: int) -> float:
+        """Return how many features of such a vocabulary a row has in the mean."""
+        found = self._known()[self._chosen(min_count, most), 1]
+        return float(found.sum()) / max(self.rows, 1)
 
 
 def _counter_of(

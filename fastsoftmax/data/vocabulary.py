@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-MOST_WORDS, MOST_CHARACTERS = 8, 16  # that an n-gram may have
-LEAST_BITS, MOST_BITS = 8, 28
+# Versions of what n-grams and their hashes are; those of kernels/hashing.py and characters.py.
+HASHING, UNICODE = 1, "14.0"
 NORMS: dict[str | None, int] = {None: 0, "l1": 1, "l2": 2}
-TERMS = ("count", "log", "binary")
-FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-OF_CHARACTERS = "~"  # what names of n-grams of characters begin with: no token does
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,8 @@ class Recipe:
 
     words, characters: the least and the largest n of n-grams of each; None for none of these.
     bits: of the index that an n-gram's hash is; None where n-grams are known by name.
-    lower: whether case is of no account. normalize: one of FORMS, or None. norm: of a row. tf: what
-    counts become.
+    lower: whether case is of no account. normalize: a form of Unicode, or None. norm: of a row. tf:
+    what counts become: count, log or binary.
     """
 
     words: tuple[int, int] | None = (1, 2)
@@ -37,6 +35,20 @@ class Recipe:
     def sizes(self) -> tuple[int, int, int, int]:
         """The least and the largest n, of words and of characters; 0 for none."""
         return (*(self.words or (0, 0)), *(self.characters or (0, 0)))
+
+
+NGRAMS = Recipe()
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Which columns are texts, by name, and how they become numbers."""
+
+    names: tuple[str, ...] = ()
+    recipe: Recipe = NGRAMS
+
+
+NO_TEXTS = TextColumns()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +78,18 @@ class Vocabulary:
             a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((self.recipe, len(self)))
+
+    def checksum(self) -> int:
+        """Return a checksum of the features."""
+        held = self.indices if self.names is None else self.names
+        assert held is not None
+        return zlib.crc32(held.tobytes(), len(self))
+
+    def all_names(self) -> tuple[str, ...]:
+        """Return what the features are called."""
+        return tuple(map(self.name, range(len(self))))
 
     def name(self, feature: int) -> str:
         """Return what a feature is called: its words, or ~ and its characters; or #index."""
@@ -76,6 +99,13 @@ class Vocabulary:
         assert self.offsets is not None
         start, stop = self.offsets[feature : feature + 2]
         return bytes(self.names[start:stop]).decode()
+
+
+def empty_vocabulary(recipe: Recipe) -> Vocabulary:
+    """Return one without features, until they are learnt."""
+    if recipe.bits is not None:
+        return Vocabulary(recipe, indices=np.zeros(0, np.int64))
+    return Vocabulary(recipe, np.zeros(0, np.uint8), np.zeros(1, np.int64))
 
 
 ARRAYS = ("names", "offsets", "indices")

@@ -14,7 +14,7 @@ BLANK = 32
 _KIND = (1 << KIND_BITS) - 1
 
 
-class Texts(NamedTuple):
+class TextBytes(NamedTuple):
     """UTF-8: row t's is data[starts[t] : stops[t]], uint8 and int64; `characters`: a table."""
 
     data: np.ndarray

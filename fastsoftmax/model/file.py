@@ -18,6 +18,7 @@ import numpy as np
 
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.vocabulary import Vocabulary
 from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import require_path, write_file
 from fastsoftmax.labels import KINDS, Classes
@@ -34,6 +35,7 @@ from fastsoftmax.model.strict_json import (
     parse_json,
     require,
 )
+from fastsoftmax.model.texts import describe_text, read_text, text_tensors
 from fastsoftmax.options import is_count
 
 FORMAT = "fastsoftmax"
@@ -65,6 +67,7 @@ def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
         }
     if model.scaling is not None:
         tensors |= {"centre": model.scaling.centre, "scale": model.scaling.scale}
+    tensors |= text_tensors(model.columns or ())
     metadata = {"format": FORMAT, "format_version": VERSION, "model": text}
     write_file(path, encode_tensors(tensors, metadata))
 
@@ -114,6 +117,8 @@ def _describe_column(column: Column) -> dict[str, Any]:
         told["indicator"] = True
     if column.sparse is not None:
         told["sparse"] = column.sparse.width
+    if column.text is not None:
+        told["text"] = describe_text(column.text)
     told |= {key: list(held) for key in AXES if (held := getattr(column, key)) is not None}
     return told
 
@@ -134,11 +139,12 @@ def _assemble(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Param
     )
     classes = _read_classes(told["classes"])
     scaling, in_use = _read_scaling(tensors), _read_in_use(tensors)
+    columns = _read_columns(told["columns"], in_use, tensors)
     weights, bias = _read_weights(tensors, len(classes))
     if scaling is not None:
         fits = scaling.centre.shape == scaling.scale.shape == weights.shape[1:]
         require(fits, "its centre and scale are not of the size of its weights")
-    columns = _read_columns(told["columns"], weights.shape[1], in_use)
+    _check_columns(columns, weights.shape[1])
     history = list_of(told["history"], is_epoch, "its history is malformed")
     record = check_record(told["record"], *weights.shape)
     model = Parameters(weights, bias, classes, columns, history, record, scaling)
@@ -229,20 +235,29 @@ def _fits(kind: str, value: object) -> bool:
     return limits.min <= value <= limits.max
 
 
-def _read_columns(told: object, d: int, in_use: dict[str, np.ndarray]) -> tuple[Column, ...] | None:
+def _read_columns(
+    told: object, in_use: dict[str, np.ndarray], tensors: dict[str, np.ndarray]
+) -> tuple[Column, ...] | None:
+    """Return the columns, and take what they have of the tensors."""
     if told is None:
         require(not in_use, "it has sparse columns that it does not name")
         return None
     listed = list_of(told, _is_column, "its columns are malformed")
     columns = tuple(
-        _read_column(each, in_use.get(str(number))) for number, each in enumerate(listed)
+        _read_column(each, in_use.get(str(number)), read_text(each, tensors, number))
+        for number, each in enumerate(listed)
     )
     known = {str(number) for number, each in enumerate(columns) if each.sparse is not None}
     require(known == set(in_use), "its sparse columns are malformed")
+    return columns
+
+
+def _check_columns(columns: tuple[Column, ...] | None, d: int) -> None:
+    if columns is None:
+        return
     require(len({c.name for c in columns}) == len(columns), "two of its columns have one name")
     width = sum(column.n_features for column in columns)
     require(width == d, f"its columns hold {width} features but its weights are for {d}")
-    return columns
 
 
 def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None:
@@ -257,7 +272,7 @@ def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None
     return InUse(width, index.astype(np.int64, copy=False))
 
 
-def _read_column(told: dict[str, Any], index: np.ndarray | None) -> Column:
+def _read_column(told: dict[str, Any], index: np.ndarray | None, text: Vocabulary | None) -> Column:
     categories = told.get("categories")
     if categories is not None:
         categories = _read_values(categories, "categories")
@@ -276,7 +291,11 @@ def _read_column(told: dict[str, Any], index: np.ndarray | None) -> Column:
     ordered = axes is None or (shape is not None and sorted(axes) == list(range(len(shape))))
     require(ordered, "its columns are malformed")
     sparse = _read_sparse(told, index)
-    return Column(told["name"], told["width"], categories, fill, indicator, shape, axes, sparse)
+    alone = (categories, told["width"], sparse, text)
+    require(sum(each is not None for each in alone) <= 1, "its columns are malformed")
+    return Column(
+        told["name"], told["width"], categories, fill, indicator, shape, axes, sparse, text
+    )
 
 
 def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
@@ -286,7 +305,7 @@ def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
 
 
 def _is_column(told: object) -> bool:
-    optional = {"categories", "fill", "indicator", "sparse", *AXES}
+    optional = {"categories", "fill", "indicator", "sparse", "text", *AXES}
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]

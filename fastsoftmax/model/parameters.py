@@ -52,7 +52,8 @@ class Parameters:
     @property
     def is_sparse(self) -> bool:
         """Whether some of the columns are rows of which most numbers are 0."""
-        return any(column.sparse is not None for column in self.columns or ())
+        columns = self.columns or ()
+        return any(each.sparse is not None or each.text is not None for each in columns)
 
     @property
     def feature_index(self) -> np.ndarray:

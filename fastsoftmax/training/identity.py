@@ -45,15 +45,17 @@ def identity_of(
 
 
 def _features(source: Source) -> list[Any]:
-    """Return the names of the features; of those of sparse columns a checksum."""
+    """Return the names of the features; of those of sparse columns and texts a checksum."""
     if source.columns is None:
         return [source.n_features]
     found: list[Any] = []
     for column in source.columns:
-        if column.sparse is None:
-            found += column.feature_names
-        else:
+        if column.sparse is not None:
             found += [column.name, zlib.crc32(column.sparse.index.tobytes())]
+        elif column.text is not None:
+            found += [column.name, column.text.checksum()]
+        else:
+            found += column.feature_names
     return found
 
 

@@ -13,14 +13,18 @@ from fastsoftmax.data.loading.read_plan import choose_reading
 from fastsoftmax.data.loading.shards import Shards
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import in_one_place, open_source
-from fastsoftmax.data.preprocessing import NullPolicy
+from fastsoftmax.data.preprocessing import NgramPolicy, NullPolicy
 from fastsoftmax.data.source import Column, LabelStats, Source
+from fastsoftmax.data.vocabulary import Recipe, TextColumns
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, require_model
-from fastsoftmax.options import Shuffling, TrainOptions
+from fastsoftmax.options import Shuffling, Texts, TrainOptions
 from fastsoftmax.training import warm_start
 from fastsoftmax.training.rounds import learn_columns, scan_labels
+
+# That an n-gram takes while it is counted: its name, its place, and what is copied as they grow.
+NGRAM_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Inputs:
     def open(self, options: TrainOptions) -> Source:
         """Open the rows."""
         like, policy, known = _like(self.init), options.columns, self._known_classes()
+        texts = options.texts
         source = open_source(
             self.data if options.sharding.shards in (None, 1) else in_one_place(self.data),
             self.target,
@@ -59,7 +64,13 @@ class Inputs:
             like=like,
             label_kind=None if known is None else known.kind,
             categorical=self.categorical,
-            null_policy=NullPolicy(policy.nulls, policy.null_indicators, policy.max_categories),
+            null_policy=NullPolicy(
+                policy.nulls,
+                policy.null_indicators,
+                policy.max_categories,
+                _text_columns(texts),
+                _ngram_policy(texts, options.reading.memory_bytes),
+            ),
             memory=options.reading.memory_bytes // options.reading.reader_count,
             types=policy.types,
         )
@@ -139,6 +150,21 @@ class Inputs:
         return validation
 
 
+def _text_columns(texts: Texts) -> TextColumns:
+    """Return which columns are texts, and how they become numbers."""
+    recipe = Recipe(
+        texts.words, texts.characters, texts.bits, texts.lower, texts.normalize, texts.norm,
+        texts.tf,
+    )  # fmt: skip
+    return TextColumns(texts.text or (), recipe)
+
+
+def _ngram_policy(texts: Texts, memory: int) -> NgramPolicy:
+    """Return which n-grams are features, and how many are counted at once: a power of two."""
+    counted = memory // 2 // NGRAM_BYTES // max(len(texts.text or ()), 1)
+    return NgramPolicy(texts.min_count, texts.max_features, 1 << max(counted, 2).bit_length() - 1)
+
+
 def validation_loader(validation: Source, classes: Classes, options: TrainOptions) -> Loader:
     """Return what brings validation rows to the kernels, in their own order."""
     memory = max(options.reading.memory_bytes // 4, 10**7)
@@ -177,7 +203,8 @@ def _like(init: Model | None) -> tuple[Column, ...] | None:
     if init is None or init.columns is None:
         return None
     learnt = any(
-        c.categories is not None or c.fill is not None or c.sparse is not None for c in init.columns
+        any(held is not None for held in (c.categories, c.fill, c.sparse, c.text))
+        for c in init.columns
     )
     return init.columns if learnt else None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastsoftmax.errors import OptionError
 from fastsoftmax.model.model import Model
-from fastsoftmax.options import SWEPT, TrainOptions
+from fastsoftmax.options import OPTIONS, SWEPT, TrainOptions
 from fastsoftmax.training.inputs import Inputs
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
@@ -91,7 +91,7 @@ def grid(options: dict[str, Any]) -> list[TrainOptions]:
     """Return the options of each combination of values, where some are lists."""
     choices: list[list[Any]] = []
     for name, value in options.items():
-        several = isinstance(value, list | tuple)
+        several = isinstance(value, list | tuple) and not _is_one(name)
         if several and name not in SWEPT:
             raise OptionError(
                 f"{name} cannot be a list, for it concerns all settings at once; these can:"
@@ -104,6 +104,11 @@ def grid(options: dict[str, Any]) -> list[TrainOptions]:
         TrainOptions.of(**dict(zip(options, values, strict=True)))
         for values in itertools.product(*choices)
     ]
+
+
+def _is_one(name: str) -> bool:
+    """Return whether an option's one value is a list."""
+    return name in OPTIONS and bool(OPTIONS[name].metadata.get("names"))
 
 
 def _losses(learner: Learner) -> tuple[float, float | None]:

@@ -376,7 +376,7 @@ def test_nulls_of_a_one_pass_reader_can_be_filled_with_zero(path):
     X = np.where(NO_AGE, 0, AGE)[:, None].astype(np.float32)
     want = fastsoftmax.train(X, Y, shuffle="off", schedule="constant", epochs=1, learning_rate=0.01)
     assert_allclose(model.coef, want.coef, rtol=1e-3)
-    with pytest.raises(DataError, match="can be read once: categories, means"):
+    with pytest.raises(DataError, match="can be read once: categories, n-grams, means"):
         fastsoftmax.train(whole.to_reader(), "y", nulls="mean", **options)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastsoftmax.kernels import hashing, ngrams, text_counts, text_features
 from fastsoftmax.kernels.characters import character_table
-from fastsoftmax.kernels.tokens import Texts
+from fastsoftmax.kernels.tokens import TextBytes
 from tests import oracle_text
 
 # Of one to four bytes, of every kind; with lower cases that are shorter, and longer.
@@ -21,11 +21,11 @@ WORDS = [(1, 1), (1, 2), (2, 3), None]
 CHARACTERS = [None, (3, 5), (1, 2), (4, 4)]
 
 
-def texts_of(rows: list[bytes], lower: bool = True) -> Texts:
+def texts_of(rows: list[bytes], lower: bool = True) -> TextBytes:
     """Return texts as kernels read them."""
     data = np.frombuffer(b"".join(rows) or b"\0", np.uint8)
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return Texts(data, ends[:-1].copy(), ends[1:].copy(), character_table(lower))
+    return TextBytes(data, ends[:-1].copy(), ends[1:].copy(), character_table(lower))
 
 
 def counted(rows: list[bytes], sizes: ngrams.Sizes, lower: bool = True) -> text_counts.Counter:
