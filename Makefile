@@ -19,7 +19,7 @@ PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/ker
 	tests/kernels/test_ngrams.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion test coverage test-fuzz test-objects test-crash test-oldest lint docs bench bench-quick clean
+.PHONY: help demo demo-fashion demo-text test coverage test-fuzz test-objects test-crash test-oldest lint docs bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ demo-fashion: $(VENV)/.installed ## the same on 70,000 images of 784 pixels (nee
 	@$(IN_VENV) python examples/fashion.py $(OUT)/fashion
 	@$(IN_VENV) examples/demo.sh $(OUT)/fashion $(OUT)/fashion/fashion-train.parquet \
 		$(OUT)/fashion/fashion-test.parquet label
+
+demo-text: $(VENV)/.installed ## the same on 60,000 descriptions of Debian's packages (needs apt)
+	@$(IN_VENV) python examples/descriptions.py $(OUT)/descriptions
+	@$(IN_VENV) examples/demo.sh $(OUT)/descriptions $(OUT)/descriptions/descriptions-train.parquet \
+		$(OUT)/descriptions/descriptions-test.parquet section --text title,body
 
 # Machine code computes with infinities in silence, where NumPy warns.
 test: $(VENV)/.with-test ## run the tests
