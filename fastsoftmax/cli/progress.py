@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastsoftmax.cli.console import Console
-from fastsoftmax.evaluation.formatting import duration, quality, treated_facts
+from fastsoftmax.evaluation.formatting import counted, duration, quality, treated_facts
 
 if TYPE_CHECKING:
     from fastsoftmax.training.progress import Progress
@@ -58,7 +58,7 @@ def training_summary(progress: Progress, seconds: float) -> list[tuple[str, obje
     """Return the closing facts of a run whose last epoch is `progress`."""
     taken = "(progressive, last epoch)" if progress.solver == "sgd" else "(at the last weights)"
     facts: list[tuple[str, object]] = [
-        ("rows", f"{progress.rows_seen:,} in {progress.epoch} {_planned(progress)}"),
+        ("rows", f"{progress.rows_seen:,} in {_taken(progress)}"),
         ("time", f"{duration(seconds)}, {duration(progress.seconds)} of it training"),
         ("speed", _speed(progress)),
         ("training", f"{quality(progress.log_loss, progress.accuracy)} {taken}"),
@@ -74,8 +74,10 @@ def _validated(progress: Progress) -> str | None:
     return None if loss is None or accuracy is None else quality(loss, accuracy)
 
 
-def _planned(progress: Progress) -> str:
-    return "epochs" if progress.epochs is None else f"of {progress.epochs} epochs"
+def _taken(progress: Progress) -> str:
+    if progress.epochs is None:
+        return counted(progress.epoch, "epoch")
+    return f"{progress.epoch} of {counted(progress.epochs, 'epoch')}"
 
 
 def _speed(progress: Progress) -> str:

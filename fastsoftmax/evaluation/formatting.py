@@ -28,6 +28,11 @@ def shortened(values: Iterable[object]) -> str:
     return ", ".join(listed[:MANY]) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things, in words: 1 epoch, 2 epochs."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return a time as 1.23 s, 4:05 or 1:02:03."""
     if seconds < 59.95:
@@ -124,7 +129,7 @@ def _origin_facts(record: dict[str, Any]) -> list[tuple[str, object]]:
             facts.append((name, shortened(files)))
     for parent in record.get("lineage", []):
         count = f"{parent['rows']:,} rows" if parent["rows"] else "rows"
-        taken = f"{count} in {parent['epochs']} epochs"
+        taken = f"{count} in {counted(parent['epochs'], 'epoch')}"
         facts.append(("trained on from", f"model {parent['sha256'][:8]}, of {taken}"))
     return facts
 

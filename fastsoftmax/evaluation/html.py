@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fastsoftmax.evaluation.formatting import counted
 from fastsoftmax.evaluation.page_style import SCRIPT, STYLE
 from fastsoftmax.evaluation.svg import Series, escaped, line_chart, reliability_chart
 
@@ -209,11 +210,11 @@ def _training(facts: dict[str, Any]) -> str:
                    if line.get("validation_log_loss") is not None]  # fmt: skip
         if checked:
             series.append(Series("validation", checked, "second"))
-        title = f"Log-loss over the rows seen, in {len(history)} epochs"
+        title = f"Log-loss over the rows seen, in {counted(len(history), 'epoch')}"
         parts.append(line_chart(series, title, "rows seen", "log-loss (nats)"))
     ended = f" It ended by: {escaped(facts['ended'])}." if facts["ended"] else ""
     rows = "an unknown number of" if facts["rows"] is None else f"{facts['rows']:,}"
-    parts.append(f"<p>{rows} rows an epoch, {len(history)} epochs.{ended}</p>")
+    parts.append(f"<p>{rows} rows an epoch, {counted(len(history), 'epoch')}.{ended}</p>")
     reasons = facts["reasons"]
     options = [
         [_cell(name, head=True), _cell(value), _cell(reasons.get(name, ""))]

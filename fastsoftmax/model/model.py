@@ -173,7 +173,8 @@ class Model:
 
     def __repr__(self) -> str:
         """Say what the model separates, from what."""
-        epochs = f", {len(self.history)} epochs" if self.history else ""
+        count = len(self.history)
+        epochs = f", {count} epoch{'s' if count > 1 else ''}" if count else ""
         sizes = f"{len(self.classes_)} classes, {self.n_features} features"
         return f"<Model: {sizes}, {self.dtype}{epochs}>"
 

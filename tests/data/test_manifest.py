@@ -118,7 +118,7 @@ def test_a_model_tells_where_it_comes_from(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "before that" in said
     assert "a.parquet (200 rows)" in said
-    assert said.count("of 200 rows in 1 epochs") == 2
+    assert said.count("of 200 rows in 1 epoch") == 2
 
 
 def test_classes_are_those_of_the_model_to_start_from(tmp_path):

@@ -80,7 +80,7 @@ def test_the_views_of_a_model_are_float64_and_named():
     assert model.intercept.shape == (3,)
     assert model.feature_names == ("a", "v[0]", "v[1]", "v[2]")
     assert make_model(named=False).feature_names is None
-    assert repr(model) == "<Model: 3 classes, 4 features, float32, 1 epochs>"
+    assert repr(model) == "<Model: 3 classes, 4 features, float32, 1 epoch>"
 
 
 def test_the_weights_of_a_model_cannot_be_changed_by_accident():
