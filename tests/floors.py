@@ -39,7 +39,7 @@ ROOMS = (
     " table loading/shuffle loading/shuffle_buffer loading/read_plan loading/prefetch"
     " loading/sample loading/cache loading/kept_rows loading/buckets loading/loader"
     " loading/deal loading/shard_rows loading/shards"
-    " open outline pack convert appraise)"
+    " open outline pack convert appraise glance suspects)"
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters sparse_logits logits scoring ranking"
     " texts file"

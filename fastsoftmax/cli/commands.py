@@ -256,12 +256,14 @@ def inspect(args: Arguments, console: Console) -> Iterable[str]:
     if not describe.is_model(paths[0]):
         if top is not None:
             raise OptionError("top counts the weights of a model; data have none")
-        found = describe.describe_data(_one_or_all(paths), target)
+        validation = args["validation"] and _one_or_all(args["validation"])
+        found = describe.describe_data(_one_or_all(paths), target, validation)
         return _as_json(found) if args["json"] else formatting.aligned(formatting.data_facts(found))
     if len(paths) > 1:
         raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
-    if target is not None:
-        raise OptionError("target counts the classes of data; a model has its own")
+    if target is not None or args["validation"] is not None:
+        name = "validation" if target is None else "target"
+        raise OptionError(f"{name} is looked at in data; a model has its own classes")
     found = describe.describe_model(paths[0], top)
     return _as_json(found) if args["json"] else formatting.aligned(formatting.model_facts(found))
 

@@ -276,7 +276,11 @@ def inspect_parser() -> CommandParser:
     parser.add_argument(
         "data", nargs="+", metavar="MODEL|DATA", help=f"a model's file, or {DATA_HELP}"
     )
-    _add_column(parser, "--target", "count the classes in this column of data")
+    _add_column(parser, "--target", "count the classes in this column of data, and look for leaks")
+    parser.add_argument(
+        "--validation", action="append", metavar="DATA",
+        help="further data: which rows are in both, and which columns drift",
+    )  # fmt: skip
     parser.add_argument(
         "--top", type=_whole, metavar="N", help="list N weights of a model's classes (default 5)"
     )

@@ -38,15 +38,19 @@ def describe_model(path: str, top: int | None = None) -> dict[str, Any]:
     }
 
 
-def describe_data(data: str | list[str], target: str | None = None) -> dict[str, Any]:
-    """Return what a data set holds, and what training on it would take.
+def describe_data(
+    data: str | list[str], target: str | None = None, validation: Any = None
+) -> dict[str, Any]:
+    """Return what a data set holds, what training on it would take, and what would go wrong.
 
     Its size, columns and ranges; with a target the count of each class. Where there are numbers:
     how fast they read, measured on the first rows; what packing would buy; the memory and the time
-    of a run with default options, estimated from that.
+    of a run with default options, estimated from that. validation: further data, which should be
+    like these, and not of them.
     """
     from fastsoftmax.data.appraise import appraise, numeric_columns, ranges
     from fastsoftmax.data.outline import count_values, outline
+    from fastsoftmax.data.suspects import suspects
 
     found = outline(data)
     described: dict[str, Any] = {
@@ -64,6 +68,8 @@ def describe_data(data: str | list[str], target: str | None = None) -> dict[str,
         appraisal = appraise(data, names)
         described["reading"] = asdict(appraisal)
         described["run"] = _forecast(appraisal, found.rows, len(described.get("classes", ())))
+    if found.rows:
+        described["warnings"] = [asdict(each) for each in suspects(data, target, validation)]
     return described
 
 

@@ -162,7 +162,15 @@ def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:
         odd = sum(line["not_finite"] for line in found)
         rest = f"{len(found) - MANY:,} more columns; in all {nulls:,} nulls, {odd:,} not finite"
         facts.append(("ranges", rest))
-    return [*facts, *_reading_facts(data)] if "reading" in data else facts
+    if "reading" in data:
+        facts += _reading_facts(data)
+    return [*facts, *map(_warning, data.get("warnings", []))]
+
+
+def _warning(found: dict[str, Any]) -> tuple[str, object]:
+    """Return what will go wrong."""
+    where = "" if found["column"] is None else f'column "{found["column"]}": '
+    return f"warning: {found['kind']}", f"{where}{found['detail']}"
 
 
 def _range_text(line: dict[str, Any]) -> str:

@@ -114,6 +114,12 @@ class TextPath(DataFile):
         self.__dict__.update(state, _lock=threading.Lock(), _rows=None)
         self._lines, self._digests, self._dense = [], [], []
 
+    def __copy__(self) -> TextPath:
+        """Return another face of the same rows."""
+        other = TextPath.__new__(TextPath)
+        other.__dict__.update(self.__dict__, casts={})
+        return other
+
     def open(self) -> OpenFile:
         """Return the rows; the first time, read the file and learn its types."""
         with self._lock:

@@ -3,7 +3,9 @@ what they begin with."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from copy import copy
 
 import pyarrow as pa
 
@@ -18,6 +20,8 @@ COMMAS, TABS = (".csv",), (".tsv", ".tab")
 OBJECTS = (".jsonl", ".ndjson", ".json")
 PACKED = (".gz", ".zst")
 SNIFFED = 2**10  # bytes
+MOST_KEPT = 4  # files of lines that need not be parsed again when they are opened again
+_kept: OrderedDict[tuple[object, ...], TextPath] = OrderedDict()
 
 
 def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | None:
@@ -32,10 +36,23 @@ def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | N
     # A number may be of any type, and is one that is told by what the file holds.
     types = {name: pa.type_for_alias(kind) for name, kind in known.items() if kind != NUMBER}
     if name.endswith(OBJECTS) or (path == STDIN and _first_sign(path, codec) == b"{"):
-        return TextPath(path, JsonLines(types), codec)
+        return _parsed(TextPath(path, JsonLines(types), codec), types)
     if name.endswith((*COMMAS, *TABS)) or path == STDIN:
-        return TextPath(path, CsvLines(types, "\t" if name.endswith(TABS) else None), codec)
+        tabs = "\t" if name.endswith(TABS) else None
+        return _parsed(TextPath(path, CsvLines(types, tabs), codec), types)
     return None
+
+
+def _parsed(file: TextPath, types: Mapping[str, pa.DataType]) -> TextPath:
+    """Return a file whose rows are there: those of an earlier opening, if it is still the same."""
+    key = (str(file.path), file.size, file.modified, *sorted(map(str, types.items())))
+    if key not in _kept:
+        file.open()
+        _kept[key] = file
+        if len(_kept) > MOST_KEPT:
+            _kept.popitem(last=False)
+    _kept.move_to_end(key)
+    return copy(_kept[key])  # of which each may be asked for other types of numbers
 
 
 def _first_sign(path: str, codec: str | None) -> bytes:
