@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.glance import GlancedColumns, Glance, Whole
+from fastsoftmax.data.glance import Glance, GlancedColumns, Whole
 from fastsoftmax.data.outline import count_values
 
 NEARLY_EMPTY = 0.95  # of the rows are null
