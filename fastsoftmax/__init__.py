@@ -33,13 +33,18 @@ if TYPE_CHECKING:
     from fastsoftmax.model.export import export
     from fastsoftmax.model.model import Model, load
     from fastsoftmax.sklearn import SoftmaxClassifier
+    from fastsoftmax.training.audit import audit
+    from fastsoftmax.training.cross_validate import CrossValidation, cross_validate
+    from fastsoftmax.training.learning_curve import LearningCurve, learning_curve
     from fastsoftmax.training.sweep import Sweep, sweep
     from fastsoftmax.training.train import train
 
 __all__ = [
+    "CrossValidation",
     "DataError",
     "DivergedError",
     "FastsoftmaxError",
+    "LearningCurve",
     "MissingExtraError",
     "Model",
     "ModelFileError",
@@ -52,11 +57,14 @@ __all__ = [
     "Sweep",
     "TrainingInterrupted",
     "UnknownOptionError",
+    "audit",
     "calibrate",
     "callbacks",
     "convert",
+    "cross_validate",
     "evaluate",
     "export",
+    "learning_curve",
     "load",
     "pack",
     "plots",
@@ -67,6 +75,11 @@ __all__ = [
 
 _MODULES = ("callbacks", "plots")
 _HOMES = {
+    "CrossValidation": "training.cross_validate",
+    "LearningCurve": "training.learning_curve",
+    "audit": "training.audit",
+    "cross_validate": "training.cross_validate",
+    "learning_curve": "training.learning_curve",
     "Model": "model.model",
     "Packed": "data.pack",
     "Report": "evaluation.report",

@@ -52,12 +52,11 @@ ROOMS = (
     " evaluation(metrics report evaluate calibrate describe formatting tables surprises svg"
     " page_style html page plots)"
     " training(progress memory_check finite_check prepared divergence learner_state"
-    " row_weights stopping learner scales ending tuning preparation trainer_state rows callbacks"
-    " hooks json_log halving finish trainer warm_start checkpoint shard_tasks rounds inputs"
-    " identity train sweep"
-    " warmup)"
+    " row_weights shares stopping learner scales ending tuning preparation trainer_state rows"
+    " callbacks hooks json_log halving finish trainer warm_start checkpoint shard_tasks rounds"
+    " inputs identity train sweep cross_validate audit learning_curve warmup)"
     " plots callbacks sklearn(conventions estimator)"
-    " cli(words repeat config console progress outputs commands parsers main)"
+    " cli(words repeat config console progress outputs commands trials parsers main)"
     " __init__ __main__"
 )
 

@@ -27,7 +27,7 @@ Arguments = dict[str, Any]  # by the names that the command line gives them
 
 def train(args: Arguments, console: Console) -> Iterable[str]:
     """Train a model, write it, and return how it went."""
-    given = _options_given(args)
+    given = options_given(args)
     options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
     _check_trained_output(args)
 
@@ -59,7 +59,7 @@ def train(args: Arguments, console: Console) -> Iterable[str]:
 
 def sweep(args: Arguments, console: Console) -> Iterable[str]:
     """Train many settings, write the best model, and return how they rank."""
-    given = _options_given(args)
+    given = options_given(args)
     _check_trained_output(args)
     if args["all"] is not None:
         make_folder(args["all"])
@@ -85,11 +85,11 @@ def sweep(args: Arguments, console: Console) -> Iterable[str]:
             console.signal,
         )
     if args["json"]:
-        return _as_json({"table": found.table, "model": args["output"]})
+        return as_json({"table": found.table, "model": args["output"]})
     return [*tables.sweep_table(found.table), *formatting.aligned([("model", args["output"])])]
 
 
-def _options_given(args: Arguments) -> dict[str, Any]:
+def options_given(args: Arguments) -> dict[str, Any]:
     """Return the options of the run that were given."""
     return {name: args[name] for name in OPTIONS if name in args}
 
@@ -106,13 +106,13 @@ def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
 
     classes, validation, init = args["classes"], args["validation"], args["init"]
     return {
-        "data": _one_or_all(args["data"]),
+        "data": one_or_all(args["data"]),
         "target": args["target"],
         "features": args["features"],
         "weight": args["weight"],
         "categorical": args["categorical"],
-        "classes": classes and _typed_classes(classes, args["data"], args["target"]),
-        "validation": validation and _one_or_all(validation),
+        "classes": classes and typed_classes(classes, args["data"], args["target"]),
+        "validation": validation and one_or_all(validation),
         "init": load(init) if init else None,
     }
 
@@ -124,14 +124,14 @@ def evaluate(args: Arguments, console: Console) -> Iterable[str]:
 
     report = evaluate_model(
         load(args["model"]),
-        _one_or_all(args["data"]),
+        one_or_all(args["data"]),
         args["target"],
         args["weight"],
         top_k=args["top_k"],
     )
     facts = report.as_dict()
     if args["json"]:
-        return _as_json(facts)
+        return as_json(facts)
     return [*formatting.aligned(formatting.report_facts(facts)), *tables.report_tables(facts)]
 
 
@@ -142,7 +142,7 @@ def report(args: Arguments, console: Console) -> Iterable[str]:
     from fastsoftmax.evaluation.page import write_report
     from fastsoftmax.model.model import load
 
-    rows = (_one_or_all(args["data"]), args["output"], args["target"], args["weight"])
+    rows = (one_or_all(args["data"]), args["output"], args["target"], args["weight"])
     facts = formatting.report_facts(write_report(load(args["model"]), *rows).as_dict())
     return formatting.aligned([*facts, ("page", args["output"])])
 
@@ -155,7 +155,7 @@ def calibrate(args: Arguments, console: Console) -> Iterable[str]:
     from fastsoftmax.evaluation.evaluate import evaluate as evaluate_model
     from fastsoftmax.model.model import load
 
-    rows = (_one_or_all(args["data"]), args["target"], args["weight"])
+    rows = (one_or_all(args["data"]), args["target"], args["weight"])
     before = load(args["model"])
     after = calibrate_model(before, *rows)
     reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
@@ -179,7 +179,7 @@ def predict(args: Arguments, console: Console) -> Iterable[str]:
     kind = format_of(path, args["format"])
     model = load(args["model"])
     source = open_source(
-        _one_or_all(args["data"]),
+        one_or_all(args["data"]),
         like=model.columns,
         like_width=model.n_features,
         keep=tuple(args["keep"] or ()),
@@ -220,7 +220,7 @@ def pack(args: Arguments, console: Console) -> Iterable[str]:
     from fastsoftmax.data.pack import pack as pack_data
 
     done = pack_data(
-        _one_or_all(args["data"]),
+        one_or_all(args["data"]),
         args["output"],
         args["target"],
         features=args["features"],
@@ -230,7 +230,7 @@ def pack(args: Arguments, console: Console) -> Iterable[str]:
         memory=memory,
     )
     facts = asdict(done)
-    return _as_json(facts) if args["json"] else formatting.aligned(formatting.packed_facts(facts))
+    return as_json(facts) if args["json"] else formatting.aligned(formatting.packed_facts(facts))
 
 
 def convert(args: Arguments, console: Console) -> Iterable[str]:
@@ -241,9 +241,9 @@ def convert(args: Arguments, console: Console) -> Iterable[str]:
 
     from fastsoftmax.data.convert import convert as convert_data
 
-    done = convert_data(_one_or_all(args["data"]), args["output"], types=args["types"])
+    done = convert_data(one_or_all(args["data"]), args["output"], types=args["types"])
     if args["json"]:
-        return _as_json(asdict(done))
+        return as_json(asdict(done))
     facts = [(name, f"{value:,}") for name, value in asdict(done).items()]
     return formatting.aligned([*facts, ("file", args["output"])])
 
@@ -256,16 +256,16 @@ def inspect(args: Arguments, console: Console) -> Iterable[str]:
     if not describe.is_model(paths[0]):
         if top is not None:
             raise OptionError("top counts the weights of a model; data have none")
-        validation = args["validation"] and _one_or_all(args["validation"])
-        found = describe.describe_data(_one_or_all(paths), target, validation)
-        return _as_json(found) if args["json"] else formatting.aligned(formatting.data_facts(found))
+        validation = args["validation"] and one_or_all(args["validation"])
+        found = describe.describe_data(one_or_all(paths), target, validation)
+        return as_json(found) if args["json"] else formatting.aligned(formatting.data_facts(found))
     if len(paths) > 1:
         raise OptionError(f"{paths[0]} is a model; inspect one at a time, and no data beside it")
     if target is not None or args["validation"] is not None:
         name = "validation" if target is None else "target"
         raise OptionError(f"{name} is looked at in data; a model has its own classes")
     found = describe.describe_model(paths[0], top)
-    return _as_json(found) if args["json"] else formatting.aligned(formatting.model_facts(found))
+    return as_json(found) if args["json"] else formatting.aligned(formatting.model_facts(found))
 
 
 def warmup(args: Arguments, console: Console) -> Iterable[str]:
@@ -285,15 +285,17 @@ def warmup(args: Arguments, console: Console) -> Iterable[str]:
     return formatting.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
 
 
-def _as_json(value: Any) -> list[str]:
+def as_json(value: Any) -> list[str]:
+    """Return the one line of JSON that a command prints."""
     return [json.dumps(value, allow_nan=False)]
 
 
-def _one_or_all(paths: list[str]) -> str | list[str]:
+def one_or_all(paths: list[str]) -> str | list[str]:
+    """Return the paths of a data set: one alone as itself, for it may be a folder or a pattern."""
     return paths[0] if len(paths) == 1 else paths
 
 
-def _typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
+def typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
     """Return classes in the type of the target: on the command line all are words."""
     from fastsoftmax.data.outline import outline
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from fastsoftmax.cli import commands, parsers
+from fastsoftmax.cli import commands, parsers, trials
 from fastsoftmax.cli.console import (
     Console,
     escape_what_cannot_be_shown,
@@ -30,6 +30,9 @@ GENTLE = ("train", "sweep")  # commands that end between rows when they are told
 COMMANDS = {
     "train": (parsers.train_parser, commands.train),
     "sweep": (parsers.sweep_parser, commands.sweep),
+    "cross-validate": (parsers.cross_validate_parser, trials.cross_validate),
+    "audit": (parsers.audit_parser, trials.audit),
+    "learning-curve": (parsers.learning_curve_parser, trials.learning_curve),
     "evaluate": (parsers.evaluate_parser, commands.evaluate),
     "report": (parsers.report_parser, commands.report),
     "calibrate": (parsers.calibrate_parser, commands.calibrate),

@@ -27,6 +27,9 @@ Softmax regression on more rows than fit in memory, straight from Parquet and Ar
 
   fastsoftmax train     learn a model from data with a column of classes
   fastsoftmax sweep     learn a model of each of many settings over one read of the data
+  fastsoftmax cross-validate  measure models on rows that each has not seen
+  fastsoftmax audit     list the rows whose classes are likely wrong
+  fastsoftmax learning-curve  say what more rows would gain
   fastsoftmax evaluate  measure a model on rows whose classes are known
   fastsoftmax report    write a page of HTML on how a model does on such rows, and why
   fastsoftmax calibrate make a model as sure as validation data show it may be
@@ -102,13 +105,8 @@ def sweep_parser() -> CommandParser:
 
 def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None]) -> None:
     """Add what is trained on, where the model goes, and the options."""
-    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    _add_column(parser, "--target", "the column of classes", required=True)
+    _add_trained_rows(parser)
     parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="the file to write")
-    _add_columns(parser, "--features", "the feature columns; default all but target and weight")
-    _add_column(parser, "--weight", "the column of sample weights")
-    _add_columns(parser, "--categorical", "columns whose values are categories")
-    _add_columns(parser, "--classes", "the classes there are; default those found in the target")
     parser.add_argument(
         "--validation",
         action="append",
@@ -116,6 +114,21 @@ def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None])
         help="data to evaluate after each epoch; may be given several times",
     )
     parser.add_argument("--init", metavar="MODEL", help="a model to start from instead of zeros")
+    _add_options(parser, add_option)
+
+
+def _add_trained_rows(parser: CommandParser) -> None:
+    """Add the rows that are trained on, and their columns."""
+    parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    _add_column(parser, "--target", "the column of classes", required=True)
+    _add_columns(parser, "--features", "the feature columns; default all but target and weight")
+    _add_column(parser, "--weight", "the column of sample weights")
+    _add_columns(parser, "--categorical", "columns whose values are categories")
+    _add_columns(parser, "--classes", "the classes there are; default those found in the target")
+
+
+def _add_options(parser: CommandParser, add_option: Callable[[Any, Any], None]) -> None:
+    """Add the options of a run, and the file that gives them."""
     parser.add_argument(
         "--config", metavar="TOML", help="a file of these arguments; the command line wins over it"
     )
@@ -125,6 +138,55 @@ def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None])
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("--quiet", action="store_true", help="no progress on stderr")
     talk.add_argument("--verbose", action="store_true", help="say more on stderr")
+
+
+def cross_validate_parser() -> CommandParser:
+    """Return what `fastsoftmax cross-validate` takes."""
+    parser = _parser(
+        "cross-validate",
+        "Train a model without each of some parts of the rows, and judge it by that part.",
+        "fastsoftmax cross-validate data/*.parquet --target label -o unseen.parquet",
+    )
+    _add_folds(parser, "the file for each row's probabilities by a model that has not seen it")
+    return parser
+
+
+def audit_parser() -> CommandParser:
+    """Return what `fastsoftmax audit` takes."""
+    parser = _parser(
+        "audit",
+        "List the rows whose classes are likely wrong, the worst first.",
+        "fastsoftmax audit data/*.parquet --target label -o suspects.csv",
+    )
+    _add_folds(parser, "the file for all such rows")
+    return parser
+
+
+def learning_curve_parser() -> CommandParser:
+    """Return what `fastsoftmax learning-curve` takes."""
+    parser = _parser(
+        "learning-curve",
+        "Train models on fractions of the rows, and say what twice the rows would gain.",
+        "fastsoftmax learning-curve data/*.parquet --target label",
+    )
+    _add_trained_rows(parser)
+    parser.add_argument(
+        "--fractions", type=_fractions, metavar="X,Y,Z", help="of the rows that are trained on",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_options(parser, _add_option)
+    return parser
+
+
+def _add_folds(parser: CommandParser, written: str) -> None:
+    """Add the rows that are dealt to folds, and what becomes of them."""
+    _add_trained_rows(parser)
+    parser.add_argument("--folds", type=_whole, default=5, metavar="N", help="parts (default 5)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help=f"{written}: .parquet, .arrow, .csv or .jsonl"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_options(parser, _add_option)
 
 
 def evaluate_parser() -> CommandParser:
@@ -382,6 +444,10 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _fractions(text: str) -> list[float]:
+    return [_number(word) for word in text.split(",")]
 
 
 def _number(text: str) -> float:

@@ -316,6 +316,10 @@ class Source(ABC):
         piece = bisect_right(filled, number, key=lambda p: self._starts[p]) - 1
         return self.place(piece, number - self._starts[piece])
 
+    def whereabouts(self, piece: int) -> tuple[str | None, int | None]:
+        """Return the file that a piece stands in, and its number there; None of none."""
+        return None, None
+
     @abstractmethod
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe the data for the model's record: names, rows and digests of files and of their

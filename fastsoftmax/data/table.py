@@ -250,6 +250,10 @@ class TableSource(Source):
         """Say where a row stands."""
         return self._batches.place(piece, row)
 
+    def whereabouts(self, piece: int) -> tuple[str | None, int | None]:
+        """Return the file that a piece stands in, and its number there; see Source."""
+        return self._batches.whereabouts(piece)
+
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe the files; see Source."""
         return self._batches.fingerprint()

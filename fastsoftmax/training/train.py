@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.source import Source
+from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.errors import DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.model import Model
@@ -42,6 +42,7 @@ from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rounds import ShardedRows, opened_shards, refuse_steps, shards_of
 from fastsoftmax.training.rows import RunRows, TrainingRows
+from fastsoftmax.training.shares import Drawn, Share, ShareWeights
 from fastsoftmax.training.trainer import Trainer
 
 logger = logging.getLogger("fastsoftmax")
@@ -105,10 +106,12 @@ def opened_trainer(
     *,
     callbacks: Sequence[Any] = (),
     halves: bool = False,
+    shares: Sequence[Share] = (),
 ) -> Iterator[Trainer]:
     """Give a trainer of a model of each settings, which agree in what concerns rows.
 
-    callbacks: users' own. halves: the worse half of the models is given up now and then.
+    callbacks: users' own. halves: the worse half of the models is given up now and then. shares: of
+    the rows, that each model learns from, where it is not all.
     """
     chosen, hooks = settings[0], Hooks(checked(callbacks))
     inputs.check(chosen)
@@ -143,7 +146,7 @@ def opened_trainer(
         else:
             rows = ShardedRows(shards, classes, stats, resolved[0], loader)
         stack.callback(rows.close)
-        trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on), resolved[0])
+        trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
         stack.callback(trainer.close)
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         # Last: they are told of what the others made of an event.
@@ -162,26 +165,38 @@ def _logs(stack: ExitStack, trainer: Trainer, *, goes_on: bool) -> list[Callback
 
 
 def learners_of(
-    rows: RunRows, settings: list[TrainOptions], inputs: Inputs, goes_on: Model | None
+    rows: RunRows,
+    settings: list[TrainOptions],
+    inputs: Inputs,
+    goes_on: Model | None,
+    shares: Sequence[Share] = (),
 ) -> list[Learner]:
-    """Return a learner of each settings; goes_on: a model that is known to be new to the rows."""
+    """Return a learner of each settings; goes_on: a model that is known to be new to the rows.
+
+    shares: of the rows, that each learns from; all where there are none.
+    """
     init, source, classes = inputs.init, rows.source, rows.classes
     if init is not None:
         _refuse_other(init, source, classes)
     refuse_what_does_not_fit(len(classes), source.n_features, settings)
     alone = len(settings) == 1
+    stats: list[LabelStats | None] = [share.scan(source, classes) for share in shares]
+    stats = stats or [rows.stats] * len(settings)
     learners = [
         Learner(
-            classes, source.n_features, rows.stats,
+            classes, source.n_features, known,
             each if alone else each.changed(threads=1),
             weights_as_given=inputs.weights_as_given,
             finishes=ends_by_full_gradients(each, rows),
             nonzeros=source.nonzeros,
         )
-        for each in settings
+        for each, known in zip(settings, stats, strict=True)
     ]  # fmt: skip
     if not isinstance(rows, TrainingRows):
         refuse_steps(learners)
+    drawn = Drawn(settings[0].shuffling.seed)
+    for learner, share in zip(learners, shares, strict=False):
+        learner.row_weights = ShareWeights(learner.row_weights, drawn, share)
     if init is None:
         return learners
     for learner in learners:

@@ -52,6 +52,10 @@ class Batches(ABC):
     def place(self, piece: int, row: int) -> str:
         """Say where a row stands, for a message."""
 
+    def whereabouts(self, piece: int) -> tuple[str | None, int | None]:
+        """Return the file that a piece stands in, and its number there; None for no file."""
+        return None, None
+
     def allot(self, memory: int) -> None:
         """Let each thread that reads hold a part of so many bytes; what is in memory takes none."""
 

@@ -249,6 +249,11 @@ class FileBatches(Batches):
         number, within = self._file_of(piece)
         return self._files[number].place(within, row)
 
+    def whereabouts(self, piece: int) -> tuple[str | None, int | None]:
+        """Return the file that a piece stands in, and its number there."""
+        number, within = self._file_of(piece)
+        return str(self._files[number].path), within
+
     def fingerprint(self) -> list[dict[str, Any]]:
         """Describe each file by its name, size, rows, the digests of its footer and pieces."""
         return self._fingerprints

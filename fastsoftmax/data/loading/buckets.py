@@ -7,6 +7,7 @@ chance, at the cost of writing and reading each once more.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,12 +63,10 @@ class BucketRows:
     rows: int
     bucket: int
 
-    def __call__(self, row: int) -> int:
-        step = 2**20
+    def __call__(self, row: Any) -> Any:
+        """Return the number in the source of row `row`, or of each of an array of them."""
+        step, found = 2**20, [np.zeros(0, np.int64)]
         for first in range(0, self.rows, step):
             drawn = buckets_of(self.seed, self.buckets, first, min(step, self.rows - first))
-            here = np.flatnonzero(drawn == self.bucket)
-            if row < here.size:
-                return first + int(here[row])
-            row -= here.size
-        raise IndexError(row)
+            found.append(first + np.flatnonzero(drawn == self.bucket))
+        return np.concatenate(found)[row]

@@ -83,7 +83,7 @@ def sample_window(
         numbers.append(source.number(chunk.piece, chunk.start) + here)
     assert buffer is not None  # draws are of rows that are there
     found = np.concatenate(numbers)
-    return buffer.window(source, lambda row: int(found[row]), 0, last=True)
+    return buffer.window(source, lambda row: found[row], 0, last=True)
 
 
 def _read(

@@ -20,9 +20,8 @@ from fastsoftmax.options import Shuffling
 
 logger = logging.getLogger("fastsoftmax")
 
-HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES, DEALS = range(
-    6
-)  # what words are for: no two purposes share any
+# What words are for: no two purposes share any.
+HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES, DEALS, SHARES = range(7)
 LANES = 4  # words in a block of Philox
 ALL_SHARE = 0.6  # of the memory: all rows, decoded
 WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
@@ -50,6 +49,11 @@ def held_out(seed: int, fraction: float, start: int, count: int) -> np.ndarray:
     """Return which of the rows start, start + 1, ... are held out: a mask (count,)."""
     drawn = words(seed, HELD_OUT, 0, 0, start, count) >> np.uint64(11)
     return drawn < np.uint64(fraction * 2**53)
+
+
+def uniforms(seed: int, start: int, count: int) -> np.ndarray:
+    """Return a number in [0, 1) of each of the rows start, start + 1, ...: which share it is in."""
+    return (words(seed, SHARES, 0, 0, start, count) >> np.uint64(11)) * 2.0**-53
 
 
 def buckets_of(seed: int, buckets: int, start: int, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fastsoftmax.data.parts import Part
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.kernels.transpose import copy_matrix
 
+Numbering = Callable[[Any], Any]
 PAGED_BYTES = 2**20  # of an array above which it gets pages of its own
 
 
@@ -24,15 +26,15 @@ class Window:
 
     parts: the features side by side, each row of a part together. labels: (rows,) int32. weights:
         (rows,) float64, or None. held: (rows,) bool, those not trained on, or None.
-    number: gives the number in the source of a row. index: the window's number in the epoch, from
-        0. last: whether the epoch ends with it.
+    number: gives the number in the source of a row, or of each in an array of them. index: the
+        window's number in the epoch, from 0. last: whether the epoch ends with it.
     """
 
     parts: tuple[Part, ...]
     labels: np.ndarray
     weights: np.ndarray | None
     held: np.ndarray | None
-    number: Callable[[int], int]
+    number: Numbering
     source: Source
     index: int
     last: bool
@@ -53,7 +55,7 @@ class Window:
 
     def place(self, row: int) -> str:
         """Say where row `row` of the window stands in the source."""
-        return self.source.place_of(self.number(row))
+        return self.source.place_of(int(self.number(row)))
 
 
 class PagePool:
@@ -107,13 +109,12 @@ class RowNumbers:
         """Note the next rows."""
         self._spans.append((number, rows))
 
-    def __call__(self, row: int) -> int:
-        """Return the number in the source of row `row`."""
-        for number, rows in self._spans:
-            if row < rows:
-                return number + row
-            row -= rows
-        raise IndexError(row)
+    def __call__(self, row: Any) -> Any:
+        """Return the number in the source of row `row`, or of each of an array of them."""
+        numbers, rows = np.array(self._spans).T
+        starts = np.cumsum(rows) - rows
+        at = np.searchsorted(starts, row, side="right") - 1
+        return numbers[at] + row - starts[at]
 
 
 class WindowBuffer:
@@ -156,16 +157,12 @@ class WindowBuffer:
         parts = tuple(part[rows] for part in self._parts)
         return Chunk(parts, self._labels[rows], weights, piece, start, held=held)
 
-    def window(
-        self, source: Source, number: Callable[[int], int], index: int, last: bool
-    ) -> Window:
+    def window(self, source: Source, number: Numbering, index: int, last: bool) -> Window:
         """Return what was filled as a window."""
         return as_window(self.chunk(0, 0), source, number, index, last)
 
 
-def as_window(
-    chunk: Chunk, source: Source, number: Callable[[int], int], index: int, last: bool
-) -> Window:
+def as_window(chunk: Chunk, source: Source, number: Numbering, index: int, last: bool) -> Window:
     """Return a chunk's rows as a window, where they lie."""
     assert chunk.labels is not None  # asked for by giving the classes
     return Window(chunk.parts, chunk.labels, chunk.weights, chunk.held, number, source, index, last)
