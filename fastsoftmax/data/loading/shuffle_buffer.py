@@ -113,6 +113,8 @@ class RowNumbers:
         """Return the number in the source of row `row`, or of each of an array of them."""
         numbers, rows = np.array(self._spans).T
         starts = np.cumsum(rows) - rows
+        if np.max(row, initial=0) >= rows.sum():
+            raise IndexError(row)
         at = np.searchsorted(starts, row, side="right") - 1
         return numbers[at] + row - starts[at]
 
