@@ -50,7 +50,7 @@ def audit(
     inputs = Inputs(data, target, features, weight, classes, categorical)
     with opened_folds(inputs, folds, report, options) as (trainer, models):
         sums, counts = np.zeros((2, len(models[0].classes_)))
-        source, seed = trainer.rows.source, trainer.rows.seed
+        source, seed = trainer.rows.source, trainer.options.shuffling.seed
         for some in out_of_fold(source, models, seed):
             assert some.chunk.labels is not None  # asked for by giving the classes
             y = some.chunk.labels[some.rows]
@@ -74,7 +74,7 @@ def _contradicted(
     trainer: Trainer, models: Sequence[Any], thresholds: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the rows that are confidently taken for another class, column by column."""
-    source, seed = trainer.rows.source, trainer.rows.seed
+    source, seed = trainer.rows.source, trainer.options.shuffling.seed
     found: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for some in out_of_fold(source, models, seed):
         assert some.chunk.labels is not None  # asked for by giving the classes

@@ -28,7 +28,8 @@ from fastsoftmax.training.train import model_of, opened_trainer, train_to_end
 from fastsoftmax.training.trainer import Trainer
 
 TOP_K = 5  # where there are more classes than that
-NOT_HERE = ("holdout", "checkpoint", "resume", "shards", "workers")  # options that folds leave no room for
+# Options that folds leave no room for.
+NOT_HERE = ("holdout", "checkpoint", "resume", "shards", "workers")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def cross_validate(
         totals = [empty_totals(m, _top_k(m)) for m in models]
         with contextlib.ExitStack() as stack:
             sink = None if out is None else _opened(stack, out, models[0], target)
-            for some in out_of_fold(trainer.rows.source, models, trainer.rows.seed):
+            for some in out_of_fold(trainer.rows.source, models, trainer.options.shuffling.seed):
                 _add(totals, some)
                 if sink is not None:
                     sink(some)
