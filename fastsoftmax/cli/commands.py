@@ -278,11 +278,10 @@ def warmup(args: Arguments, console: Console) -> Iterable[str]:
             "machine code cannot be kept: set FASTSOFTMAX_CACHE to a folder that only you can write"
         )
     started = time.perf_counter()
-    for name, seconds in warm_up():
-        if not args["quiet"]:
-            console.say(f"{name}: {seconds:.1f} s")
+    count = warm_up()
     seconds = time.perf_counter() - started
-    return formatting.aligned([("compiled in", f"{seconds:.1f} s"), ("kept in", folder)])
+    compiled = f"{count} kernels in {seconds:.1f} s"
+    return formatting.aligned([("compiled", compiled), ("kept in", folder)])
 
 
 def as_json(value: Any) -> list[str]:

@@ -143,6 +143,31 @@ def short_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def telling_of_compiling(console: Console) -> Iterator[None]:
+    """Say how many kernels are compiled: on a terminal as each is done, else at begin and end."""
+    import logging  # which --help does not need
+
+    class Telling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if console.is_live:
+                console.show(record.getMessage())
+            elif record.levelno >= logging.INFO:
+                console.say(record.getMessage())
+
+    logger, handler = logging.getLogger("fastsoftmax.compiling"), Telling()
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        console.show("")
+
+
+@contextlib.contextmanager
 def escaped_log() -> Iterator[None]:
     """Spell out control characters in what is logged: the log, too, ends on the terminal."""
     import logging  # which --help does not need

@@ -21,6 +21,7 @@ from fastsoftmax.cli.console import (
     short_warnings,
     stoppable,
     stopping_gently,
+    telling_of_compiling,
 )
 from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
 from fastsoftmax.evaluation.formatting import printable
@@ -94,7 +95,9 @@ def _dispatch(argv: list[str]) -> None:
         args = parsers.parsed(build(), argv[1:])
         console = Console()
         gently = stopping_gently(console) if argv[0] in GENTLE else contextlib.nullcontext()
-        with escaped_log(), gently:
+        is_told = not (args.get("quiet") or args.get("verbose"))
+        telling = telling_of_compiling(console) if is_told else contextlib.nullcontext()
+        with escaped_log(), telling, gently:
             print_results(map(printable, run(args, console)))
 
 

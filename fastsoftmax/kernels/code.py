@@ -17,6 +17,11 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from fastsoftmax.kernels.frames import Kind
 from fastsoftmax.kernels.level import LEVEL
 from fastsoftmax.version import installed
@@ -102,6 +107,11 @@ def _read(path: Path, key: str) -> Code:
     return Code(object_file, facts["returns"])
 
 
+def has(kernel: str, kinds: tuple[Kind, ...]) -> bool:
+    """Return whether machine code of a kernel is kept, whole or damaged."""
+    return FOLDER is not None and _path(FOLDER, kernel, _key(kernel, kinds)).exists()
+
+
 def find(kernel: str, kinds: tuple[Kind, ...]) -> Code | None:
     """Return the machine code kept of a kernel, or None; damaged code is none, with a warning."""
     if FOLDER is None:
@@ -145,3 +155,22 @@ def keep(kernel: str, kinds: tuple[Kind, ...], code: Code) -> None:
         os.replace(file.name, _path(FOLDER, kernel, key))
     except OSError:
         return  # a full disk or a folder gone: the code in memory serves this run
+
+
+def claim() -> int | None:
+    """Return a file descriptor that no other process is given until it is closed, or None.
+
+    Where many processes begin at once, one of them is enough to start more that compile.
+    """
+    if FOLDER is None or fcntl is None:
+        return None
+    try:
+        claimed = os.open(FOLDER / "claim", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another has it, or the disk knows no locks
+        os.close(claimed)
+        return None
+    return claimed

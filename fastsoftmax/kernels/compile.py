@@ -6,11 +6,13 @@ processes that come after: they never import the compiler.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, update_wrapper
-from threading import RLock
-from typing import Any
+from threading import RLock, local
+from typing import Any, NamedTuple
 
 from fastsoftmax.kernels import code
 from fastsoftmax.kernels.frames import Kind, kinds_of
@@ -24,7 +26,20 @@ EXACT = frozenset({"contract"})
 IN_PYTHON = bool(int(os.environ.get("NUMBA_DISABLE_JIT") or 0))  # numba's own switch
 
 compiled: list[str] = []  # the kernels that this process has compiled
+# Each is called before a kernel is compiled here: others may be about to do so.
+helpers: list[Callable[[Call], None]] = []
+# What a kernel that is foreseen is taken to return, of no rows: their loss, hits, and no oddity.
+FORESEEN = (0.0, 0.0, True)
+logger = logging.getLogger("fastsoftmax.compiling")
 _lock = RLock()
+_foresight = local()  # calls: those foreseen by this thread, while it does so
+
+
+class Call(NamedTuple):
+    """A kernel, and for which kinds of arguments it is called."""
+
+    kernel: Kernel
+    kinds: tuple[Kind, ...]
 
 
 class Kernel:
@@ -73,8 +88,19 @@ class Kernel:
         loaded = self._loaded.get(kinds)
         return (loaded or self._load(kinds))(words)
 
-    def _load(self, kinds: tuple[Kind, ...]) -> Loaded:
+    def _load(self, kinds: tuple[Kind, ...]) -> Callable[[list[Any]], Any]:
         """Return the machine code for arguments of these kinds: that which is kept, or new."""
+        calls = getattr(_foresight, "calls", None)
+        if calls is not None:
+            calls.append(Call(self, kinds))
+            return lambda words: FORESEEN
+        return self.ready(kinds)
+
+    def ready(self, kinds: tuple[Kind, ...]) -> Loaded:
+        """Have machine code for arguments of these kinds; return it."""
+        if not (self.is_kept and code.has(self.name, kinds)):
+            for help_with in tuple(helpers):
+                help_with(Call(self, kinds))
         with _lock:
             if kinds not in self._loaded:
                 self._loaded[kinds] = self._kept(kinds) or self._new(kinds)
@@ -89,7 +115,10 @@ class Kernel:
             return None
 
     def _new(self, kinds: tuple[Kind, ...]) -> Loaded:
-        return Loaded((new := self.compile(kinds)).object_file, kinds, new.returns)
+        announce([call := Call(self, kinds)])
+        new = self.compile(kinds)
+        count(call)
+        return Loaded(new.object_file, kinds, new.returns)
 
     def compile(self, kinds: tuple[Kind, ...]) -> code.Code:
         """Return new machine code for arguments of these kinds, and keep it."""
@@ -100,6 +129,52 @@ class Kernel:
         if self.is_kept:
             code.keep(self.name, kinds, new)
         return new
+
+
+@contextmanager
+def foreseeing() -> Iterator[list[Call]]:
+    """Give a list to which the kernels are added that this thread calls and that are no machine
+    code yet in this process; they do nothing.
+    """
+    before, _foresight.calls = getattr(_foresight, "calls", None), []
+    try:
+        yield _foresight.calls
+    finally:
+        _foresight.calls = before
+
+
+def are_missing(calls: Iterable[Call]) -> list[Call]:
+    """Return those of some calls, each once, that must be compiled first."""
+    return [
+        call for call in dict.fromkeys(calls)
+        if call.kernel.is_kept and not code.has(call.kernel.name, call.kinds)
+    ]  # fmt: skip
+
+
+_announced: set[Call] = set()
+_counted: set[Call] = set()
+
+
+def announce(calls: Iterable[Call]) -> None:
+    """Tell the logger that kernels will be compiled, where it does not know."""
+    with _lock:
+        if not _announced.issuperset(calls := set(calls)):
+            _announced.update(calls)
+            _tell()
+
+
+def count(call: Call) -> None:
+    """Tell the logger that a kernel is compiled."""
+    with _lock:
+        if call not in _counted:
+            _counted.add(call)
+            _tell()
+
+
+def _tell() -> None:
+    done, all_of_them = len(_counted), len(_announced)
+    level = logging.INFO if done in (0, all_of_them) else logging.DEBUG
+    logger.log(level, "compiling, once: %d of %d", done, all_of_them)
 
 
 def in_python(compiled: Any) -> Any:

@@ -32,6 +32,7 @@ from fastsoftmax.training.callbacks import (
 from fastsoftmax.training.checkpoint import Checkpoints
 from fastsoftmax.training.ending import warn_of_limits
 from fastsoftmax.training.finish import ends_by_full_gradients
+from fastsoftmax.training.foresight import compiled_ahead
 from fastsoftmax.training.halving import Halving
 from fastsoftmax.training.hooks import Hooks, checked
 from fastsoftmax.training.identity import identity_of
@@ -148,6 +149,7 @@ def opened_trainer(
         stack.callback(rows.close)
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
         stack.callback(trainer.close)
+        stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         # Last: they are told of what the others made of an event.
         trainer.callbacks += [*_logs(stack, trainer, goes_on=state is not None), hooks]

@@ -11,7 +11,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastsoftmax
-from fastsoftmax.cli import main as cli
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.rules import choice
 from fastsoftmax.optim.rules.rule import Rule, Task
@@ -199,9 +198,9 @@ def test_a_rule_in_the_list_is_kept_in_checkpoints(signs, tmp_path):
     assert_array_equal(resumed.weights, want.weights)
 
 
-def test_a_rule_in_the_list_is_warmed_up(signs, monkeypatch, capsys):
+def test_a_rule_in_the_list_is_warmed_up(signs, monkeypatch):
     monkeypatch.setattr(warmup, "RULES", choice.RULES[:1])
-    monkeypatch.setattr(warmup, "kept_in", lambda: "a folder")
-    TAKEN[:] = [np.zeros((0, 5), np.float32)]
-    assert cli.main(["warmup"]) == 0
-    assert "signs, float32" in capsys.readouterr().err
+    stepped = []
+    monkeypatch.setattr(SignSteps, "step", lambda self, *_: stepped.append(self.dtype.name))
+    warmup.all_calls()
+    assert stepped == ["float32", "float32", "float64", "float64"]

@@ -1,6 +1,7 @@
 """fastsoftmax warmup: what it says, and that a run after it has nothing left to compile."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -19,32 +20,23 @@ from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.training import warmup
 
 
-def test_it_names_what_it_compiles_and_where_it_is_kept(monkeypatch, capsys):
+def test_it_says_how_many_kernels_it_compiled_and_where_they_are_kept(monkeypatch, capsys):
     monkeypatch.setattr(warmup, "RULES", (Rowwise,))
     monkeypatch.setattr(warmup, "kept_in", lambda: "a folder")
     assert cli.main(["warmup"]) == 0
-    out, err = capsys.readouterr()
-    assert "compiled in" in out
+    out, _ = capsys.readouterr()
+    assert re.search(r"compiled +\d+ kernels in ", out)
     assert "a folder" in out
-    assert [line.split(":")[0] for line in err.splitlines()] == [
-        "what lays rows out",
-        "what measures columns",
-        "full gradients, float32",
-        "full gradients, float64",
-        "predictions, float32",
-        "predictions, float64",
-        "few classes and features, float32",
-        "few classes and features, float64",
-        "few classes and features, float32, averaged",
-        "few classes and features, float64, averaged",
-    ]
     assert cli.main(["warmup", "--quiet"]) == 0
-    assert not capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "compiled" in out
+    assert "0 kernels" in out
+    assert not err
 
 
 def test_a_run_after_it_compiles_nothing_more(monkeypatch):
     monkeypatch.setattr(warmup, "RULES", (Rowwise,))
-    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    warmup.warm_up()
     before = len(rowwise.descend_rowwise.signatures), len(sgd.measure.signatures)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, (60, 5)).astype(np.uint8)
@@ -56,7 +48,7 @@ def test_a_run_after_it_compiles_nothing_more(monkeypatch):
 
 def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
     monkeypatch.setattr(warmup, "RULES", (Rowwise,))
-    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    warmup.warm_up()
     kernels = (
         add_products,
         add_squares,
@@ -89,7 +81,7 @@ def test_without_a_place_for_machine_code_it_says_what_to_do():
 
 def test_predictions_after_it_compile_nothing_more(monkeypatch):
     monkeypatch.setattr(warmup, "RULES", (Rowwise,))
-    assert all(seconds >= 0 for _, seconds in warmup.warm_up())
+    warmup.warm_up()
     kernels = (logits_of_rows, probabilities_of_rows, judge_rows)
     before = [len(kernel.signatures) for kernel in kernels]
     monkeypatch.setattr("fastsoftmax.model.scoring.is_worth", lambda *sizes: True)

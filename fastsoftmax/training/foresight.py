@@ -1,0 +1,121 @@
+"""The only place that knows which kernels a run will call, before it has read a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
+from fastsoftmax.data.parts import Dense
+from fastsoftmax.data.source import Source
+from fastsoftmax.kernels.ahead import Crew
+from fastsoftmax.kernels.compile import IN_PYTHON, Call, announce, are_missing, foreseeing
+from fastsoftmax.kernels.transpose import copy_matrix
+from fastsoftmax.optim.gradient import FullGradient
+from fastsoftmax.optim.hessian import WholeHessian, new_preconditioner
+from fastsoftmax.optim.moments import MomentSums
+from fastsoftmax.optim.objective import precision
+from fastsoftmax.optim.preconditioner import Batch, ByClass, Diagonal, Preconditioner
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.training.learner import Learner
+from fastsoftmax.training.tuning import penalty_rows
+
+NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
+ONE = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
+PARTS = (Dense(np.ones((1, 1), np.float32)),)
+ITEM_BYTES = (1, 2, 4, 8)
+
+
+@contextmanager
+def compiled_ahead(
+    source: Source, learners: Iterable[Learner], *, measures: bool
+) -> Iterator[None]:
+    """Have what a run will call compiled by other processes, while it goes on.
+
+    measures: losses are measured on rows that take no step.
+    """
+    calls, threads = [], 1
+    for learner in () if IN_PYTHON else learners:
+        calls += foreseen(source, learner, measures=measures)
+        threads = learner.options.reading.thread_count
+    with Crew(missing := are_missing(calls), threads):
+        announce(missing)
+        yield
+
+
+def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:
+    """Return the kernels that a learner will call.
+
+    The first has in it what most others are made of; then come those that take long to compile.
+    """
+    o, K, d = learner.options, learner.K, learner.d
+    with foreseeing() as calls, np.errstate(all="ignore"):
+        if learner.sgd_epochs > 0:
+            step_over_nothing(SGD(K, d, o.changed(threads=1)), measures=measures)
+        if learner.finishes or o.penalty.l2 == "auto":
+            dtype = precision(K, d, learner.steps or 1, o.steps.dtype)
+            pass_over_nothing(dtype)
+            for kind in _curvatures(learner, dtype):
+                learn_nothing(SMALL[kind](dtype))
+        if o.penalty.scaling != "off":
+            MomentSums(1).add(PARTS, NOTHING[0], NOTHING[2])
+        lay_out_nothing(_item_bytes(source))
+    return calls
+
+
+def step_over_nothing(sgd: SGD, *, measures: bool) -> None:
+    """Look at no rows, and take a step over them."""
+    with sgd:
+        sgd.squared_norms(PARTS, NOTHING[0])
+        sgd.warm_up(PARTS, measures=measures)
+
+
+def pass_over_nothing(dtype: str) -> None:
+    """Sum a full gradient over no rows."""
+    with FullGradient(2, 1, dtype, 1) as full:
+        full.squared_norms(PARTS, NOTHING[0], None)
+        full.add(PARTS, *NOTHING)
+
+
+def learn_nothing(curvature: Preconditioner) -> None:
+    """Take the curvature of two classes and a feature from a row, and use it."""
+    with curvature:
+        curvature.learn(np.zeros((2, 2)), Batch(PARTS, *ONE), np.ones(2), np.ones(2))
+        curvature.apply(np.zeros((2, 2)))
+
+
+def lay_out_nothing(item_bytes: Iterable[int]) -> None:
+    """Permute rows, and lay columns of numbers of so many bytes out as rows."""
+    row_order(ShufflePlan("all", 2), 2, 0, 0, 0)
+    for size in item_bytes:
+        columns = np.zeros((2, 2), f"u{size}", order="F")
+        copy_matrix(np.empty((2, 2), columns.dtype), columns)
+
+
+# Each kind of curvature, of two classes and a feature.
+SMALL: dict[type[Preconditioner], Callable[[str], Preconditioner]] = {
+    WholeHessian: lambda dtype: WholeHessian(2, 1, dtype, None, 1),
+    ByClass: lambda dtype: ByClass(2, 1, dtype, None, matrices=1, threads=1),
+    Diagonal: lambda dtype: Diagonal(2, 1, dtype, None),
+}
+
+
+def _curvatures(learner: Learner, dtype: str) -> set[type[Preconditioner]]:
+    """Return the kinds of curvature for fits that choose l2, and for passes over all rows."""
+    o, K, d, n = learner.options, learner.K, learner.d, learner.steps or 1
+    has_l1, memory = o.penalty.l1 > 0, o.reading.memory_bytes
+    found: set[type[Preconditioner]] = {Diagonal} if has_l1 and learner.finishes else set()
+    sizes = {min(n, penalty_rows(K, d))} if o.penalty.l2 == "auto" else set()
+    for rows in sizes | (set() if has_l1 or not learner.finishes else {n}):
+        with new_preconditioner(K, d, dtype, None, rows=rows, memory=memory, threads=1) as chosen:
+            found.add(type(chosen))
+    return found
+
+
+def _item_bytes(source: Source) -> tuple[int, ...]:
+    """Return the size of the numbers that lie column by column, where that is likely."""
+    size = round(source.row_bytes / max(source.n_features, 1))
+    are_apart = any(column.width is None for column in source.columns or ())
+    return (size,) if are_apart and size in ITEM_BYTES else ()
