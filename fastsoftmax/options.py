@@ -101,6 +101,9 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, numbers.Real) else value
 
 
+LISTS = ("sparse",)  # options that take a list of columns
+
+
 def _checked(name: str, given: dict[str, Any]) -> Any:
     """Return an option's value as Python's; raise OptionError where no option has such a type."""
     if OPTIONS[name].metadata.get("names"):
@@ -108,6 +111,8 @@ def _checked(name: str, given: dict[str, Any]) -> Any:
     value = _plain(given[name])
     if name == "workers":  # they may be an object of the caller's
         return value
+    if name in LISTS and isinstance(value, list | tuple):
+        return tuple(value)
     _require(isinstance(value, Plain), f"{name} must be a number, a word or a dictionary", value)
     return value
 
@@ -284,6 +289,23 @@ class Columns:
         "types of columns of CSV and JSON lines, a=string,b=float64; default what all values are",
         shapes_model=False,
     )
+    sparse: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+        None,
+        "columns that tell the few of a row's numbers that are not 0: their names, or"
+        " x=x_indices:x_values for two columns of lists",
+        shapes_model=False,
+    )
+    width: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+        None,
+        "numbers that a row of sparse columns has, of all or as a=X,b=Y; default what the rows"
+        " show",
+        shapes_model=False,
+    )
+    zero_based: bool | None = option(
+        None,
+        "whether the indices of svmlight files begin at 0, not at 1; default where it is plain",
+        shapes_model=False,
+    )
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -292,8 +314,45 @@ class Columns:
             self, nulls=("error", "zero", "mean", "drop"), null_indicators=(True, False)
         )
         types = {} if self.types is None else self.types
+        _ = self.sparse_columns, self.widths
+        _require_choices(self, zero_based=(None, True, False))
         fits = isinstance(types, dict) and all(kind in TYPES for kind in types.values())
         _require(fits, f"types gives columns one of {', '.join(TYPES)} each", self.types)
+
+    @property
+    def sparse_columns(self) -> tuple[tuple[str, tuple[str, str] | None], ...]:
+        """The sparse columns, each with those of its indices and values, if it has such."""
+        given: Any = self.sparse
+        if isinstance(given, str):
+            words = [word.partition("=") for word in given.split(",") if word]
+            given = {name: stored.split(":") if stored else None for name, _, stored in words}
+        if given is None:
+            return ()
+        is_plain = not isinstance(given, dict)
+        pairs = [(name, None) for name in given] if is_plain else list(given.items())
+        found = tuple((name, None if pair is None else tuple(pair)) for name, pair in pairs)
+        for name, pair in found:
+            fits = isinstance(name, str) and (pair is None or len(pair) == 2)
+            fits = fits and all(isinstance(stored, str) and stored for stored in pair or ())
+            _require(
+                fits,
+                "sparse lists columns, or gives two columns to each name, x=x_indices:x_values",
+                self.sparse,
+            )
+        return found
+
+    @property
+    def widths(self) -> tuple[tuple[str, int], ...]:
+        """How many numbers rows of sparse columns have, by name, "" for all."""
+        given = self.width
+        if isinstance(given, str):
+            pairs = [word.rpartition("=") for word in given.split(",")]
+            given = {name: int(count) if count.isdigit() else count for name, _, count in pairs}
+        given = {} if given is None else given if isinstance(given, dict) else {"": given}
+        for name, count in given.items():
+            fits = isinstance(name, str) and is_count(count, 1) and count < 2**31
+            _require(fits, "width is a whole number in 1..2^31 - 1, of all or by name", self.width)
+        return tuple(given.items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -401,6 +401,8 @@ def _add_option(parser: Any, field: Any) -> None:
         kinds["Any"] = (types_of_columns, "A=TYPE,B=TYPE")
     if field.metadata.get("names"):
         kinds[kind] = _names, "A,B"
+    if field.name in ("sparse", "width"):
+        kinds["Any"] = (str, "A,X=I:V" if field.name == "sparse" else "N|A=X,B=Y")
     convert, metavar = kinds.get(kind, (str, field.name.upper()))
     if " | str" in field.type and kind in kinds:
         convert = _or_auto(convert)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from fastsoftmax.data.column_names import nearest, refuse_missing, require
 from fastsoftmax.data.columns import NOTE, Feature, Layout, is_partition
 from fastsoftmax.data.encode import is_label
+from fastsoftmax.data.in_use import InUse
 from fastsoftmax.data.layouts import (
     fixed_width,
     is_number,
@@ -26,6 +27,13 @@ from fastsoftmax.data.layouts import (
 )
 from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.sparse_columns import (
+    EMPTY,
+    NO_SPARSE,
+    SparseRequest,
+    check_type,
+    is_svmlight,
+)
 from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns, empty_vocabulary
 from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
@@ -42,7 +50,8 @@ class ColumnRequest:
     like: the columns of the model that the rows are for. like_width: how many features it has.
     categorical: names of columns whose values are categories. nulls: what becomes of nulls.
     packed: those that a packed column is made of; None where there is none. What stands beside it
-    is no feature. texts: columns of texts, and how they become numbers.
+    is no feature. texts: columns of texts, and how they become numbers. sparse: columns of which
+    most numbers are 0.
     """
 
     target: str | None = None
@@ -55,6 +64,7 @@ class ColumnRequest:
     nulls: str = "error"
     packed: tuple[str, ...] | None = None
     texts: TextColumns = NO_TEXTS
+    sparse: SparseRequest = NO_SPARSE
 
 
 def _index_columns(schema: pa.Schema) -> set[str]:
@@ -127,9 +137,9 @@ def _check_listed(schema: pa.Schema, request: ColumnRequest, names: list[str], o
 def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return the feature columns that the model, the caller or else the schema names."""
     if request.like is not None:
-        names = tuple(column.name for column in request.like)
-        refuse_missing(schema, names, origin)
-        return names
+        stored = [name for column in request.like for name in column.stored_in]
+        refuse_missing(schema, stored, origin)
+        return tuple(column.name for column in request.like)
     if request.features is not None:
         return _listed_names(schema, request, origin)
     return _default_names(schema, request, origin)
@@ -138,6 +148,10 @@ def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tup
 def _feature(
     schema: pa.Schema, name: str, request: ColumnRequest, peek: Peek, origin: str
 ) -> Feature:
+    asked = dict(request.sparse.columns)
+    if name in asked or is_svmlight(require(schema, name, origin)):
+        asked.setdefault(name, None)
+        return _sparse_feature(schema, name, asked[name], request, origin)
     kind = stored = require(schema, name, origin)
     if pa.types.is_null(stored):  # all is null: it is what the model knows
         kind = _known_kind(name, request) or stored
@@ -171,6 +185,63 @@ def _feature(
     shape, axes = tensor_shape(kind) or (None, None)
     fill = (0.0,) * width if fills else None
     return Feature(Column(name, width, fill=fill, shape=shape, axes=axes), kind, stored)
+
+
+def _sparse_feature(
+    schema: pa.Schema,
+    name: str,
+    pair: tuple[str, str] | None,
+    request: ColumnRequest,
+    origin: str,
+) -> Feature:
+    kinds = [require(schema, stored, origin) for stored in pair or (name,)]
+    try:
+        check_type(kinds[0], kinds[1] if pair else None)
+    except ValueError as odd:
+        raise DataError(f'{origin}: column "{name}" is to be sparse, but {odd}.') from None
+    if request.nulls == "mean":
+        raise DataError(
+            f'{origin}: column "{name}" is sparse, of which nulls have no mean: use nulls=zero, or'
+            " drop."
+        )
+    width = request.sparse.width_of(name) or EMPTY.width
+    fill = (0.0,) if request.nulls != "error" else None
+    first = request.sparse.first if is_svmlight(kinds[0]) else None
+    if is_svmlight(kinds[0]) and request.like is not None:
+        first = next(c.sparse.base for c in request.like if c.name == name and c.sparse is not None)
+        if first is None:
+            raise DataError(
+                f"{origin}: the model was not trained on svmlight files, so that nobody knows where"
+                " their indices begin: give a SciPy matrix."
+            )
+    if is_svmlight(kinds[0]) and first is None:
+        width = min(width + 1, EMPTY.width)  # until it is known where indices begin
+    in_use = InUse(width, EMPTY.index, base=first)
+    return Feature(Column(name, fill=fill, sparse=in_use, pair=pair), kinds[0])
+
+
+def _sparse_names(names: tuple[str, ...], request: ColumnRequest, origin: str) -> tuple[str, ...]:
+    """Return the features' names, those of lists of indices and values in pairs as one."""
+    found = list(names)
+    for name, pair in request.sparse.columns:
+        if pair is None:
+            if name not in found:
+                raise DataError(
+                    f'{origin}: sparse= lists "{name}", which is no feature{nearest(name, names)}'
+                )
+            continue
+        at = min([found.index(stored) for stored in pair if stored in found], default=len(found))
+        found = [other for other in found if other not in (*pair, name)]
+        found.insert(min(at, len(found)), name)
+    return tuple(found)
+
+
+def _is_listed(schema: pa.Schema, column: Column) -> bool:
+    """Return whether a sparse column is not one of categories that are many."""
+    if column.sparse is None or column.pair is not None:
+        return column.sparse is not None
+    at = schema.get_field_index(column.name)
+    return column.categories is None or at < 0 or not is_label(schema.field(at).type)
 
 
 def _known_kind(name: str, request: ColumnRequest) -> pa.DataType | None:
@@ -274,9 +345,17 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
     for name in (request.target, request.weight, *request.keep):
         if name is not None:
             require(schema, name, origin)
-    names = _wanted_names(schema, request, origin)
     if request.like is not None:
-        known = tuple(column.name for column in request.like if column.categories is not None)
+        few = tuple((c.name, c.pair) for c in request.like if _is_listed(schema, c))
+        request = replace(request, sparse=SparseRequest(few))
+    names = _sparse_names(_wanted_names(schema, request, origin), request, origin)
+    if request.like is not None:
+        few_names = {name for name, _ in request.sparse.columns}
+        known = tuple(
+            column.name
+            for column in request.like
+            if column.categories is not None and column.name not in few_names
+        )
         texts = tuple(column.name for column in request.like if column.text is not None)
         request = replace(request, categorical=known, texts=TextColumns(texts))
     _refuse_no_features(request, names, origin)
@@ -289,10 +368,9 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
         )
     if packing is not None:
         _refuse_packed(features, request, origin)
+    learns = (f.column.categories is not None or f.column.sparse is not None for f in features)
     layout = Layout(
         features, request.target, request.weight, request.keep, request.nulls == "drop", packing
     )
-    check_width(
-        layout.n_features, request, origin, learns=bool(request.categorical or request.texts.names)
-    )
+    check_width(layout.n_features, request, origin, learns=any(learns) or bool(request.texts.names))
     return layout

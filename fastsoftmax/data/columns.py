@@ -45,9 +45,23 @@ class Feature:
         return 1 if self.column.width is None else self.column.width
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether most of its numbers are 0, and left out."""
+        return self.column.text is not None or self.column.sparse is not None
+
+    @property
+    def nonzeros(self) -> float:
+        """How many of a row's numbers are met by who leaves zeros out, in the mean."""
+        if self.column.text is not None:
+            return float(self.numbers + self.column.indicator)
+        if self.column.sparse is not None:
+            return self.column.sparse.mean + self.column.indicator
+        return float(self.width if self.column.categories is None else 1) + self.column.indicator
+
+    @property
     def dtype(self) -> np.dtype:
         """What its numbers, or its codes, are decoded to."""
-        if self.column.text is not None:
+        if self.is_sparse:
             return np.dtype(np.float32)
         if self.column.categories is not None:
             return np.dtype(np.int32)
@@ -58,8 +72,8 @@ class Feature:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row as decoded."""
-        if self.column.text is not None:
-            return SPARSE_BYTES * self.numbers + ROW_BYTES + self.column.indicator
+        if self.is_sparse:
+            return int(SPARSE_BYTES * self.nonzeros) + ROW_BYTES
         return self.width * self.dtype.itemsize + self.column.indicator
 
     @cached_property
@@ -110,14 +124,9 @@ class Layout:
     @property
     def nonzeros(self) -> float | None:
         """How many numbers of a row are not 0, in the mean; None where none of them need be."""
-        if not any(feature.column.text is not None for feature in self.features):
+        if not any(feature.is_sparse for feature in self.features):
             return None
-        return float(
-            sum(
-                f.column.n_features if f.column.text is None else f.numbers + f.column.indicator
-                for f in self.features
-            )
-        )
+        return sum(feature.nonzeros for feature in self.features)
 
     @property
     def decoding_bytes(self) -> int:
@@ -135,7 +144,10 @@ class Layout:
         if self.packing is not None:
             return self.packing.scale is None and self.chosen is None
         untouched = all(
-            is_plain(item_type(f.kind)) and f.column.fill is None and f.column.categories is None
+            not f.is_sparse
+            and is_plain(item_type(f.kind))
+            and f.column.fill is None
+            and f.column.categories is None
             for f in self.features
         )
         return untouched and not any(
@@ -156,7 +168,7 @@ class Layout:
 
     def names(self, labelled: bool) -> tuple[str, ...]:
         """Return the names of the columns to read, each once."""
-        features = [feature.column.name for feature in self.features]
+        features = [name for feature in self.features for name in feature.column.stored_in]
         if self.packing is not None:
             features = [self.packing.name]
         return tuple(dict.fromkeys((*features, *(self.labelling if labelled else ()), *self.keep)))

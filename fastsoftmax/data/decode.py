@@ -14,6 +14,7 @@ from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.layouts import decoded_dtype, fixed_width, is_plain, is_vector
 from fastsoftmax.data.parts import Codes, Dense, Part, Sparse
+from fastsoftmax.data.sparse_columns import sparse_part
 from fastsoftmax.data.values import Where, as_numpy, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
 
@@ -66,6 +67,8 @@ def _scalars(batch: pa.RecordBatch, run: list[Feature], where: Where) -> np.ndar
 def refuse_other_lengths(batch: pa.RecordBatch, feature: Feature, where: Where) -> None:
     """Raise DataError that names the first list of another length than the feature's."""
     name, width = feature.column.name, feature.width
+    if feature.column.sparse is not None:
+        return
     if not is_vector(feature.kind) or fixed_width(feature.kind) is not None:
         return
     array = batch.column(name)
@@ -145,7 +148,7 @@ def runs_of(features: tuple[Feature, ...]) -> Runs:
 def _stands_alone(feature: Feature) -> bool:
     column = feature.column
     alone = column.width is not None or column.categories is not None or column.text is not None
-    return alone or column.indicator
+    return alone or column.indicator or column.sparse is not None
 
 
 def _key(feature: Feature) -> str:
@@ -176,6 +179,10 @@ def features_of(
         first = run[0].column
         if first.text is not None:
             parts.append(_text(batch, run[0], where))
+        elif first.sparse is not None:
+            unknown: list[int] = []
+            parts.append(sparse_part(batch, first, where, unknown))
+            treated[f'unknown in "{first.name}"'] += unknown[0]
         elif first.categories is not None:
             parts.append(_codes(batch, run[0], where, treated))
         elif first.width is not None:
@@ -184,10 +191,10 @@ def features_of(
             tensor = _tensor(batch, run)
             parts.append(Dense(_scalars(batch, run, where) if tensor is None else tensor))
         for feature in run:
-            if feature.column.fill is not None:
+            if feature.column.fill is not None and feature.column.sparse is None:
                 _count_nulls(batch, feature, treated)
         if first.indicator:
-            array = batch.column(first.name)
+            array = batch.column(first.stored_in[0])
             parts.append(Dense(nulls_of(array, run[0].width).view(np.uint8)[:, None]))
     return tuple(parts)
 
@@ -208,6 +215,10 @@ def rows_with_nulls(
     missing = np.zeros(batch.num_rows, np.bool_)
     for feature in features:
         refuse_other_lengths(batch, feature, where)
+        if feature.column.sparse is not None:
+            for name in feature.column.stored_in:
+                missing |= as_numpy(pc.is_null(batch.column(name)))
+            continue
         array = batch.column(feature.column.name)
         if array.null_count or feature.column.width is not None:
             missing |= nulls_of(array, feature.width)

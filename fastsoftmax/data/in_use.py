@@ -16,10 +16,14 @@ class InUse:
     """Those of `width` numbers a row that are not 0 in all rows: `index` (features,) int64.
 
     Each is a feature, in that order; those that are not among them are left out of all rows.
+    mean: how many a row has, as far as that is known. base: what svmlight files call the first
+    number, 0 or 1, where the rows are of such.
     """
 
     width: int
     index: np.ndarray
+    mean: float = 16.0
+    base: int | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -67,13 +71,14 @@ class UseCount:
     """
 
     def __init__(self, width: int) -> None:
-        self.width = width
+        self.width, self.rows = width, 0
         self._index = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
         self._dense = np.zeros(width if width <= TABLE_WIDTH else 0, np.int64)
 
-    def add(self, index: np.ndarray) -> None:
-        """Count the numbers of some rows."""
+    def add(self, index: np.ndarray, rows: int) -> None:
+        """Count the numbers of so many rows."""
+        self.rows += rows
         if len(self._dense):
             self._dense += np.bincount(index, minlength=self.width)
             return
@@ -83,6 +88,7 @@ class UseCount:
     def __add__(self, other: UseCount) -> UseCount:
         """Return the counts over the rows of both."""
         merged = UseCount(max(self.width, other.width))
+        merged.rows = self.rows + other.rows
         for each in (self, other):
             merged._dense[: len(each._dense)] += each._dense
             merged._merge(each._index, each._counts)
@@ -104,4 +110,4 @@ class UseCount:
             index = np.flatnonzero(self._dense)
             counts = self._dense[index]
         order = np.argsort(-counts, kind="stable")
-        return InUse(self.width, index[order])
+        return InUse(self.width, index[order], max(float(counts.sum()) / max(self.rows, 1), 1.0))

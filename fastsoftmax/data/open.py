@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from fastsoftmax.data.formats.streams import ReaderBatches, StreamBatches, Table
 from fastsoftmax.data.memory import MatrixSource, beside, feature_matrix
 from fastsoftmax.data.preprocessing import NOTHING, NullPolicy
 from fastsoftmax.data.source import Column, Source
+from fastsoftmax.data.sparse_columns import NO_SPARSE, SparseRequest
 from fastsoftmax.data.sparse_memory import (
     SparseMatrixSource,
     in_use_of,
@@ -44,6 +46,21 @@ if TYPE_CHECKING:
 PEEKED_SHARE = 8  # of the memory: a reader's rows without a list that tells its length
 
 
+@dataclass(frozen=True)
+class ReadingRequest:
+    """What was asked of columns beside their names.
+
+    types: of columns of files of lines, as TYPES of the options calls them. sparse: those of which
+    most numbers are 0.
+    """
+
+    types: Mapping[str, str] | None = None
+    sparse: SparseRequest = NO_SPARSE
+
+
+PLAIN_COLUMNS = ReadingRequest()
+
+
 def open_source(
     data: Any,
     target: Any = None,
@@ -57,7 +74,7 @@ def open_source(
     categorical: Sequence[str] | None = None,
     null_policy: NullPolicy = NOTHING,
     memory: int = 10**9,
-    types: Mapping[str, str] | None = None,
+    asked: ReadingRequest = PLAIN_COLUMNS,
 ) -> Source:
     """Open `data` of any accepted kind, or raise DataError with what is wrong and what to do.
 
@@ -69,7 +86,7 @@ def open_source(
     null_policy: what becomes of nulls and of texts; `learn` must be called before rows are read
     where that, or the categories, are not known from a model. memory: bytes; each reading thread
     takes a part.
-    types: of columns of files of lines, as TYPES of the options calls them.
+    asked: what else was asked of columns.
     """
     target, weight = _given(target, "target"), _given(weight, "weight")
     request = ColumnRequest(
@@ -82,9 +99,10 @@ def open_source(
         names_of(categorical, "categorical") or (),
         null_policy.nulls,
         texts=null_policy.texts,
+        sparse=asked.sparse,
     )
     batches = open_batches(
-        data, {**_known_kinds(like, request.target, label_kind), **(types or {})}
+        data, {**_known_kinds(like, request.target, label_kind), **(asked.types or {})}
     )
     if batches is None and is_sparse_matrix(data):
         _refuse_names(request, "a sparse matrix")

@@ -12,8 +12,16 @@ import pyarrow as pa
 
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
+from fastsoftmax.data.in_use import InUse, UseCount
 from fastsoftmax.data.label_stats import Discovery
-from fastsoftmax.data.layouts import is_vector
+from fastsoftmax.data.layouts import is_text, is_vector
+from fastsoftmax.data.sparse_columns import (
+    EMPTY,
+    column_numbers,
+    indices_of,
+    is_svmlight,
+    is_worded,
+)
 from fastsoftmax.data.values import Where, as_arrow, as_numpy, plain_values
 from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns
 from fastsoftmax.errors import DataError
@@ -51,7 +59,9 @@ class NullPolicy:
         """Return whether something must be known of the columns before they can be decoded."""
         means = self.nulls == "mean" or (self.indicators and self.nulls != "error")
         columns = [feature.column for feature in features]
-        return means or any(c.categories is not None or c.text is not None for c in columns)
+        return means or any(
+            c.categories is not None or c.text is not None or c.sparse is not None for c in columns
+        )
 
 
 NOTHING = NullPolicy()
@@ -103,8 +113,10 @@ class _ColumnSurvey(ABC):
     def add(self, rows: SurveyedBatch) -> None:
         """Take in rows."""
         refuse_other_lengths(rows.batch, self.feature, rows.where)
-        array = rows.batch.column(self.feature.column.name)
-        if array.null_count or is_vector(array.type):
+        array = rows.batch.column(self.feature.column.stored_in[0])
+        if self.feature.column.sparse is not None:
+            self.nulls += int(as_numpy(array.is_null())[rows.trained].sum())
+        elif array.null_count or is_vector(array.type):
             self.nulls += int(nulls_of(array, self.feature.width)[rows.trained].sum())
         self.look(array, rows)
 
@@ -148,6 +160,8 @@ class _Categories(_ColumnSurvey):
         return merged
 
     def _refuse_too_many(self) -> None:
+        if is_text(self.feature.kind):  # then they are sparse
+            return
         if len(self._discovery) > self.null_policy.most:
             name = self.feature.column.name
             raise DataError(
@@ -161,7 +175,10 @@ class _Categories(_ColumnSurvey):
         if not values:
             raise DataError(f'column "{feature.column.name}" is null in all rows: leave it out.')
         categories = Classes(kind, sorted_values(kind, values))
-        return replace(feature, column=replace(feature.column, categories=categories))
+        column = replace(feature.column, categories=categories)
+        if len(categories) > self.null_policy.most:
+            column = replace(column, sparse=InUse(len(values), np.arange(len(values)), 1.0))
+        return replace(feature, column=column)
 
 
 @final
@@ -241,9 +258,104 @@ class _Texts(_ColumnSurvey):
         return replace(feature, column=column, numbers=max(1, round(numbers)))
 
 
+@final
+class _SparseIndices(_ColumnSurvey):
+    """Which indices rows of a sparse column have."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        assert feature.column.sparse is not None
+        self._count = UseCount(feature.column.sparse.width)
+
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
+        column = self.feature.column
+        found = indices_of(column, column_numbers(rows.batch, column, rows.where), rows.where)
+        counted = np.repeat(rows.trained, np.diff(found.ends))
+        self._count.add(found.index[counted], int(rows.trained.sum()))
+
+    def __add__(self, other: _SparseIndices) -> _SparseIndices:
+        merged = super().__add__(other)
+        merged._count = self._count + other._count
+        return merged
+
+    def learnt(self) -> Feature:
+        feature, in_use = super().learnt(), self._count.in_use()
+        if not len(in_use):
+            raise DataError(
+                f'column "{feature.column.name}" has no number that is not 0: leave it out.'
+            )
+        if is_svmlight(feature.kind):
+            in_use = self._begun(in_use)
+        return replace(feature, column=replace(feature.column, sparse=in_use))
+
+    def _begun(self, in_use: InUse) -> InUse:
+        """Return which numbers of svmlight files are features, by where their indices begin."""
+        assert self.feature.column.sparse is not None
+        told = self.feature.column.sparse.base
+        if told is not None:
+            return replace(in_use, base=told)
+        least = int(in_use.index.min())
+        if least > 1:
+            raise DataError(
+                f"the least index of all rows is {least}, so that nobody knows whether indices"
+                " begin at 0 or at 1: give zero_based=True, or False."
+            )
+        width = self.feature.column.sparse.width
+        width -= width < EMPTY.width  # it had room for either
+        found = replace(in_use, width=width, index=in_use.index - least, base=least)
+        if int(found.index.max()) >= width:
+            raise DataError(
+                f"an index is {int(in_use.index.max())}, where indices are from {least} to"
+                f" {width - 1 + least:,} (width=)."
+            )
+        return found
+
+
+@final
+class _SparseWords(_ColumnSurvey):
+    """Which words rows of a sparse column have."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        self._discovery, self._items, self._rows = Discovery(), 0, 0
+
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
+        column = self.feature.column
+        told = column_numbers(rows.batch, column, rows.where)
+        row_of = np.repeat(np.arange(len(told.ends) - 1), np.diff(told.ends))
+        counted = np.flatnonzero(rows.trained[row_of])
+        self._items, self._rows = self._items + len(counted), self._rows + int(rows.trained.sum())
+        if len(counted):
+            words = told.keys.take(as_arrow(counted))
+            self._discovery(
+                words, f'column "{column.name}"', lambda i: rows.where(int(row_of[counted[i]]))
+            )
+
+    def __add__(self, other: _SparseWords) -> _SparseWords:
+        merged = super().__add__(other)
+        merged._discovery = self._discovery + other._discovery
+        merged._items, merged._rows = self._items + other._items, self._rows + other._rows
+        return merged
+
+    def learnt(self) -> Feature:
+        feature = super().learnt()
+        kind, values = self._discovery.values()
+        if not values:
+            raise DataError(f'column "{feature.column.name}" has no word in any row: leave it out.')
+        known = Classes(kind, sorted_values(kind, values))
+        mean = max(self._items / max(self._rows, 1), 1.0)
+        in_use = InUse(len(values), np.arange(len(values)), mean)
+        return replace(feature, column=replace(feature.column, categories=known, sparse=in_use))
+
+
 def _survey_of(feature: Feature, null_policy: NullPolicy) -> _ColumnSurvey:
-    if feature.column.text is not None:
+    """Return what learns of a column, by what it holds."""
+    column = feature.column
+    if column.text is not None:
         return _Texts(feature, null_policy)
-    if feature.column.categories is not None:
+    if column.sparse is not None:
+        worded = column.pair is None and is_worded(feature.kind)
+        return (_SparseWords if worded else _SparseIndices)(feature, null_policy)
+    if column.categories is not None:
         return _Categories(feature, null_policy)
     return _Numbers(feature, null_policy)

@@ -35,6 +35,7 @@ class Column:
     for a list, whose numbers have one order alone.
     sparse: which numbers of rows of which most are 0 are features; None where it is no such column.
     text: of a column of texts, the n-grams that are its features.
+    pair: the two columns of lists, indices and values, that such a one is read from, if it is.
     """
 
     name: str
@@ -46,6 +47,12 @@ class Column:
     axes: tuple[int, ...] | None = None
     sparse: InUse | None = None
     text: Vocabulary | None = None
+    pair: tuple[str, str] | None = None
+
+    @property
+    def stored_in(self) -> tuple[str, ...]:
+        """The names of the columns of the data that it is read from."""
+        return (self.name,) if self.pair is None else self.pair
 
     @property
     def layout(self) -> str:
@@ -66,7 +73,9 @@ class Column:
 
         A list has no shape: it is what a tensor is whose axes lie in their own order.
         """
-        if (self.sparse is None) != (other.sparse is None):
+        # Categories are sparse where they are many, which the data do not say.
+        plain = self.categories is None or other.categories is None
+        if plain and (self.sparse is None) != (other.sparse is None):
             return False
         if self.width != other.width or self.axes != other.axes:
             return False
@@ -77,7 +86,7 @@ class Column:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of its features: `age`; `pixels[0]`, `pixels[1]`, ...; `origin=JFK`, ..."""
-        if self.sparse is not None:
+        if self.sparse is not None and self.categories is None:
             names = tuple(f"{self.name}[{j}]" for j in self.sparse.index.tolist())
         elif self.text is not None:
             names = tuple(f"{self.name}={ngram}" for ngram in self.text.all_names())
@@ -93,7 +102,7 @@ class Column:
     def n_features(self) -> int:
         """How many features it makes."""
         if self.sparse is not None:
-            return len(self.sparse)
+            return len(self.sparse) + self.indicator
         own = self.width or 1 if self.categories is None else len(self.categories)
         own = own if self.text is None else len(self.text)
         return own + self.indicator
@@ -182,6 +191,7 @@ class Source(ABC):
     resident: bool  # they are rows in memory already, used where they lie, at no cost to the budget
     one_pass: bool = False  # a reader that can be read once: no scan, one epoch
     weight_exponent: int | None = 0  # of the unit of chunks' weights; None: of the first ones' size
+    columns_are_nameless: bool = False  # those of a sparse matrix, though they are told as one
     nonzeros: float | None = None  # of a row in the mean, where features are sparse; None: dense
     label_kind: str | None = None  # of the classes that labels of their type are, where any are
 

@@ -87,6 +87,7 @@ class SparseMatrixSource(Source):
 
     in_memory = True
     resident = True
+    columns_are_nameless = True
 
     def __init__(self, rows: MatrixRows, labels: GivenLabels, in_use: InUse | None) -> None:
         """Use the matrix; in_use: what a model knows of its columns, or None."""
@@ -115,7 +116,7 @@ class SparseMatrixSource(Source):
             counted = ~held_out(0, len(rows.indptr) - 1)
             index = index[np.repeat(counted, np.diff(rows.indptr))]
         found = UseCount(rows.width)
-        found.add(index)
+        found.add(index, len(rows.indptr) - 1)
         if not len(found.in_use()):
             raise DataError("the matrix has no number that is not 0: there is nothing to learn of.")
         self._use(found.in_use())

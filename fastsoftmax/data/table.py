@@ -193,7 +193,7 @@ class TableSource(Source):
 
     @property
     def nonzeros(self) -> float | None:  # type: ignore[override]
-        """How many numbers of a row are not 0, where there are texts; see Source."""
+        """How many numbers of a row are not 0, where columns are sparse; see Source."""
         return self._decoder.layout.nonzeros
 
     @property

@@ -117,6 +117,10 @@ def _describe_column(column: Column) -> dict[str, Any]:
         told["indicator"] = True
     if column.sparse is not None:
         told["sparse"] = column.sparse.width
+        if column.sparse.base is not None:
+            told["base"] = column.sparse.base
+    if column.pair is not None:
+        told["pair"] = list(column.pair)
     if column.text is not None:
         told["text"] = describe_text(column.text)
     told |= {key: list(held) for key in AXES if (held := getattr(column, key)) is not None}
@@ -269,7 +273,9 @@ def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None
     assert index is not None  # for it fits
     within = int(index.min()) >= 0 and int(index.max()) < width
     require(within, "its sparse columns are malformed")
-    return InUse(width, index.astype(np.int64, copy=False))
+    base = told.get("base")
+    require(base is None or base in (0, 1), "its sparse columns are malformed")
+    return InUse(width, index.astype(np.int64, copy=False), base=base)
 
 
 def _read_column(told: dict[str, Any], index: np.ndarray | None, text: Vocabulary | None) -> Column:
@@ -290,11 +296,14 @@ def _read_column(told: dict[str, Any], index: np.ndarray | None, text: Vocabular
     require(shape is None or math.prod(shape) == told["width"], "its columns are malformed")
     ordered = axes is None or (shape is not None and sorted(axes) == list(range(len(shape))))
     require(ordered, "its columns are malformed")
-    sparse = _read_sparse(told, index)
-    alone = (categories, told["width"], sparse, text)
+    sparse, pair = _read_sparse(told, index), told.get("pair")
+    if pair is not None:
+        pair = tuple(list_of(pair, is_text, "its columns are malformed"))
+        require(sparse is not None and len(pair) == 2, "its columns are malformed")
+    alone = (categories if sparse is None else None, told["width"], sparse, text)
     require(sum(each is not None for each in alone) <= 1, "its columns are malformed")
     return Column(
-        told["name"], told["width"], categories, fill, indicator, shape, axes, sparse, text
+        told["name"], told["width"], categories, fill, indicator, shape, axes, sparse, text, pair
     )
 
 
@@ -305,7 +314,7 @@ def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
 
 
 def _is_column(told: object) -> bool:
-    optional = {"categories", "fill", "indicator", "sparse", "text", *AXES}
+    optional = {"categories", "fill", "indicator", "sparse", "text", "pair", "base", *AXES}
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]

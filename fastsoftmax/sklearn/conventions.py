@@ -34,6 +34,12 @@ except ImportError:  # before scikit-learn 1.9
 class Conventions(CallbackSupportMixin, TransformerMixin):
     """What a classifier of ours does as scikit-learn's own do it."""
 
+    def __sklearn_tags__(self) -> Any:
+        """Return what rows it takes: sparse ones too."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def transform(self, X: Any) -> np.ndarray:
         """Return the log-probabilities (n, K), as features for another estimator."""
         return self.predict_log_proba(X)

@@ -27,6 +27,7 @@ from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
 try:
+    from scipy.sparse import issparse
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.linear_model import LogisticRegression
@@ -39,6 +40,7 @@ except ImportError as missing:
         'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
     ) from missing
 
+ROWS: dict[str, Any] = {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
 SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
 
 
@@ -201,7 +203,7 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
     @property
     def coef_(self) -> np.ndarray:
         """The weights in raw units: (K, d), or (1, d) for two classes."""
-        return _folded(self.model_.coef)
+        return _folded(_coef_of_all(self.model_, self.n_features_in_))
 
     @property
     def intercept_(self) -> np.ndarray:
@@ -212,7 +214,7 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         with _told_as_ours():
             _refuse_masked(X, "X")
             exact = exact_labels(y)
-            X, y = validate_data(self, X, exact, dtype=(np.float64, np.float32), reset=reset)
+            X, y = validate_data(self, X, exact, reset=reset, **ROWS)
             check_classification_targets(y)
         return X, y
 
@@ -237,8 +239,10 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         _refuse_masked(X, "X")
         with _told_as_ours():
-            X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+            X = validate_data(self, X, reset=False, **ROWS)
         X, model = X.astype(np.float64), self.model_
+        if issparse(X) or model.parameters.is_sparse:
+            return _sparse_logits(model, X)
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = X if model.conditioning is None else model.conditioning.apply(X)
             z = scaled @ model.weights.T.astype(np.float64) + model.bias
@@ -304,6 +308,30 @@ def logistic_regression(model: Model) -> LogisticRegression:
     return fitted
 
 
+def _sparse_logits(model: Model, X: Any) -> np.ndarray:
+    """Return the logits (n, K) in float64, where the rows or those of training are sparse."""
+    if model.parameters.is_sparse:
+        X = X[:, model.feature_index]
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = np.asarray(X @ model.coef.T + model.intercept)
+    lost = ~np.isfinite(z).all(axis=1)
+    if lost.any():
+        raise DataError(
+            f"row {int(lost.argmax())}: the features are so large that their logits do not fit"
+            " float64. Check them, or scale them before training."
+        )
+    return z
+
+
+def _coef_of_all(model: Model, width: int) -> np.ndarray:
+    """Return the weights (K, width), 0 for the features of sparse rows that no row had."""
+    if not model.parameters.is_sparse:
+        return model.coef
+    coef = np.zeros((len(model.classes_), width))
+    coef[:, model.feature_index] = model.coef
+    return coef
+
+
 def _refuse_masked(values: Any, name: str) -> None:
     """Raise DataError for masked values: scikit-learn would use what lies below the mask."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
@@ -348,7 +376,7 @@ def _row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
     """Return weights (n,) in float64; all may be 0, which scikit-learn refuses by now."""
     if sample_weight is not None and not np.isscalar(sample_weight):
         weights = np.asarray(sample_weight, dtype=np.float64)
-        if weights.shape == (len(X),) and not weights.any():
+        if weights.shape == (X.shape[0],) and not weights.any():
             return weights
     return _check_sample_weight(sample_weight, X, dtype=np.float64)
 
@@ -427,7 +455,10 @@ def _are_same(some: np.ndarray, others: np.ndarray) -> bool:
 def _constant_rate(X: np.ndarray) -> float:
     """Return 1 / (1 + mean ||x||^2), the step for rows like these."""
     with np.errstate(over="ignore"):
-        mean = float(np.einsum("ij,ij->i", X, X, dtype=np.float64).mean())
+        if issparse(X):
+            mean = float(np.square(X.data, dtype=np.float64).sum()) / X.shape[0]
+        else:
+            mean = float(np.einsum("ij,ij->i", X, X, dtype=np.float64).mean())
     if not np.isfinite(mean):
         raise DataError(
             "the features are so large that their squares do not fit float64. Check them, or scale"

@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.data.formats.recognise import labels_itself
+from fastsoftmax.data.formats.svmlight import LABEL
 from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.read_plan import choose_reading
 from fastsoftmax.data.loading.shards import Shards
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
-from fastsoftmax.data.open import in_one_place, open_source
+from fastsoftmax.data.open import ReadingRequest, in_one_place, open_source
 from fastsoftmax.data.preprocessing import NgramPolicy, NullPolicy
 from fastsoftmax.data.source import Column, LabelStats, Source
+from fastsoftmax.data.sparse_columns import SparseRequest
 from fastsoftmax.data.vocabulary import Recipe, TextColumns
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, require_model
-from fastsoftmax.options import Shuffling, Texts, TrainOptions
+from fastsoftmax.options import Columns, Shuffling, Texts, TrainOptions
 from fastsoftmax.training import warm_start
 from fastsoftmax.training.rounds import learn_columns, scan_labels
 
@@ -40,6 +43,11 @@ class Inputs:
     validation: Any = None
     init: Model | None = None
     weights_as_given: bool = False
+
+    def __post_init__(self) -> None:
+        """Take the labels of svmlight files where no others are named."""
+        if self.target is None and labels_itself(self.data):
+            object.__setattr__(self, "target", LABEL)
 
     def check(self, options: TrainOptions) -> None:
         """Raise OptionError where something is missing, or excludes another."""
@@ -72,7 +80,7 @@ class Inputs:
                 _ngram_policy(texts, options.reading.memory_bytes),
             ),
             memory=options.reading.memory_bytes // options.reading.reader_count,
-            types=policy.types,
+            asked=_asked(policy),
         )
         try:
             if self.init is not None and options.reading.seen == "skip":
@@ -85,7 +93,9 @@ class Inputs:
 
     def learn(self, source: Source, options: TrainOptions, shards: Shards | None = None) -> None:
         """Learn of the columns what must be known before training; shards: in which to."""
-        if _like(self.init) is not None:
+        # Rows that come by and by are not all there to be looked at.
+        comes_later = self.weights_as_given and source.columns_are_nameless
+        if _like(self.init) is not None or comes_later:
             return
         if shards is None or not source.has_to_learn:  # or it is done at once, in memory
             source.learn(_holdout_mask(options))
@@ -140,7 +150,7 @@ class Inputs:
             data, target, weight=weight, like=source.columns, like_width=source.n_features,
             label_kind=classes.kind,
             memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
-            null_policy=NullPolicy(options.columns.nulls), types=options.columns.types,
+            null_policy=NullPolicy(options.columns.nulls), asked=_asked(options.columns),
         )  # fmt: skip
         try:
             validation.weight_exponent = validation.scan_labels(classes).exponent
@@ -163,6 +173,13 @@ def _ngram_policy(texts: Texts, memory: int) -> NgramPolicy:
     """Return which n-grams are features, and how many are counted at once: a power of two."""
     counted = memory // 2 // NGRAM_BYTES // max(len(texts.text or ()), 1)
     return NgramPolicy(texts.min_count, texts.max_features, 1 << max(counted, 2).bit_length() - 1)
+
+
+def _asked(columns: Columns) -> ReadingRequest:
+    first = None if columns.zero_based is None else 0 if columns.zero_based else 1
+    return ReadingRequest(
+        columns.types, SparseRequest(columns.sparse_columns, columns.widths, first)
+    )
 
 
 def validation_loader(validation: Source, classes: Classes, options: TrainOptions) -> Loader:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import copy
+from os import PathLike
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ from fastsoftmax.data.formats.json_lines import JsonLines
 from fastsoftmax.data.formats.lines import CODECS, TextPath
 from fastsoftmax.data.formats.partitions import NUMBER
 from fastsoftmax.data.formats.spool import STDIN
+from fastsoftmax.data.formats.svmlight import ENDINGS, SvmlightLines
 
 COMMAS, TABS = (".csv",), (".tsv", ".tab")
 OBJECTS = (".jsonl", ".ndjson", ".json")
@@ -22,6 +24,15 @@ PACKED = (".gz", ".zst")
 SNIFFED = 2**10  # bytes
 MOST_KEPT = 4  # files of lines that need not be parsed again when they are opened again
 _kept: OrderedDict[tuple[object, ...], TextPath] = OrderedDict()
+
+
+def labels_itself(data: object) -> bool:
+    """Return whether data are svmlight files, whose lines begin with their labels."""
+    paths = data if isinstance(data, list | tuple) and data else [data]
+    names = [str(path).lower() for path in paths if isinstance(path, str | PathLike)]
+    for ending in PACKED:
+        names = [name.removesuffix(ending) for name in names]
+    return len(names) == len(paths) and all(name.endswith(ENDINGS) for name in names)
 
 
 def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | None:
@@ -40,6 +51,8 @@ def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | N
     if name.endswith((*COMMAS, *TABS)) or path == STDIN:
         tabs = "\t" if name.endswith(TABS) else None
         return _parsed(TextPath(path, CsvLines(types, tabs), codec), types)
+    if name.endswith(ENDINGS):
+        return TextPath(path, SvmlightLines(), codec)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.data.parts import Part
+from fastsoftmax.errors import OptionError
 from fastsoftmax.kernels.gather import Affine
 from fastsoftmax.kernels.lists import Lists, ListTables, new_lists
 from fastsoftmax.kernels.sparse import descend_lists
@@ -33,6 +34,12 @@ class SparseRows(Rule):
 
     def __init__(self, task: Task, threads: int) -> None:
         """Allocate; `fits` must hold."""
+        if task.steps.adaptive or task.steps.batch_size > 1:
+            asked = "adaptive=True" if task.steps.adaptive else "batch_size above 1"
+            raise OptionError(
+                f"{asked} is for rows that are not sparse: sparse rows take plain steps, one each."
+                " Leave it out, or give dense rows (X.toarray())"
+            )
         self.K, self.d, self.dtype = task.K, task.d, np.dtype(task.steps.dtype)
         self._nonzeros = max(task.nonzeros or 1.0, 1.0)
         self.columns, self.team = [(0, self.d)], Team(1)
