@@ -14,7 +14,7 @@ from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
 from fastsoftmax.data.in_use import InUse, UseCount
 from fastsoftmax.data.label_stats import Discovery
-from fastsoftmax.data.layouts import is_text, is_vector
+from fastsoftmax.data.layouts import is_vector
 from fastsoftmax.data.sparse_columns import (
     EMPTY,
     column_numbers,
@@ -151,23 +151,11 @@ class _Categories(_ColumnSurvey):
         if there.size:
             values = plain_values(array.filter(as_arrow(whole)))
             self._discovery(values, f'column "{name}"', lambda row: rows.where(int(there[row])))
-        self._refuse_too_many()
 
     def __add__(self, other: _Categories) -> _Categories:
         merged = super().__add__(other)
         merged._discovery = self._discovery + other._discovery
-        merged._refuse_too_many()
         return merged
-
-    def _refuse_too_many(self) -> None:
-        if is_text(self.feature.kind):  # then they are sparse
-            return
-        if len(self._discovery) > self.null_policy.most:
-            name = self.feature.column.name
-            raise DataError(
-                f'column "{name}" has more than {self.null_policy.most:,} categories: leave it out,'
-                " or raise max_categories="
-            )
 
     def learnt(self) -> Feature:
         feature = super().learnt()

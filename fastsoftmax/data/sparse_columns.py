@@ -218,7 +218,8 @@ def column_numbers(batch: pa.RecordBatch, column: Column, where: Where) -> Numbe
         refuse_null(array, subject, where)
     if is_vector_type(array.type):
         return _vectors(array, subject, where)
-    if types.is_string(array.type) or types.is_large_string(array.type):  # one word a row
+    if not (is_vector(array.type) or types.is_map(array.type)):  # one word a row
+        array = plain_values(array)
         there = as_numpy(pc.is_valid(array))
         return Numbers(np.concatenate([[0], np.cumsum(there)]), array.drop_null(), None)
     ends, items = _lists(array)

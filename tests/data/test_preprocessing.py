@@ -299,10 +299,6 @@ def test_dropped_rows_have_null_predictions_in_the_file(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (
-            {"categorical": ["city"], "max_categories": 3},
-            'column "city" has more than 3 categories',
-        ),
         ({"categorical": ["town"]}, 'categorical= lists "town", which is no feature'),
         ({"categorical": ["vector"]}, 'column "vector" holds lists'),
         ({}, 'column "city" is of type string, which is no number'),

@@ -237,9 +237,12 @@ def test_bags_are_counted_and_words_are_features():
 
 
 @pytest.mark.filterwarnings("ignore:after epoch 1")
-def test_categories_that_are_many_are_sparse():
-    words = np.array([f"user {i}" for i in RNG.integers(0, 50, N)])
-    rows = pa.table({"user": words, "y": Y})
+@pytest.mark.parametrize("kind", ["strings", "codes", "integers"])
+def test_categories_that_are_many_are_sparse(kind):
+    numbers = RNG.integers(0, 50, N)
+    words = pa.array([f"user {i}" for i in numbers])
+    values = {"strings": words, "codes": words.dictionary_encode(), "integers": pa.array(numbers)}
+    rows = pa.table({"user": values[kind], "y": Y})
     told = {**BY_HAND, "learning_rate": 1e-3, "dtype": "float64"}
     few = train(rows, "y", categorical=["user"], max_categories=10, **told)
     plain = train(rows, "y", categorical=["user"], **told)
