@@ -8,13 +8,15 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from fastsoftmax.cli.config import as_toml
 from fastsoftmax.cli.console import Console
 from fastsoftmax.cli.outputs import make_folder, save
 from fastsoftmax.cli.progress import Teller, training_summary
-from fastsoftmax.cli.repeat import same_run
+from fastsoftmax.cli.repeat import same_config, same_run
 from fastsoftmax.errors import FastsoftmaxError, OptionError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output
@@ -29,7 +31,12 @@ def train(args: Arguments, console: Console) -> Iterable[str]:
     """Train a model, write it, and return how it went."""
     given = options_given(args)
     options = TrainOptions.of(**given)  # mistakes are found before anything heavy is imported
-    _check_trained_output(args)
+    if args["output"] is not None:
+        _check_trained_output(args)
+    if args["dry_run"]:
+        return dry_run(args, options)
+    if args["json"]:
+        raise OptionError("json is of dry-run: a run says how it went in lines, or by --log-json")
 
     from fastsoftmax.training.train import train as train_model
 
@@ -55,6 +62,20 @@ def train(args: Arguments, console: Console) -> Iterable[str]:
     return formatting.aligned(
         [*facts, ("model", args["output"]), ("to repeat", same_run(args, options))]
     )
+
+
+def dry_run(args: Arguments, options: TrainOptions) -> Iterable[str]:
+    """Return what a run would take, and the file that reproduces it."""
+    from fastsoftmax.training.forecast import forecast
+    from fastsoftmax.training.inputs import Inputs
+
+    config = same_config(args, options)
+    written = list(as_toml(config))  # what no file can hold is refused before the work
+    found = forecast(Inputs(**_what_is_trained_on(args)), options)
+    if args["json"]:
+        return as_json({**asdict(found), "config": config})
+    facts = formatting.aligned(formatting.forecast_facts(asdict(found)))
+    return [*(f"# {fact}" for fact in facts), *written]
 
 
 def sweep(args: Arguments, console: Console) -> Iterable[str]:
@@ -215,8 +236,6 @@ def pack(args: Arguments, console: Console) -> Iterable[str]:
     memory = parse_bytes(args["memory"])
     check_output(args["output"], args["data"])
 
-    from dataclasses import asdict
-
     from fastsoftmax.data.pack import pack as pack_data
 
     done = pack_data(
@@ -236,8 +255,6 @@ def pack(args: Arguments, console: Console) -> Iterable[str]:
 def convert(args: Arguments, console: Console) -> Iterable[str]:
     """Rewrite data of any kind as Parquet, and return how much that is."""
     check_output(args["output"], args["data"])
-
-    from dataclasses import asdict
 
     from fastsoftmax.data.convert import convert as convert_data
 

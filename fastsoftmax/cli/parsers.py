@@ -80,6 +80,11 @@ def train_parser() -> CommandParser:
         "fastsoftmax train data/*.parquet --target label -o model.safetensors --epochs 5",
     )
     _add_training(parser, _add_option)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="train nothing: say what the run would take, and"
+        " print the file for --config that reproduces it",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="of --dry-run: print one JSON object")
     return parser
 
 
@@ -489,6 +494,8 @@ def _worded(read: Callable[[str], Read], text: str) -> Read:
 def parsed(parser: CommandParser, argv: list[str]) -> dict[str, Any]:
     """Return the arguments of a command by name; raise OptionError for those it does not take."""
     words = _arranged(parser, argv)
+    if "--dry-run" in words:  # which writes no model
+        parser._option_string_actions["--output"].required = False
     for word in words:
         if word.startswith("--config="):
             _take_config(parser, word.removeprefix("--config="), words)

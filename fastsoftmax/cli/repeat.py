@@ -34,6 +34,14 @@ def same_run(args: dict[str, Any], options: TrainOptions) -> str:
     return shell_line(words)
 
 
+def same_config(args: dict[str, Any], options: TrainOptions) -> dict[str, Any]:
+    """Return the arguments that repeat a run by name, those left out that are as by default."""
+    named = ("data", "target", "features", "weight", "categorical", "classes", "validation", "init")
+    values = {name: args[name] for name in (*named, "output") if args[name] is not None}
+    given = options.given().items()
+    return values | {name: value for name, value in given if name not in LEFT_OUT}
+
+
 def shell_line(words: list[str]) -> str:
     """Return what a shell reads as these words: one line of what can be shown and copied."""
     line = shlex.join(words)

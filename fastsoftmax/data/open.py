@@ -171,6 +171,8 @@ def open_batches(data: Any, known: dict[str, str]) -> Batches | None:
 
     known: of columns in the names of folders and in files of lines, what they are.
     """
+    if isinstance(data, Batches):
+        return data
     if is_path(data):
         return open_files(find_files(data), known)
     if isinstance(data, pa.Table | pa.RecordBatch):

@@ -167,6 +167,18 @@ def data_facts(data: dict[str, Any]) -> list[tuple[str, object]]:
     return [*facts, *map(_warning, data.get("warnings", []))]
 
 
+def forecast_facts(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what a run would take."""
+    return [
+        ("rows", f"{found['rows']:,}"),
+        ("features", f"{found['features']:,}"),
+        ("classes", f"{found['classes']:,}"),
+        ("order", found["order"]),
+        ("memory", f"about {found['memory_bytes'] / 1e6:,.0f} MB beyond the interpreter"),
+        ("time", f"about {duration(found['seconds'])}"),
+    ]
+
+
 def _warning(found: dict[str, Any]) -> tuple[str, object]:
     """Return what will go wrong."""
     where = "" if found["column"] is None else f'column "{found["column"]}": '

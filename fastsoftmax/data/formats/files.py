@@ -204,6 +204,10 @@ class FileBatches(Batches):
         self._read_only_of([first + i for first, pieces in spans for i in pieces])
         return sum(self._rows) - sum(self.pieces)
 
+    def keep_only(self, pieces: Sequence[int]) -> None:
+        """Have no other pieces from now on than some of those that there are."""
+        self._read_only_of([self._numbers[piece] for piece in pieces])
+
     def _read_only_of(self, numbers: Sequence[int]) -> None:
         """Have no other pieces from now on than these, of all."""
         self._numbers = numbers
