@@ -37,6 +37,7 @@ class Clock:
     perf_counter = staticmethod(time.process_time)
 
 
+@pytest.mark.filterwarnings("ignore::fastsoftmax.NotConverged")
 @pytest.mark.parametrize("given", [{"learning_rate": 0.01, "epochs": 300}, {"max_seconds": 0.2}])
 def test_the_time_is_about_what_comes(file, given, monkeypatch):
     monkeypatch.setattr(home, "time", Clock)
