@@ -44,7 +44,7 @@ ROOMS = (
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters sparse_logits logits scoring ranking"
     " texts file"
-    " coefficients sql onnx model export)"
+    " coefficients sql onnx shard_scoring model export)"
     " optim(tally state schedules moments sparse_moments tables l1 penalties weights"
     " feature_weights"
     " rules/rule rules/adagrad rules/minibatch rules/binary rules/rowwise rules/narrow rules/panels"

@@ -20,7 +20,7 @@ from fastsoftmax.cli.repeat import same_config, same_run
 from fastsoftmax.errors import FastsoftmaxError, OptionError, StoppedError
 from fastsoftmax.evaluation import formatting, tables
 from fastsoftmax.files import check_output
-from fastsoftmax.options import OPTIONS, TrainOptions, parse_bytes
+from fastsoftmax.options import OPTIONS, Sharding, TrainOptions, parse_bytes
 
 MOST_LABEL = 10**30  # beyond any integer that a class can be: 1e999999 has a million digits
 
@@ -149,6 +149,7 @@ def evaluate(args: Arguments, console: Console) -> Iterable[str]:
         args["target"],
         args["weight"],
         top_k=args["top_k"],
+        **_who(args),
     )
     facts = report.as_dict()
     if args["json"]:
@@ -178,8 +179,8 @@ def calibrate(args: Arguments, console: Console) -> Iterable[str]:
 
     rows = (one_or_all(args["data"]), args["target"], args["weight"])
     before = load(args["model"])
-    after = calibrate_model(before, *rows)
-    reports = [evaluate_model(model, *rows).as_dict() for model in (before, after)]
+    after = calibrate_model(before, *rows, **_who(args))
+    reports = [evaluate_model(model, *rows, **_who(args)).as_dict() for model in (before, after)]
     save(after, args["output"])
     facts = formatting.calibration_facts(after.record["temperature"], *reports)
     return formatting.aligned([*facts, ("model", args["output"])])
@@ -188,6 +189,10 @@ def calibrate(args: Arguments, console: Console) -> Iterable[str]:
 def predict(args: Arguments, console: Console) -> Iterable[str]:
     """Write a prediction for each row."""
     path, is_piped = args["output"], args["output"] == "-"
+    is_folder = path.endswith("/")
+    sharding = Sharding(**_who(args))
+    if is_folder and sharding.shards is None:
+        raise OptionError(f"{path} is a folder, for a file of each shard: say how many by --shards")
     if not is_piped:
         check_output(path, [args["model"], *args["data"]])
 
@@ -196,8 +201,9 @@ def predict(args: Arguments, console: Console) -> Iterable[str]:
     from fastsoftmax.data.preprocessing import NullPolicy
     from fastsoftmax.model.model import load
     from fastsoftmax.model.scoring import write_predictions
+    from fastsoftmax.model.shard_scoring import PROBA, answers_in_order, write_files
 
-    kind = format_of(path, args["format"])
+    kind = format_of("x.parquet" if is_folder else path, args["format"])
     model = load(args["model"])
     source = open_source(
         one_or_all(args["data"]),
@@ -206,11 +212,18 @@ def predict(args: Arguments, console: Console) -> Iterable[str]:
         keep=tuple(args["keep"] or ()),
         null_policy=NullPolicy(model.nulls),
     )
+    how = {"proba": args["proba"], "top_n": args["top_k"], "format": kind}
     with contextlib.closing(source):
-        rows = write_predictions(
-            model.parameters, source, path, proba=args["proba"], top_n=args["top_k"], format=kind,
-            pipe=sys.stdout.buffer if is_piped else None,
-        )  # fmt: skip
+        if is_folder:
+            rows = write_files(model.parameters, source, path, sharding, how)
+        else:
+            answers = None
+            if sharding.shards is not None:
+                answers = answers_in_order(model.parameters, source, PROBA, sharding)
+            pipe = sys.stdout.buffer if is_piped else None
+            rows = write_predictions(
+                model.parameters, source, path, pipe=pipe, answers=answers, **how
+            )
     if not args["quiet"]:
         console.say(f"{rows:,} rows written to {f'stdout as {kind}' if is_piped else path}")
         for name, said in formatting.treated_facts(source.treated()):
@@ -299,6 +312,11 @@ def warmup(args: Arguments, console: Console) -> Iterable[str]:
     seconds = time.perf_counter() - started
     compiled = f"{count} kernels in {seconds:.1f} s"
     return formatting.aligned([("compiled", compiled), ("kept in", folder)])
+
+
+def _who(args: Arguments) -> dict[str, Any]:
+    """Return into how many shards rows are dealt, and who works on these."""
+    return {name: args[name] for name in ("shards", "workers") if name in args}
 
 
 def as_json(value: Any) -> list[str]:

@@ -210,6 +210,7 @@ def evaluate_parser() -> CommandParser:
         " (default 5 where there are more classes)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_who(parser)
     return parser
 
 
@@ -235,6 +236,7 @@ def calibrate_parser() -> CommandParser:
     )
     _add_known_rows(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the file to write")
+    _add_who(parser)
     return parser
 
 
@@ -252,7 +254,8 @@ def predict_parser() -> CommandParser:
         "--output",
         required=True,
         metavar="OUT",
-        help="the file to write: .parquet, .arrow, .csv or .jsonl; - is stdout",
+        help="the file to write: .parquet, .arrow, .csv or .jsonl; - is stdout; FOLDER/ gets a file"
+        " of each shard",
     )
     parser.add_argument(
         "--format",
@@ -264,6 +267,7 @@ def predict_parser() -> CommandParser:
     )
     _add_columns(parser, "--keep", "columns of the data to write beside the predictions")
     parser.add_argument("--quiet", action="store_true", help="no talk on stderr")
+    _add_who(parser)
     return parser
 
 
@@ -372,6 +376,12 @@ def _add_known_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     _add_column(parser, "--target", "the classes; default as in training")
     _add_column(parser, "--weight", "the column of sample weights")
+
+
+def _add_who(parser: argparse.ArgumentParser) -> None:
+    """Add into how many shards rows are dealt, and who works on these."""
+    for name in ("shards", "workers"):
+        _add_option(parser, OPTIONS[name])
 
 
 def _add_column(

@@ -12,6 +12,8 @@ from fastsoftmax.engines.carrier import Carrier, Promise
 from fastsoftmax.engines.tasks import Job, Outcome, Worker, carry_out
 from fastsoftmax.errors import MissingExtraError, OptionError
 
+CONNECTING_SECONDS = 30.0
+
 
 def client_of(address: str) -> Any:
     """Return a client of the scheduler at an address."""
@@ -22,8 +24,8 @@ def client_of(address: str) -> Any:
             "workers at an address are those of Dask: pip install 'fastsoftmax[dask]'"
         ) from error
     try:
-        return Client(address, set_as_default=False)
-    except (OSError, ValueError) as error:
+        return Client(address, set_as_default=False, timeout=CONNECTING_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
         raise OptionError(f"there is no scheduler at {address}: {error}") from error
 
 

@@ -13,16 +13,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.source import Source
+from fastsoftmax.data.open import in_one_place
+from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError
-from fastsoftmax.evaluation.evaluate import judged, nothing_judged, open_judged, refuse_infinite
+from fastsoftmax.evaluation.evaluate import (
+    judged,
+    judged_in_shards,
+    nothing_judged,
+    open_judged,
+    refuse_infinite,
+)
 from fastsoftmax.model.model import Model, require_model
+from fastsoftmax.options import Sharding
+
+if TYPE_CHECKING:
+    from fastsoftmax.data.loading.shard_rows import Shard
+    from fastsoftmax.data.loading.shards import Shards
 
 COLDEST, HOTTEST = 0.01, 100.0
 MOST_PASSES = 20
@@ -32,25 +45,35 @@ PRECISION = 1e-5  # of a Newton step that is the last: what remains after it is 
 Slopes = list[tuple[float, float]]
 
 
-def calibrate(model: Model, data: Any, target: Any = None, weight: Any = None) -> Model:
+def calibrate(
+    model: Model,
+    data: Any,
+    target: Any = None,
+    weight: Any = None,
+    *,
+    shards: int | str | None = None,
+    workers: Any = None,
+) -> Model:
     """Return `model` at the temperature T > 0 of least log-loss on `data`, which is read again.
 
     Give rows that training did not see. target, weight: as for `evaluate`. Weights and biases are
     divided by T, and record["temperature"] is T, times that of the model where it has one. T stays
     within 0.01 to 100: where the loss falls to the bound (rows that the model separates without a
     mistake have no best T, a model worse than chance has none above 0), that is T, with a warning.
+    shards, workers: read parts of the rows at once, as in `train`.
     """
     require_model(model)
-    source = open_judged(model, data, target, weight)
-    try:
+    sharding = Sharding(shards=shards, workers=workers)
+    if shards is not None:
+        data = in_one_place(data)
+    with closing(open_judged(model, data, target, weight)) as source:
         if source.one_pass:
             raise DataError(
                 "a reader can be read once, and calibration reads several times: give a callable"
                 " that returns a fresh reader."
             )
-        temperature = 1 / _least(lambda betas: _slopes(model, source, betas))
-    finally:
-        source.close()
+        with judged_in_shards(source, model, sharding) as dealt:
+            temperature = 1 / _least(lambda betas: _slopes(model, source, betas, dealt))
     if temperature in (COLDEST, HOTTEST):
         warnings.warn(
             f"the log-loss falls up to the bound of the temperature, {temperature:g}: these rows"
@@ -90,10 +113,34 @@ def _least(slopes: Callable[[tuple[float, ...]], Slopes]) -> float:
     return beta
 
 
-def _slopes(model: Model, source: Source, betas: tuple[float, ...]) -> Slopes:
+def _slopes(model: Model, source: Source, betas: tuple[float, ...], dealt: Shards | None) -> Slopes:
     """Return the slopes at each beta, by one pass."""
+    if dealt is None:
+        found = _slope_sums(model, source, betas)
+    else:
+        found = dealt.merged("calibration of shard", slopes_of_shard, model, betas)
+    total = float(found[-1, 0])
+    if total == 0:
+        raise nothing_judged()
+    refuse_infinite(total)
+    return [(slope, curvature) for slope, curvature in (found[:-1] / total).tolist()]
+
+
+def slopes_of_shard(
+    source: Source, shard: Shard, model: Model, betas: tuple[float, ...]
+) -> np.ndarray:
+    """Return the sums of slopes over the rows of a shard."""
+    from fastsoftmax.data.loading.shard_rows import chunks_of
+
+    return _slope_sums(model, source, betas, chunks_of(source, shard, model.classes_))
+
+
+def _slope_sums(
+    model: Model, source: Source, betas: tuple[float, ...], some: Iterator[Chunk] | None = None
+) -> np.ndarray:
+    """Return the sums of slope and curvature at each beta, and in the last line of weights."""
     sums, total = np.zeros((len(betas), 2)), 0.0
-    for z, y, w in judged(model, source):
+    for z, y, w in judged(model, source, some):
         z -= z.max(axis=1, keepdims=True)
         u = z - z[np.arange(len(y)), y][:, None]  # 0 for the row's class: sure rows cancel nothing
         total += float(w.sum())
@@ -102,7 +149,4 @@ def _slopes(model: Model, source: Source, betas: tuple[float, ...]) -> Slopes:
             p /= p.sum(axis=1, keepdims=True)
             mean = (p * u).sum(axis=1)
             line += w @ mean, w @ (p * np.square(u - mean[:, None])).sum(axis=1)
-    if total == 0:
-        raise nothing_judged()
-    refuse_infinite(total)
-    return [(slope, curvature) for slope, curvature in (sums / total).tolist()]
+    return np.vstack([sums, [[total, 0.0]]])

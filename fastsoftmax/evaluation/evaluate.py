@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.open import open_source
+from fastsoftmax.data.open import in_one_place, open_source
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.evaluation.metrics import BINS, Calibration, Confusion, ranks
@@ -16,9 +18,11 @@ from fastsoftmax.evaluation.report import Report
 from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.model.scoring import in_bulk, peek, scored
-from fastsoftmax.options import is_count
+from fastsoftmax.options import Reading, Sharding, is_count
 
 if TYPE_CHECKING:
+    from fastsoftmax.data.loading.shard_rows import Shard
+    from fastsoftmax.data.loading.shards import Shards
     from fastsoftmax.data.source import Chunk, Source
     from fastsoftmax.inference.scorer import JudgedSums
 
@@ -26,34 +30,96 @@ TOP_K = 5  # where there are more classes than that
 
 
 def evaluate(
-    model: Model, data: Any, target: Any = None, weight: Any = None, *, top_k: int | None = None
+    model: Model,
+    data: Any,
+    target: Any = None,
+    weight: Any = None,
+    *,
+    top_k: int | None = None,
+    shards: int | str | None = None,
+    workers: Any = None,
 ) -> Report:
     """Return the Report of `model` on `data`, read once.
 
     target: the column, or an array, of the true classes; by default the column that the model was
     trained on. weight: a column, or an array, of sample weights. top_k: for top_k_accuracy; by
-    default 5 where there are more classes.
+    default 5 where there are more classes. shards, workers: judge parts of the rows at once, as in
+    `train`.
     """
     require_model(model)
+    sharding = Sharding(shards=shards, workers=workers)
     K = len(model.classes_)
     if top_k is not None and not (is_count(top_k, 1) and top_k <= K):
         raise OptionError(f"top_k must be in 1..{K}, the number of classes, got {top_k!r}")
     top_k = TOP_K if top_k is None and K > TOP_K else top_k
-    source = open_judged(model, data, target, weight)
-    try:
-        totals = total(model, source, top_k)
-    finally:
-        source.close()
+    if shards is not None:
+        data = in_one_place(data)
+    with (
+        closing(open_judged(model, data, target, weight)) as source,
+        judged_in_shards(source, model, sharding) as dealt,
+    ):
+        if dealt is None:
+            totals = total(model, source, top_k)
+        else:
+            found = dealt.merged("evaluation of shard", judge_shard, model, top_k)
+            source.take_treated(found.treated)
+            totals = found.totals
     if totals.rows == 0:
         raise nothing_judged()
     refuse_infinite(totals.weight)
     return totals.report(model.classes_.values, source.treated())
 
 
-def total(model: Model, source: Source, top_k: int | None) -> Totals:
-    """Return the sums over all rows: by NumPy, or by the kernels where there are many."""
+@contextmanager
+def judged_in_shards(source: Source, model: Model, sharding: Sharding) -> Iterator[Shards | None]:
+    """Give the shards of rows that are judged; None where there are none."""
+    if sharding.shards is None:
+        yield None
+        return
+    # Whoever judges a model compiles nothing, and dealing shuffles.
+    from fastsoftmax.data.loading.shards import count_of, dealt
+
+    reading = Reading(cache="auto")
+    count = count_of(source, sharding, reading)
+    if count == 1:
+        yield None
+        return
+    with closing(source.chunks(model.classes_)) as chunks:
+        next(chunks, None)  # the unit of weights is that of the first ones
+    with dealt(source, replace(sharding, shards=count), reading) as shards:
+        yield shards
+
+
+@dataclass(frozen=True)
+class JudgedShards:
+    """The sums over the rows of some shards, and what was done to their nulls."""
+
+    totals: Totals
+    treated: dict[tuple[int, int], dict[str, int]]
+
+    def __add__(self, other: JudgedShards) -> JudgedShards:
+        """Return what is known of both."""
+        return JudgedShards(self.totals + other.totals, {**self.treated, **other.treated})
+
+
+def judge_shard(source: Source, shard: Shard, model: Model, top_k: int | None) -> JudgedShards:
+    """Return the sums over the rows of a shard."""
+    from fastsoftmax.data.loading.shard_rows import chunks_of
+
+    totals = total(model, source, top_k, chunks_of(source, shard, model.classes_))
+    return JudgedShards(totals, source.treated_by_place())
+
+
+def total(
+    model: Model, source: Source, top_k: int | None, some: Iterator[Chunk] | None = None
+) -> Totals:
+    """Return the sums over all rows: by NumPy, or by the kernels where there are many.
+
+    some: chunks of the source, where only these are asked for.
+    """
     totals = empty_totals(model, top_k)
     is_large, chunks = peek(model.parameters, source, model.classes_)
+    chunks = some or chunks
     if not is_large:
         for z, y, w in judged(model, source, chunks):
             totals.add(z, y, w)

@@ -11,9 +11,10 @@ import numpy as np
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import OptionError
 from fastsoftmax.labels import Classes
-from fastsoftmax.model import file, ranking, scoring
+from fastsoftmax.model import file, ranking, scoring, shard_scoring
 from fastsoftmax.model.parameters import Parameters
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.options import Sharding
 
 
 class Model:
@@ -138,21 +139,44 @@ class Model:
         """
         return ranking.top_features(self.parameters, n)
 
-    def predict(self, data: Any) -> np.ndarray:
-        """Return the most probable class of each row (n,), in the labels' own type."""
-        return scoring.predict(self.parameters, data)
+    def predict(
+        self, data: Any, *, shards: int | str | None = None, workers: Any = None
+    ) -> np.ndarray:
+        """Return the most probable class of each row (n,), in the labels' own type.
 
-    def predict_proba(self, data: Any) -> np.ndarray:
+        shards, workers: score parts of the rows at once, as in `train`; here and below.
+        """
+        if shards is None and workers is None:
+            return scoring.predict(self.parameters, data)
+        return self._in_shards(data, shard_scoring.PREDICT, shards, workers)
+
+    def predict_proba(
+        self, data: Any, *, shards: int | str | None = None, workers: Any = None
+    ) -> np.ndarray:
         """Return the probabilities (n, K), in the order of `classes`."""
-        return scoring.probabilities(self.parameters, data)
+        if shards is None and workers is None:
+            return scoring.probabilities(self.parameters, data)
+        return self._in_shards(data, shard_scoring.PROBA, shards, workers)
 
-    def predict_log_proba(self, data: Any) -> np.ndarray:
+    def predict_log_proba(
+        self, data: Any, *, shards: int | str | None = None, workers: Any = None
+    ) -> np.ndarray:
         """Return the logarithms of the probabilities (n, K)."""
-        return scoring.log_probabilities(self.parameters, data)
+        if shards is None and workers is None:
+            return scoring.log_probabilities(self.parameters, data)
+        return self._in_shards(data, shard_scoring.LOG_PROBA, shards, workers)
 
-    def decision_function(self, data: Any) -> np.ndarray:
+    def decision_function(
+        self, data: Any, *, shards: int | str | None = None, workers: Any = None
+    ) -> np.ndarray:
         """Return the logits z = W x + b (n, K)."""
-        return scoring.decision(self.parameters, data)
+        if shards is None and workers is None:
+            return scoring.decision(self.parameters, data)
+        return self._in_shards(data, shard_scoring.DECISION, shards, workers)
+
+    def _in_shards(self, data: Any, kind: str, shards: int | str | None, workers: Any) -> Any:
+        sharding = Sharding(shards=shards, workers=workers)
+        return shard_scoring.predicted(self.parameters, data, kind, sharding)
 
     def to_sklearn(self) -> Any:
         """Return a fitted scikit-learn LogisticRegression that takes the d features as numbers.

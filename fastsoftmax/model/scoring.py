@@ -61,8 +61,7 @@ def decision(model: Parameters, data: Any) -> np.ndarray:
 
 def predict(model: Parameters, data: Any) -> np.ndarray:
     """Return the most probable class (n,) of each row; of equal ones the first."""
-    classes = model.classes.array()
-    return _collect(model, data, lambda z: classes[z.argmax(axis=1)])
+    return _collect(model, data, classes_of(model))
 
 
 def probabilities(model: Parameters, data: Any) -> np.ndarray:
@@ -72,7 +71,18 @@ def probabilities(model: Parameters, data: Any) -> np.ndarray:
 
 def log_probabilities(model: Parameters, data: Any) -> np.ndarray:
     """Return the logarithms of the probabilities (n, K)."""
-    return _collect(model, data, lambda z: z - log_sum_exp(z)[:, None])
+    return _collect(model, data, log_softmax)
+
+
+def classes_of(model: Parameters) -> Finish:
+    """Return what makes of logits the most probable classes."""
+    classes = model.classes.array()
+    return lambda z: classes[z.argmax(axis=1)]
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    """Return log(softmax(z))."""
+    return z - log_sum_exp(z)[:, None]
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -151,9 +161,15 @@ def in_bulk(model: Parameters, source: Source) -> Bulk:
     return Bulk(model.weights, model.bias, affine, plain)
 
 
-def answered(model: Parameters, source: Source, finish: Finish) -> Iterator[Answer]:
-    """Yield what `finish` makes of the logits of all rows of `source`, in order."""
+def answered(
+    model: Parameters, source: Source, finish: Finish, some: Iterator[Chunk] | None = None
+) -> Iterator[Answer]:
+    """Yield what `finish` makes of the logits of all rows of `source`, in order.
+
+    some: chunks of the source, where only these are asked for.
+    """
     is_large, chunks = peek(model, source)
+    chunks = some or chunks
     if not is_large:
         return (scores.answer(finish) for scores in scored(model, source, chunks=chunks))
     bulk = in_bulk(model, source)
@@ -168,12 +184,12 @@ def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
     if matrix is not None and model.is_sparse:
         part = sparse_part(model, matrix)
         blocks = logits_of(model, (part,), lambda row: f"row {row}")
-        return _stack((finish(z) for _, z in blocks), part.rows)
+        return stack((finish(z) for _, z in blocks), part.rows)
     if matrix is not None:
         _check_matrix(matrix, model)
     if matrix is not None and not is_worth(len(matrix), *model.weights.shape):
         blocks = logits_of(model, (Dense(matrix),), lambda row: f"row {row}")
-        return _stack((finish(z) for _, z in blocks), len(matrix))
+        return stack((finish(z) for _, z in blocks), len(matrix))
     # Opening a Source costs the import of pyarrow, which a matrix does not need.
     from fastsoftmax.data.open import open_source
     from fastsoftmax.data.preprocessing import NullPolicy
@@ -186,12 +202,12 @@ def _collect(model: Parameters, data: Any, finish: Finish) -> np.ndarray:
     )
     try:
         answers = answered(model, source, finish)
-        return _stack((_without_dropped(answer, source) for answer in answers), source.rows)
+        return stack((without_dropped(answer, source) for answer in answers), source.rows)
     finally:
         source.close()
 
 
-def _without_dropped(answer: Answer, source: Source) -> np.ndarray:
+def without_dropped(answer: Answer, source: Source) -> np.ndarray:
     """Return answers of which those of dropped rows are NaN; classes cannot be."""
     block, dropped = answer.values, answer.dropped
     if dropped is None or not dropped.any():
@@ -206,7 +222,7 @@ def _without_dropped(answer: Answer, source: Source) -> np.ndarray:
     return block
 
 
-def _stack(blocks: Iterable[np.ndarray], rows: int | None) -> np.ndarray:
+def stack(blocks: Iterable[np.ndarray], rows: int | None) -> np.ndarray:
     """Return the blocks one below the other; where `rows` is known, without holding them twice."""
     if rows is None:
         return np.concatenate(list(blocks))
@@ -265,15 +281,18 @@ def write_predictions(
     top_n: int | None = None,
     format: str | None = None,  # noqa: A002
     pipe: BinaryIO | None = None,
+    answers: Iterable[Answer] | None = None,
 ) -> int:
     """Write a prediction for each row of `source` to a file, or to a pipe; return the rows.
 
-    A file in which anything is missing never stands at `path`. The others are those of `open_sink`.
+    A file in which anything is missing never stands at `path`. answers: probabilities of the rows
+    that are written, where these are not all, or made elsewhere. The others are those of
+    `open_sink`.
     """
     from fastsoftmax.data.formats.sink import open_sink
 
     how: dict[str, Any] = {"proba": proba, "top_n": top_n, "format": format, "pipe": pipe}
     with open_sink(path, model.classes, **how) as sink:
-        for answer in answered(model, source, softmax):
+        for answer in answered(model, source, softmax) if answers is None else answers:
             sink.append(answer.values, answer.kept, answer.dropped, answer.best)
     return sink.rows

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import final
 
 import numpy as np
 
-from fastsoftmax.data.loading.deal import deal, run_rows
 from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.sample import draw, sample_window
-from fastsoftmax.data.loading.shards import Shards
+from fastsoftmax.data.loading.shards import Shards, dealt
 from fastsoftmax.data.loading.shuffle import ShufflePlan
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.mixing import BINS
 from fastsoftmax.data.source import LabelStats, Source
-from fastsoftmax.engines.choice import engine_of
 from fastsoftmax.engines.merging import merged
 from fastsoftmax.errors import OptionError
 from fastsoftmax.labels import Classes
@@ -34,31 +31,19 @@ from fastsoftmax.training.rows import PassSurvey, RunRows, held_out_loss, pass_r
 
 logger = logging.getLogger("fastsoftmax")
 
-SHARES = 2  # shards for each worker, where their number is chosen: a power of two at least so many
-ENOUGH_ROWS, LEAST_ROWS = 10**6, 4096  # from which on threads share rows; of a shard
 SAMPLE_BYTES = 2**26  # of the rows that are drawn from all shards, and looked at here
 
 
 @contextmanager
 def opened_shards(source: Source, options: TrainOptions) -> Iterator[Shards | None]:
     """Give the shards of a source, and workers for them; None where there are none."""
-    count = options.sharding.count
-    if count == 1:
+    if options.sharding.count == 1:
         yield None
         return
-    tasks.refuse_streams(source)
     refuse_what_shards_cannot(options)
-    source.cut(run_rows(source.rows or 0, count))
-    assert source.pieces is not None  # no stream
     seed, reading = options.shuffling.seed, options.reading
-    dealt = deal(source.pieces, count, seed)
     held = None if options.shuffling.holdout is None else (seed, options.shuffling.holdout)
-    with ExitStack() as stack:
-        engine = engine_of(options.sharding.workers, count, reading.thread_count)
-        stack.enter_context(engine)
-        engine.greet()
-        shards = Shards(source, dealt, engine, reading, held)
-        stack.callback(shards.close)
+    with dealt(source, options.sharding, reading, seed=seed, held=held) as shards:
         yield shards
 
 
@@ -80,24 +65,6 @@ def refuse_steps(learners: Sequence[Learner]) -> None:
                 " leave out learning_rate, batch_size, adaptive, epochs and average, or shards;"
                 " solver=lbfgs takes epochs as its passes"
             )
-
-
-def shards_of(source: Source, options: TrainOptions) -> int:
-    """Return into how many shards rows are dealt; 1 is a run without."""
-    given, rows = options.sharding.shards, source.rows
-    if given != "auto":
-        return given if isinstance(given, int) else 1
-    if rows is None or source.one_pass:
-        return 1
-    workers, threads = options.sharding.workers, options.reading.thread_count
-    count = workers if isinstance(workers, int) else threads
-    if workers is None and (threads < 2 or rows < ENOUGH_ROWS):
-        return 1
-    wanted = 2 ** math.ceil(math.log2(SHARES * max(count, 1)))
-    while wanted > 1 and rows < LEAST_ROWS * wanted:
-        wanted //= 2
-    logger.info("shards %d", wanted)
-    return wanted
 
 
 def learn_columns(shards: Shards) -> None:

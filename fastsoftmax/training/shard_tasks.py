@@ -14,7 +14,6 @@ import numpy as np
 
 from fastsoftmax.data.loading.shard_rows import Shard, windows_of
 from fastsoftmax.data.source import Source
-from fastsoftmax.errors import DataError
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.passes import Drawing, LocalPass, PassRows, PassSums
@@ -134,12 +133,3 @@ def alone(options: TrainOptions) -> TrainOptions:
     """Return the options of a run as its tasks get them, each of which is one thread's work."""
     sharding = replace(options.sharding, workers=None)
     return replace(options, sharding=sharding).changed(threads=1)
-
-
-def refuse_streams(source: Source) -> None:
-    """Raise DataError where rows cannot be dealt, since nobody knows how many there are."""
-    if source.one_pass or source.pieces is None:
-        raise DataError(
-            "shards are dealt from rows that are known: of files, a table or a matrix. These are a"
-            " stream: write it to a Parquet file, or leave out shards."
-        )

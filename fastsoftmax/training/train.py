@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastsoftmax.data.loading.shards import count_of
 from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.errors import DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes
@@ -41,7 +42,7 @@ from fastsoftmax.training.json_log import JsonLog
 from fastsoftmax.training.learner import Learner, Pair
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rounds import ShardedRows, opened_shards, refuse_steps, shards_of
+from fastsoftmax.training.rounds import ShardedRows, opened_shards, refuse_steps
 from fastsoftmax.training.rows import RunRows, TrainingRows
 from fastsoftmax.training.shares import Drawn, Share, ShareWeights
 from fastsoftmax.training.trainer import Trainer
@@ -120,7 +121,7 @@ def opened_trainer(
         if chosen.keeping.verbose:
             stack.enter_context(_talk())
         source = stack.enter_context(closing(inputs.open(chosen)))
-        count = shards_of(source, chosen)
+        count = count_of(source, chosen.sharding, chosen.reading)
         settings = [each.changed(shards=count) for each in settings]
         shards = stack.enter_context(opened_shards(source, settings[0]))
         inputs.learn(source, chosen, shards)

@@ -66,14 +66,12 @@ def deal(pieces: Sequence[int], shards: int, seed: int) -> Deal:
 
 def spread(pieces: Sequence[int], shards: int) -> Deal:
     """Deal the pieces in source order: one shard has the rows before those of the next."""
-    total, number = sum(pieces), 0
+    total, number = max(sum(pieces), 1), 0
     dealt: list[list[Run]] = [[] for _ in range(shards)]
     for piece, rows in enumerate(pieces):
-        if rows:
-            dealt[min((number + rows // 2) * shards // max(total, 1), shards - 1)].append(
-                Run(piece, 0, rows)
-            )
-        number += rows
+        for run in _runs(piece, rows, total, shards):
+            dealt[(number + run.rows // 2) * shards // total].append(run)
+            number += run.rows
     return Deal(tuple(map(tuple, dealt)))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -64,22 +65,10 @@ def chunks_of(
     source: Source, shard: Shard, classes: Classes | None
 ) -> Generator[Chunk, None, None]:
     """Yield the rows of a shard as they are decoded, those that are held out marked."""
-    whole = [r.piece for r in shard.runs if r.rows == _size(source, r.piece)]
-    if whole:
-        with closing(source.chunks(classes, whole)) as chunks:
-            for chunk in chunks:
-                yield _marked(chunk, source, shard)
-    for run in shard.runs:
-        if run.rows == _size(source, run.piece):
-            continue
-        with closing(source.chunks(classes, [run.piece])) as chunks:
-            for chunk in chunks:
-                first = max(run.first - chunk.start, 0)
-                stop = min(run.stop - chunk.start, chunk.rows)
-                if first < stop:
-                    yield _marked(_part(chunk, first, stop), source, shard)
-                if chunk.start + chunk.rows >= run.stop:
-                    break
+    for is_whole, runs in groupby(shard.runs, lambda run: run.rows == _size(source, run.piece)):
+        for some in [list(runs)] if is_whole else [[run] for run in runs]:
+            with closing(source.chunks(classes, [run.piece for run in some])) as chunks:
+                yield from _marked(chunks if is_whole else _within(chunks, some[0]), source, shard)
 
 
 def windows_of(source: Source, shard: Shard, classes: Classes) -> Iterator[Window]:
@@ -91,7 +80,7 @@ def forget(run: str) -> None:
     """Keep nothing of a run any more."""
     with _lock:
         for key in [key for key in _kept if key[0] == run]:
-            _kept.pop(key).drop()
+            _kept.pop(key).drop_if_idle()
 
 
 class _ShardRows:
@@ -125,6 +114,12 @@ class _ShardRows:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def drop_if_idle(self) -> None:
+        """Keep nothing, unless somebody is reading it."""
+        if self._lock.acquire(blocking=False):
+            self.drop()
+            self._lock.release()
 
     def _decoded(self) -> Iterator[Window]:
         source, rows = self._source, self._shard.rows
@@ -192,8 +187,8 @@ def _take(shard: Shard, size: int) -> bool:
         for key in list(_kept):
             if sum(rows.size for rows in _kept.values()) + size <= most:
                 break
-            if key[0] != shard.run:
-                _kept.pop(key)
+            if key[0] != shard.run:  # what is in use meanwhile lives until it is not
+                _kept.pop(key).drop_if_idle()
         return sum(rows.size for rows in _kept.values()) + size <= most
 
 
@@ -214,8 +209,21 @@ def _part(chunk: Chunk, first: int, stop: int) -> Chunk:
     return Chunk(parts, labels, weights, chunk.piece, chunk.start + first, kept, dropped=dropped)
 
 
-def _marked(chunk: Chunk, source: Source, shard: Shard) -> Chunk:
-    if shard.held is None:
-        return chunk
-    first = source.number(chunk.piece, chunk.start)
-    return replace(chunk, held=shard.held_out(first, chunk.rows))
+def _within(chunks: Iterable[Chunk], run: Run) -> Iterator[Chunk]:
+    """Yield the rows of a run out of the chunks of its piece."""
+    for chunk in chunks:
+        first, stop = max(run.first - chunk.start, 0), min(run.stop - chunk.start, chunk.rows)
+        if first < stop:
+            yield _part(chunk, first, stop)
+        if chunk.start + chunk.rows >= run.stop:
+            return
+
+
+def _marked(chunks: Iterable[Chunk], source: Source, shard: Shard) -> Iterator[Chunk]:
+    """Yield chunks with their rows that are held out marked."""
+    for chunk in chunks:
+        if shard.held is None:
+            yield chunk
+        else:
+            first = source.number(chunk.piece, chunk.start)
+            yield replace(chunk, held=shard.held_out(first, chunk.rows))

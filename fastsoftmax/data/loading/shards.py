@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
-from fastsoftmax.data.loading.deal import Deal
+from fastsoftmax.data.loading.deal import Deal, deal, run_rows, spread
 from fastsoftmax.data.loading.shard_rows import Shard, forget
 from fastsoftmax.data.source import Source
+from fastsoftmax.engines.choice import engine_of
 from fastsoftmax.engines.engine import Engine
 from fastsoftmax.engines.merging import merged
 from fastsoftmax.engines.tasks import Job
-from fastsoftmax.options import Reading
+from fastsoftmax.errors import DataError
+from fastsoftmax.options import Reading, Sharding
 
 logger = logging.getLogger("fastsoftmax")
+
+SHARES = 2  # shards for each worker, where their number is chosen: a power of two at least so many
+ENOUGH_ROWS, LEAST_ROWS = 10**6, 4096  # from which on threads share rows; of a shard
 
 Watch = Callable[[int, int], None]  # is told how many tasks of a round are done, of how many
 
@@ -97,6 +104,53 @@ class Shards:
         if self._source is not None:
             self.engine.carrier.let_go(self._source)
             self._source = None
+
+
+@contextmanager
+def dealt(
+    source: Source,
+    sharding: Sharding,
+    reading: Reading,
+    *,
+    seed: int = 0,
+    held: tuple[int, float] | None = None,
+    in_order: bool = False,
+) -> Iterator[Shards]:
+    """Give the shards of a source, and workers for them.
+
+    held: the seed and the fraction of rows that are held out. in_order: each shard has the rows
+    before those of the next.
+    """
+    if source.one_pass or source.pieces is None:
+        raise DataError(
+            "shards are dealt from rows that are known: of files, a table or a matrix. These are a"
+            " stream: write it to a Parquet file, or leave out shards."
+        )
+    count = sharding.count
+    source.cut(run_rows(source.rows or 0, count))
+    pieces = source.pieces
+    deal_of = spread(pieces, count) if in_order else deal(pieces, count, seed)
+    with engine_of(sharding.workers, count, reading.thread_count) as engine:
+        engine.greet()
+        with closing(Shards(source, deal_of, engine, reading, held)) as shards:
+            yield shards
+
+
+def count_of(source: Source, sharding: Sharding, reading: Reading) -> int:
+    """Return into how many shards rows are dealt; 1 is a run without."""
+    rows, workers = source.rows, sharding.workers
+    if sharding.shards != "auto":
+        return sharding.count
+    if rows is None or source.one_pass:
+        return 1
+    threads = reading.thread_count
+    if workers is None and (threads < 2 or rows < ENOUGH_ROWS):
+        return 1
+    wanted = 2 ** math.ceil(math.log2(SHARES * (workers if isinstance(workers, int) else threads)))
+    while wanted > 1 and rows < LEAST_ROWS * wanted:
+        wanted //= 2
+    logger.info("shards %d", wanted)
+    return wanted
 
 
 def _watch_nothing(done: int, of: int) -> None:
