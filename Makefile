@@ -19,7 +19,7 @@ PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/ker
 	tests/kernels/test_ngrams.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion demo-text test coverage test-fuzz test-objects test-crash test-oldest lint docs bench bench-quick clean
+.PHONY: help demo demo-fashion demo-text test coverage test-fuzz test-objects test-crash test-shards test-oldest lint docs bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000
 	FASTSOFTMAX_CRASH=1 $(IN_VENV) python -m pytest $(PARALLEL) tests/training/test_checkpoint.py
 	$(IN_VENV) python -m tests.fuzz_models 100000
 	$(IN_VENV) python -m tests.fuzz_checkpoints 10000
+
+test-shards: $(VENV)/.with-test ## 200 runs in chaos, 50 killed workers: one model (minutes)
+	FASTSOFTMAX_SHARDS=1 $(IN_VENV) python -m pytest -q tests/training/test_shards.py tests/engines
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) -p no:cacheprovider

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import runpy
 import shutil
 import subprocess
@@ -85,6 +86,20 @@ def test_from_polars_runs(monkeypatch, capsys):
     pytest.importorskip("polars")
     run_script("from_polars", monkeypatch)
     assert "of 360 digits" in capsys.readouterr().out
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_same_model():
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    # In a process of its own: what a cluster leaves behind is none of the other tests' business.
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "dask_cluster.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the same model" in done.stdout
 
 
 def test_digits_are_what_their_script_makes(tmp_path, monkeypatch):

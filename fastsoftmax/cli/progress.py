@@ -49,7 +49,11 @@ def live_line(progress: Progress) -> str:
     line = progress.name
     if progress.rows_per_epoch:
         line += f" {progress.rows / progress.rows_per_epoch:4.0%}"
-    line += f", {_speed(progress)}, {quality(progress.log_loss, progress.accuracy)}"
+    if progress.shards is not None:
+        line += " ({} of {} shards)".format(*progress.shards)
+    line += f", {_speed(progress)}"
+    if progress.log_loss == progress.log_loss:  # before a first pass is done nobody knows
+        line += f", {quality(progress.log_loss, progress.accuracy)}"
     left = _seconds_left(progress)
     return line if left is None else f"{line}, ETA {duration(left)}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,10 @@ from typing import Any
 
 from fastsoftmax.engines.carrier import Carrier, Promise
 from fastsoftmax.engines.tasks import Job, Outcome, Worker, carry_out
-from fastsoftmax.errors import MissingExtraError, OptionError
+from fastsoftmax.errors import MissingExtraError, OptionError, WorkerLostError
 
 CONNECTING_SECONDS = 30.0
+HANDINGS, WAITING_SECONDS = 6, 0.5  # how often a value is handed over, and the time between
 
 
 def client_of(address: str) -> Any:
@@ -38,7 +40,20 @@ class _Scattered:
 
     def hand_over(self) -> None:
         """Hand the value over, anew if it was before."""
-        self.future = self._client.scatter(self._value, broadcast=self._everywhere, hash=False)
+        for left in reversed(range(HANDINGS)):
+            try:
+                self.future = self._client.scatter(
+                    self._value, broadcast=self._everywhere, hash=False
+                )
+                return
+            except Exception as error:  # whatever it says of a worker that dies meanwhile
+                if not left:
+                    raise WorkerLostError(
+                        f"no worker takes what tasks need ({type(error).__name__}: {error}). Start"
+                        " the run again with workers that stay; with checkpoint= it goes on by"
+                        " --resume."
+                    ) from error
+                time.sleep(WAITING_SECONDS)
 
 
 class Dask(Carrier):

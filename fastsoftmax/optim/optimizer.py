@@ -6,7 +6,7 @@ It yields one iterate after the other; whoever drives it decides when to stop.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,13 @@ class OptimizerState:
     steps: int = 0
     is_over: bool = False
     is_checked: bool = False
+
+    def kept(self) -> OptimizerState:
+        """Return it as it is now, for it changes with the next step; arrays never do."""
+        memory = self.memory
+        return replace(
+            self, memory=replace(memory, pairs=list(memory.pairs), values=list(memory.values))
+        )
 
     @property
     def passes(self) -> int:

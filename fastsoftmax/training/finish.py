@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from fastsoftmax.optim.passes import Drawing, RowPass
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import RunRows
+from fastsoftmax.training.rows import PassStopped, RunRows
 from fastsoftmax.training.scales import is_far_off, moved, penalised, prepared_by, scaling_of
 from fastsoftmax.training.stopping import FLOOR
+from fastsoftmax.training.trainer_state import TrainerState
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -67,16 +68,16 @@ def take_passes(
     rows: RunRows,
     optimizer: OptimizerState | None,
     ended: Callable[[OptimizerState], bool],
-) -> OptimizerState:
+) -> OptimizerState | None:
     """Go on by full gradients from where an earlier run came, or from the learner's weights.
 
-    ended(optimizer): called after each pass; True is the end. Raises DataError, or DivergedError,
-    where the loss is not finite.
+    ended(optimizer): called after each pass; True is the end. Return None where a pass was stopped
+    before its end. Raises DataError, or DivergedError, where the loss is not finite.
     """
-    with closing(_Passes(learner, rows)) as passes:
+    with closing(_Passes(learner, rows)) as passes, suppress(PassStopped):
         # A run that was kept after its last pass has no more of them.
         is_done = optimizer is not None and learner.state.is_over
-        optimizer = passes.begin() if optimizer is None else optimizer
+        optimizer = passes.begin() if optimizer is None else optimizer.kept()
         enough = enough_of(learner)
         with closing(
             iterates(passes.objective, optimizer, enough, memory=learner.prepared.memory)
@@ -86,7 +87,8 @@ def take_passes(
         if optimizer.is_over:
             learner.state.ended = "floor" if enough.floor else "tolerance"
         passes.refuse_what_is_not_finite(passes.objective)
-    return optimizer
+        return optimizer
+    return None
 
 
 class _Passes:
@@ -141,6 +143,48 @@ class _Passes:
         theta, slope = moved(theta, slope, before, after)
         smooth, slope = penalised(theta, state.log_loss, slope, found.penalties)
         return begin_at(self.objective, theta, smooth, slope)
+
+
+class PassWatch:
+    """Tells where a pass stands that many workers are at, and ends it where the run is over.
+
+    tell: hands a Progress on, and returns whether the run is to stop. is_over: whether it is
+    anyway. seconds: of the run so far.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        state: TrainerState,
+        tell: Callable[[Progress], bool],
+        is_over: Callable[[], bool],
+        seconds: Callable[[], float],
+    ) -> None:
+        self._learner, self._state, self._tell = learner, state, tell
+        self._is_over, self._seconds = is_over, seconds
+
+    def __call__(self, done: int, of: int) -> None:
+        """Look at a round of which so many tasks are done."""
+        if self._tell(self._progress(done, of)) or self._is_over():
+            raise PassStopped
+
+    def _progress(self, done: int, of: int) -> Progress:
+        learner, optimizer = self._learner, self._state.optimizer
+        steps, passes = learner.steps or 0, 0 if optimizer is None else max(optimizer.passes, 1)
+        rows = steps * done // of
+        return Progress(
+            epoch=learner.sgd_epochs + passes + 1,
+            epochs=learner.planned_epochs,
+            rows=rows,
+            rows_per_epoch=steps,
+            rows_seen=learner.state.seen + steps * passes + rows,
+            seconds=self._seconds(),
+            log_loss=math.nan if optimizer is None else optimizer.log_loss,
+            accuracy=math.nan if optimizer is None else optimizer.accuracy,
+            learning_rate=0.0,
+            solver="lbfgs",
+            shards=(done, of),
+        )
 
 
 def pass_progress(

@@ -43,6 +43,7 @@ class Progress:
     gain: float | None = None  # nats that another epoch, or all further passes, may be worth
     gain_error: float | None = None  # the standard error of that, at most
     solver: str = "sgd"
+    shards: tuple[int, int] | None = None  # of a pass, that are done, and how many there are
     treated: dict[str, int] = field(default_factory=dict)  # nulls filled, categories unknown, ...
     ended: str | None = None  # why the run ended, once it has
 

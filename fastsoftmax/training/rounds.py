@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -148,6 +148,10 @@ class ShardedRows(RunRows):
         self.mass = stats.mass
         shards.changed()
 
+    def watch(self, look: Callable[[int, int], None]) -> None:
+        """Have look(done, of) called with the tasks of a round; see RunRows."""
+        self.shards.watch = look
+
     def close(self) -> None:
         """Stop reading."""
         if self._validation is not None:
@@ -178,7 +182,8 @@ class ShardedRows(RunRows):
         W, b = sgd.weights.mean()
         options = tasks.alone(self._options)
         state = tasks.MeasureState(self.classes, options, W, b, sgd.scaling, self.source.nonzeros)
-        loss: RunningLoss = self.shards.merged("validation of shard", tasks.measure, state)
+        with self.shards.unwatched():  # it belongs to a pass that is done
+            loss: RunningLoss = self.shards.merged("validation of shard", tasks.measure, state)
         return loss
 
     def refuse_what_is_not_finite(self, learner: Learner) -> None:

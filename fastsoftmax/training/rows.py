@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -53,6 +53,10 @@ class PassSurvey:
         self.sums.add(window.parts, order, weights.of(window, order))
 
 
+class PassStopped(Exception):
+    """A pass was ended before its end by whoever watched it."""
+
+
 class RunRows(ABC):
     """All rows of a run, and those that losses are validated on, wherever they are visited.
 
@@ -77,6 +81,9 @@ class RunRows(ABC):
     def new_mixing(self) -> Mixing | None:
         """Return what measures how well windows mix the rows, where they do not hold all."""
         return None
+
+    def watch(self, look: Callable[[int, int], None]) -> None:
+        """Have look(done, of) called now and then in passes that are long; it may stop them."""
 
     def count(self, window: Window, order: np.ndarray, weight: np.ndarray) -> None:
         """Note that rows of these weights took a step, where nobody could count them before."""

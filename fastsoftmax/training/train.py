@@ -21,6 +21,7 @@ from fastsoftmax.training import warm_start
 from fastsoftmax.training.callbacks import (
     Callback,
     Checkpointing,
+    Event,
     History,
     Log,
     LossWarning,
@@ -32,7 +33,7 @@ from fastsoftmax.training.callbacks import (
 )
 from fastsoftmax.training.checkpoint import Checkpoints
 from fastsoftmax.training.ending import warn_of_limits
-from fastsoftmax.training.finish import ends_by_full_gradients
+from fastsoftmax.training.finish import PassWatch, ends_by_full_gradients
 from fastsoftmax.training.foresight import compiled_ahead
 from fastsoftmax.training.halving import Halving
 from fastsoftmax.training.hooks import Hooks, checked
@@ -152,11 +153,31 @@ def opened_trainer(
         stack.callback(trainer.close)
         stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
+        rows.watch(_watch_of(trainer))
         # Last: they are told of what the others made of an event.
         trainer.callbacks += [*_logs(stack, trainer, goes_on=state is not None), hooks]
         if state is not None:
             _restore(trainer, state, chosen.keeping.checkpoint)
         yield trainer
+
+
+def _watch_of(trainer: Trainer) -> Callable[[int, int], None]:
+    """Return what looks at passes that are under way, and reports on them."""
+    (reporting,) = [each for each in trainer.callbacks if isinstance(each, Reporting)]
+
+    def look(done: int, of: int) -> None:
+        def tell(progress: Progress) -> bool:
+            event = Event(learner, lambda _: progress)
+            trainer.told_to_stop |= bool(reporting.on_span(event))
+            return trainer.told_to_stop
+
+        learner = next(each for each in trainer.survivors.list() if not each.state.is_found)
+        watch = PassWatch(
+            learner, trainer.state, tell, lambda: trainer.is_over, lambda: trainer.seconds
+        )
+        watch(done, of)
+
+    return look
 
 
 def _logs(stack: ExitStack, trainer: Trainer, *, goes_on: bool) -> list[Callback]:

@@ -265,6 +265,8 @@ class Trainer:
             self._prepare([learner], self.rows.first_window(SAMPLE_ROWS))
         found = self.state.optimizer
         optimizer = take_passes(learner, self.rows, found, lambda now: self._end_pass(learner, now))
+        if optimizer is None:  # what is known is where the pass before it ended
+            return
         learner.reach(optimizer.point.x)
         if not self.is_over:
             self.state.optimizer, learner.state.is_found = None, True
@@ -273,7 +275,7 @@ class Trainer:
         """Note where full gradients stand; return whether that is enough."""
         treated = self.rows.source.treated()
         progress = pass_progress(learner, optimizer, self.seconds, treated)
-        self.state.optimizer = optimizer
+        self.state.optimizer = optimizer.kept()
         learner.reach(optimizer.point.x)
         self.state.visited += learner.steps or 0
         self._emit("on_pass", Event(learner, lambda _: progress))

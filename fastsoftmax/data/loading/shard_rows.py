@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -77,8 +77,9 @@ def windows_of(source: Source, shard: Shard, classes: Classes) -> Iterator[Windo
 
 
 def forget(run: str) -> None:
-    """Keep nothing of a run any more."""
+    """Keep nothing of a run any more: nor of its tasks that are still under way."""
     with _lock:
+        _forgotten.append(run)
         for key in [key for key in _kept if key[0] == run]:
             _kept.pop(key).drop_if_idle()
 
@@ -169,11 +170,14 @@ class _ShardRows:
 
 _lock = threading.Lock()
 _kept: OrderedDict[tuple[str, int], _ShardRows] = OrderedDict()  # the latest used last
+_forgotten: deque[str] = deque(maxlen=64)  # runs
 
 
 def _rows_of(source: Source, shard: Shard, classes: Classes) -> _ShardRows:
     with _lock:
         key = shard.run, shard.number
+        if shard.run in _forgotten:
+            return _ShardRows(source, shard, classes)
         if key not in _kept:
             _kept[key] = _ShardRows(source, shard, classes)
         _kept.move_to_end(key)

@@ -42,7 +42,8 @@ class Shards:
         reading: Reading,
         held: tuple[int, float] | None = None,
     ) -> None:
-        self.source, self.engine, self.watch = source, engine, _watch_nothing
+        self.source, self.engine = source, engine
+        self.watch: Watch = _watch_nothing
         run = uuid.uuid4().hex
         folder = None if reading.cache in ("off", "memory") else reading.cache_folder or ""
         self.shards = [
@@ -95,6 +96,15 @@ class Shards:
             "%s: %d shards in %.2f s: %.2f s in tasks, %.3f s handing over, %.3f s waiting",
             name, len(tasks), took, worked, handed, max(waited - worked / carrier.size, 0.0),
         )  # fmt: skip
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Let nobody watch meanwhile."""
+        watch, self.watch = self.watch, _watch_nothing
+        try:
+            yield
+        finally:
+            self.watch = watch
 
     def merged(self, name: str, call: Callable[..., Any], *state: Any) -> Any:
         """Return the sum of what a call returns for each shard, added in a tree of fixed shape."""
