@@ -76,8 +76,8 @@ def test_shards_are_as_equal_as_the_pieces_allow_and_have_every_row_once():
 
 def test_shards_in_source_order_hold_the_rows_one_after_the_other():
     dealt = spread([10] * 7 + [0, 50], 4)
-    assert [run.piece for shard in dealt.shards for run in shard] == [*range(7), 8]
-    assert len(dealt.shards) == 4
+    assert [run.piece for shard in dealt.shards for run in shard] == [*range(7), 8, 8]
+    assert [sum(run.rows for run in shard) for shard in dealt.shards] == [30, 30, 10 + 25, 25]
 
 
 @pytest.mark.parametrize("shards", [2, 8, 32])
