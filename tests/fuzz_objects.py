@@ -373,7 +373,7 @@ def options(rng: np.random.Generator) -> dict[str, Any]:
             rng.integers(len(OPTIONS) + 6)
         ]
         value = odd(rng)
-        if name not in ("verbose", "checkpoint", "cache_folder", "resume"):
+        if name not in ("verbose", "checkpoint", "cache_folder", "resume", "log_json"):
             chosen[name] = value
     if rng.random() < 0.15:
         chosen["nulls"] = ("zero", "mean", "drop")[rng.integers(3)]
@@ -435,6 +435,11 @@ ENTRIES: dict[str, Make] = {
     ),
     "describe data": lambda r: describe_data(str(file(r)), "y"),
     "describe model": lambda r: describe_model(odd(r), odd(r)),
+    "convert": lambda r: fastsoftmax.convert(data(r), path_out(r)),
+    "cross-validate": lambda r: fastsoftmax.cross_validate(
+        data(r), labels(r), weight=weights(r), folds=2, **options(r)
+    ),
+    "audit": lambda r: fastsoftmax.audit(data(r), labels(r), folds=2, **options(r)),
     "load": lambda r: fastsoftmax.load(odd(r) if r.random() < 0.5 else file(r)),
     "save": lambda r: _saved(MODELS[0], path_out(r)),
     "top_features": lambda r: MODELS[0].top_features(odd(r)),

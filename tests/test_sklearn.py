@@ -329,7 +329,7 @@ def test_its_tags_say_what_it_takes():
     assert tags.estimator_type == "classifier"
     assert tags.classifier_tags.multi_class
     assert tags.target_tags.required
-    assert not tags.input_tags.sparse
+    assert tags.input_tags.sparse
     assert not tags.input_tags.allow_nan
 
 

@@ -7,7 +7,6 @@ those of the command line: relative to the folder where it runs.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +23,8 @@ def read_config(
 
     known: the names there are. nearest: ends a sentence about a name that is not there.
     """
+    import tomllib  # which --help does not need
+
     try:
         with open(path, "rb") as file:
             found = tomllib.load(file)

@@ -25,20 +25,20 @@ usage: fastsoftmax COMMAND ...
 
 Softmax regression on more rows than fit in memory, straight from Parquet and Arrow.
 
-  fastsoftmax train     learn a model from data with a column of classes
-  fastsoftmax sweep     learn a model of each of many settings over one read of the data
+  fastsoftmax train           learn a model from data with a column of classes
+  fastsoftmax sweep           learn a model of each of many settings over one read of the data
   fastsoftmax cross-validate  measure models on rows that each has not seen
-  fastsoftmax audit     list the rows whose classes are likely wrong
+  fastsoftmax audit           list the rows whose classes are likely wrong
   fastsoftmax learning-curve  say what more rows would gain
-  fastsoftmax evaluate  measure a model on rows whose classes are known
-  fastsoftmax report    write a page of HTML on how a model does on such rows, and why
-  fastsoftmax calibrate make a model as sure as validation data show it may be
-  fastsoftmax predict   write a class and its probability for each row
-  fastsoftmax export    write a model for other programs: ONNX, SQL, a table of weights
-  fastsoftmax pack      rewrite data into the layout that reads fastest
-  fastsoftmax convert   rewrite CSV, JSON lines, NumPy's files and others as Parquet
-  fastsoftmax inspect   say what is in a model or a data set
-  fastsoftmax warmup    compile everything now, so that later runs start at once
+  fastsoftmax evaluate        measure a model on rows whose classes are known
+  fastsoftmax report          write a page of HTML on how a model does on such rows, and why
+  fastsoftmax calibrate       make a model as sure as validation data show it may be
+  fastsoftmax predict         write a class and its probability for each row
+  fastsoftmax export          write a model for other programs: ONNX, SQL, a table of weights
+  fastsoftmax pack            rewrite data into the layout that reads fastest
+  fastsoftmax convert         rewrite CSV, JSON lines, NumPy's files and others as Parquet
+  fastsoftmax inspect         say what is in a model or a data set
+  fastsoftmax warmup          compile everything now, so that later runs start at once
 
 Each has its own --help with an example. `fastsoftmax --version` prints the version.
 """

@@ -167,7 +167,9 @@ def beside(values: Any, name: str) -> Given:
     """Return labels or weights that were given as an array beside the data, or raise DataError."""
     try:
         return Given(name, _arrow_array(values))
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what makes an array of itself may raise anything
         raise DataError(
             f"the {name} is neither the name of a column nor an array of one type: {error}. Give a"
             " name, or an array with a value for each row."

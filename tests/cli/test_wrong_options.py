@@ -35,9 +35,14 @@ def usual(command: str) -> list[str]:
     """Return what a command needs at least."""
     trained = ["d.parquet", "--target", "y", "-o", "out.st", "--features", "x"]
     quick = ["--learning-rate", "0.1", "--epochs", "1"]
+    tried = ["d.parquet", "--target", "y", "--features", "x", *quick]
     return {
         "train": [*trained, *quick],
         "sweep": [*trained, *quick],
+        "cross-validate": [*tried, "--folds", "2"],
+        "audit": [*tried, "--folds", "2"],
+        "learning-curve": [*tried, "--fractions", "0.3,0.6,1"],
+        "convert": ["d.parquet", "-o", "out.arrow"],
         "evaluate": ["m.st", "d.parquet"],
         "calibrate": ["m.st", "d.parquet", "-o", "out.st"],
         "predict": ["m.st", "d.parquet", "-o", "out.arrow"],
@@ -67,7 +72,9 @@ def test_a_wrong_value_of_any_option_is_one_sentence(here, command, capfd):
     for turn, (flag, action) in enumerate(parser._option_string_actions.items()):
         if action.nargs is not None:
             continue
-        for value in VALUES[turn % 3 :: 3] if command in ("train", "sweep") else VALUES:
+        step = {"train": 3, "sweep": 3, "cross-validate": 9, "audit": 9, "learning-curve": 9}
+        every = step.get(command, 1)
+        for value in VALUES[turn % every :: every]:
             if flag == "--epochs" and value.isdecimal() and len(value) > 9:
                 continue  # it can have that many
             argv = [command, *usual(command), f"{flag}={value}"]

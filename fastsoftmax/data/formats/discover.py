@@ -73,12 +73,16 @@ def _in_folder(folder: str) -> list[str]:
     """Return the files at any depth, but for hidden ones and those that begin with `_`."""
     if is_saved(folder):
         return saved_files(folder)
-    files = [
-        str(path)
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    ]
+    try:
+        files = [
+            str(path)
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+            and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        ]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{folder}: the folder cannot be read: {reason}.") from error
     if not files:
         raise DataError(f"{folder}: the folder holds no files.")
     return files
