@@ -190,14 +190,15 @@ class LBFGS:
     def _direction(self, point: Point, slope: np.ndarray) -> np.ndarray:
         """Return - H slope, H the approximate inverse Hessian (the two-loop recursion)."""
         q, pairs = slope.copy(), self.memory.pairs
+        room = np.empty_like(q)  # new memory for each product would take longer than the product
         shares = []
         for pair in reversed(pairs):
             share = _dot(pair.s, q) / pair.curvature
             shares.append(share)
-            q -= share * pair.y
+            q -= np.multiply(share, pair.y, out=room)
         q = self.memory.share * self._precondition(q)
         for pair, share in zip(pairs, reversed(shares), strict=True):
-            q += (share - _dot(pair.y, q) / pair.curvature) * pair.s
+            q += np.multiply(share - _dot(pair.y, q) / pair.curvature, pair.s, out=room)
         direction = -q
         if self._l1 is not None:  # only where it goes downhill
             direction[(direction * slope >= 0) & (self._l1 > 0)] = 0.0

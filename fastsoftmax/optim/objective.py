@@ -111,7 +111,8 @@ class Objective:
         self.log_loss, self.accuracy = sums.loss / total, sums.hits / total
         l2, weights = self.penalty.l2, theta[:, :d]
         smooth = self.log_loss + float((l2 * np.square(weights)).sum()) / 2
-        by_weight = sums.W / total + l2 * weights
+        # Of sparse rows they lie feature by feature, and all that follows goes class by class.
+        by_weight = np.ascontiguousarray(sums.W) / total + l2 * weights
         gradient = np.concatenate([by_weight, sums.b[:, None] / total], axis=1)
         if not self.fit_intercept:
             gradient[:, d] = 0.0

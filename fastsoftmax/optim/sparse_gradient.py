@@ -157,7 +157,8 @@ class SparseDiagonal(Preconditioner):
         sums.add(sample.parts, (sample.order, sample.labels, sample.weight), squares=True)
         sums.team.close()
         total = max(float(sample.weight.sum()), 1e-300)
-        found = np.concatenate([sums.G[:, :K].T, sums.g[:K, None]], axis=1) / total
+        by_class = np.ascontiguousarray(sums.G[:, :K].T)
+        found = np.concatenate([by_class, sums.g[:K, None]], axis=1) / total
         # What a sample hardly has is held by what it has over all rows.
         self._curvature = found + UNSEEN * found[:, d:] * squares
         self.penalise(l2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastsoftmax.data.parts import Sparse
 from fastsoftmax.kernels.sparse import S
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.moments import MomentSums
@@ -210,3 +211,21 @@ def test_columns_are_measured_about_zero_where_they_are_sparse():
         half.add(PARTS, ORDER[s], WEIGHT[s])
     merged = (halves[0] + halves[1]).moments()
     assert_allclose(merged.deviation, moments.deviation)
+
+
+def test_rows_of_one_norm_are_scaled_by_how_many_have_a_feature_and_not_by_its_sizes():
+    rng = np.random.default_rng(5)
+    n, d = 400, 12
+    X = rng.random((n, d)) * (rng.random((n, d)) < np.geomspace(0.9, 0.05, d))
+    X[:, 3] *= 100
+    X[0] = 0
+    X[1:] /= np.sqrt(np.square(X[1:]).sum(axis=1))[:, None] + (X[1:].sum(axis=1) == 0)[:, None]
+    X = X.astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum((X > 0).sum(axis=1))])
+    part = Sparse(indptr, np.nonzero(X)[1].astype(np.int32), X[X > 0], d)
+    found = SparseMomentSums(d)
+    found.add((part,), np.arange(n), np.ones(n))
+    told = ("spread", np.dtype(np.float64), np.zeros(d, np.bool_))
+    scaling = found.moments().scaling(*told, centred=True, scaled=True)
+    shares = (X > 0).mean(axis=0)
+    assert_allclose(scaling.scale, shares**-0.25, rtol=1e-5)
