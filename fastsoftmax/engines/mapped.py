@@ -31,7 +31,9 @@ _lock = threading.Lock()
 class Mapped:
     """A value in memory that processes of this machine can map; pickled, it is that value."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, *, once: bool = False) -> None:
+        """once: it is read by one process, once."""
+        self._once = once
         buffers: list[pickle.PickleBuffer] = []
         try:
             head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -50,6 +52,8 @@ class Mapped:
                 file.write(part)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._once:
+            return _read, (self._path, tuple(self._spans))
         return attached, (self._path, self._number, tuple(self._spans))
 
     @property
@@ -70,16 +74,21 @@ def attached(path: str, number: int, spans: tuple[tuple[int, int], ...]) -> Any:
     with _lock:
         key = path, number
         if key not in _attached:
-            with open(path, "rb") as file:
-                # Copied on write: kernels are not compiled again for arrays that are read-only.
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            whole = memoryview(mapped)
-            head, *buffers = (whole[first : first + size] for first, size in spans)
-            _attached[key] = pickle.loads(head, buffers=buffers)
+            _attached[key] = _read(path, spans)
             while len(_attached) > MOST_ATTACHED:
                 _attached.popitem(last=False)
         _attached.move_to_end(key)
         return _attached[key]
+
+
+def _read(path: str, spans: tuple[tuple[int, int], ...]) -> Any:
+    """Return the value in a file, whose arrays point into it."""
+    with open(path, "rb") as file:
+        # Copied on write: kernels are not compiled again for arrays that are read-only.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    whole = memoryview(mapped)
+    head, *buffers = (whole[first : first + size] for first, size in spans)
+    return pickle.loads(head, buffers=buffers)
 
 
 def _new_file() -> tuple[int, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from multiprocessing.connection import Connection
 
+from fastsoftmax.engines.mapped import SMALL, Mapped
 from fastsoftmax.engines.tasks import Outcome, carry_out, failed, this_worker
+from fastsoftmax.errors import OptionError
 
 
 def serve(descriptor: int) -> None:
@@ -13,6 +15,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began us ends us
     connection = Connection(descriptor)
     this_worker()  # what it imports takes a while: now, and not when the first task is there
+    last: Mapped | None = None  # what was sent last, until whoever asked has it
     while True:
         try:
             call, args = connection.recv()
@@ -22,16 +25,25 @@ def serve(descriptor: int) -> None:
             outcome = failed(error)
         else:
             outcome = carry_out(call, *args)
-        if not _sent(connection, outcome):
+            del args
+        if last is not None:
+            last.close()
+        try:
+            last = _send(connection, outcome)
+        except OSError:
             return
 
 
-def _sent(connection: Connection, outcome: Outcome) -> bool:
-    """Send an outcome, or why it cannot be sent; return whether there is anyone to send it to."""
+def _send(connection: Connection, outcome: Outcome) -> Mapped | None:
+    """Send an outcome, or why it cannot be sent; return what holds it where it is large."""
     try:
-        connection.send(outcome)
-    except OSError:
-        return False
-    except Exception as error:
+        mapped = Mapped(outcome, once=True)
+    except OptionError as error:
         connection.send(failed(error))
-    return True
+        return None
+    if mapped.nbytes < SMALL:
+        mapped.close()
+        connection.send(outcome)
+        return None
+    connection.send(mapped)
+    return mapped

@@ -116,6 +116,8 @@ class ShardedPass(RowPass):
         if sampling is not None:  # its rows come here
             most = max(SAMPLE_BYTES // max(self._shards.source.row_bytes, 1), 1)
             sampling = sampling[0], min(sampling[1], most)
+        if theta is not None:  # as the kernels take it: half the bytes, and no other bits
+            theta = theta.astype(self.rows.dtype)
         state = tasks.PassState(
             self._classes, self._tasks_rows, self._weights, theta, sampling,
             self._survey is not None, self._dtype,

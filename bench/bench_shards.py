@@ -1,0 +1,111 @@
+"""Rounds over shards: how two workers compare with one, and what a round costs beside its rows.
+
+A pass of full gradients over rows in memory, kept by the workers; the sums must not differ by a
+bit. The state of an overhead round is W alone, and the rows are few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.interleave import median_seconds
+from fastsoftmax.data.loading.shards import Shards, dealt
+from fastsoftmax.data.open import open_source
+from fastsoftmax.labels import given_classes
+from fastsoftmax.optim.passes import PassRows, PassSums
+from fastsoftmax.options import Reading, Sharding, available_threads
+from fastsoftmax.training.row_weights import RowWeights
+from fastsoftmax.training.shard_tasks import PassState, pass_over
+
+SHAPES = ((784, 10), (128, 100), (64, 10))
+STATES = ((784, 10), (5000, 2000))  # 31 kB and 40 MB of float32
+LOCAL = (None, 2)  # threads, processes
+
+
+class Round:
+    """A pass over rows in shards by some workers."""
+
+    def __init__(self, shards: Shards, d: int, K: int, n: int) -> None:
+        rows, theta = PassRows(K, d, n, "float32", 1), np.zeros((K, d + 1), np.float32)
+        self.shards = shards
+        weights = RowWeights(None, 1.0)
+        self.state = PassState(
+            given_classes(range(K)), rows, weights, theta, None, False, "float32"
+        )
+
+    def run(self) -> PassSums:
+        """Take the pass."""
+        sums: PassSums = self.shards.merged("pass", pass_over, self.state).sums
+        return sums
+
+
+@contextlib.contextmanager
+def rounds(n: int, d: int, K: int, shards: int, everyone: dict[str, Any]) -> Iterator[dict]:
+    """Give a Round of each workers, over the same rows."""
+    random = np.random.default_rng(d + K)
+    X = random.integers(0, 4, (n, d), dtype=np.uint8).astype(np.float32)
+    y = np.arange(n) % K
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name, workers in everyone.items():
+            source = open_source(X, y)
+            reading = Reading(threads=1 if name == "1 thread" else None, memory="4GB")
+            sharding = Sharding(shards=shards, workers=workers)
+            opened = stack.enter_context(dealt(source, sharding, reading))
+            found[name] = Round(opened, d, K, n)
+        yield found
+
+
+@pytest.mark.parametrize(("d", "K"), SHAPES)
+def bench_rounds(benchmark, report, quick, d, K) -> None:
+    """Time passes by one worker and by as many as there are cores, in turn."""
+    cores = available_threads()
+    n = max(8192, min(400_000, int((4e8 if quick else 3e10) / (4 * K * d))))
+    everyone = {"1 thread": None, f"{cores} threads": None, "1 process": 1,
+                f"{cores} processes": cores}  # fmt: skip
+    with rounds(n, d, K, 2 * cores, everyone) as cases:
+        sums = [case.run() for case in cases.values()]
+        for each in sums:
+            np.testing.assert_array_equal(each.W, sums[0].W)
+        runs = {name: case.run for name, case in cases.items()}
+        seconds = median_seconds(benchmark, runs, 1 if quick else 7)
+    for name, each in seconds.items():
+        alone = seconds["1 process" if "process" in name else "1 thread"]
+        report.add(
+            "Rounds over shards, float32 in memory",
+            d=d,
+            K=K,
+            workers=name,
+            **{"rows/s": f"{n / each:,.0f}", "one worker = 1": f"{alone / each:.2f}"},
+        )
+
+
+@pytest.mark.parametrize(("d", "K"), STATES)
+def bench_overhead(benchmark, report, quick, d, K) -> None:
+    """Time rounds of two shards that have hardly a row, by threads, processes and a cluster."""
+    everyone: dict[str, Any] = {"threads": None, "processes": 2}
+    with contextlib.ExitStack() as stack:
+        try:
+            import distributed
+        except ImportError:
+            pass
+        else:
+            cluster = stack.enter_context(
+                distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+            )
+            everyone["dask"] = stack.enter_context(distributed.Client(cluster))
+        cases = stack.enter_context(rounds(64, d, K, 2, everyone))
+        runs = {name: case.run for name, case in cases.items()}
+        seconds = median_seconds(benchmark, runs, 1 if quick else 9)
+    for name, each in seconds.items():
+        report.add(
+            "What a round of two shards costs, hardly a row in it",
+            state=f"{4 * K * d / 1e6:.3g} MB",
+            workers=name,
+            ms=f"{1e3 * each:.1f}",
+        )
