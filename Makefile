@@ -19,7 +19,7 @@ PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/ker
 	tests/kernels/test_ngrams.py tests/optim/test_rules.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-fashion demo-text test coverage test-fuzz test-objects test-crash test-shards test-oldest lint docs bench bench-quick clean
+.PHONY: help demo demo-fashion demo-text wheel test coverage test-fuzz test-objects test-crash test-shards test-oldest lint docs bench bench-quick clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -75,6 +75,13 @@ lint: $(VENV)/.with-lint ## check style, format and types
 
 docs: $(VENV)/.with-docs ## make the documents a site, build/docs/docs/index.html
 	$(IN_VENV) python -m sphinx -q -W --keep-going -c docs . build/docs
+
+# Built with the versions of numba and llvmlite that users of the wheel then have.
+wheel: $(VENV)/.installed ## build wheels, one with the kernels' machine code, into dist (minutes)
+	$(VENV)/bin/python $(PIP) install build twine
+	$(VENV)/bin/python -m build
+	FASTSOFTMAX_WHEEL=platform $(VENV)/bin/python -m build --wheel
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 bench: $(VENV)/.with-bench ## measure speed, all or BENCH=FILES, into bench/RESULTS.md (minutes)
 	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default $(BENCH)

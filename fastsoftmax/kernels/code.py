@@ -3,7 +3,7 @@
 They stand in a folder named by a digest of every kernel source: any change starts afresh. Whoever
 can write the folder can run code as the user, so it must be the user's own, closed to others, and
 stand where nobody else can put another in its place. FASTSOFTMAX_CACHE names another folder; `off`
-keeps nothing.
+keeps nothing. A platform wheel brings such a folder along, as trusted as the sources beside it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import stat
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def code_folder() -> Path | None:
 
 
 FOLDER = code_folder()
+BUILT = Path(__file__).parent / "built" / source_digest()  # what a platform wheel brings along
 
 
 def _key(kernel: str, kinds: tuple[Kind, ...]) -> str:
@@ -107,23 +109,28 @@ def _read(path: Path, key: str) -> Code:
     return Code(object_file, facts["returns"])
 
 
+def _places(kernel: str, kinds: tuple[Kind, ...]) -> Iterator[Path]:
+    """Yield the files in which machine code of a kernel may be."""
+    for folder in (FOLDER, BUILT):
+        if folder is not None:
+            yield _path(folder, kernel, _key(kernel, kinds))
+
+
 def has(kernel: str, kinds: tuple[Kind, ...]) -> bool:
     """Return whether machine code of a kernel is kept, whole or damaged."""
-    return FOLDER is not None and _path(FOLDER, kernel, _key(kernel, kinds)).exists()
+    return any(path.exists() for path in _places(kernel, kinds))
 
 
 def find(kernel: str, kinds: tuple[Kind, ...]) -> Code | None:
     """Return the machine code kept of a kernel, or None; damaged code is none, with a warning."""
-    if FOLDER is None:
-        return None
-    key = _key(kernel, kinds)
-    try:
-        return _read(_path(FOLDER, kernel, key), key)
-    except FileNotFoundError:
-        return None
-    except Exception as damage:
-        warn_of_damage(damage)
-        return None
+    for path in _places(kernel, kinds):
+        try:
+            return _read(path, _key(kernel, kinds))
+        except FileNotFoundError:
+            continue
+        except Exception as damage:
+            warn_of_damage(damage)
+    return None
 
 
 _warned = False  # of any kernel: one warning tells it all

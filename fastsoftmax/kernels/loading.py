@@ -9,6 +9,7 @@ from typing import Any
 from llvmlite import binding
 
 from fastsoftmax.kernels.frames import HEADER, Kind, Results, packing
+from fastsoftmax.kernels.level import BUILD_LEVEL
 
 SYMBOL = "fastsoftmax_run"  # what every object file calls the function that takes a frame
 # Of a frame and a place for the results; ctypes lets go of the interpreter's lock meanwhile.
@@ -27,6 +28,8 @@ class Loaded:
 
     def __init__(self, code: bytes, kinds: tuple[Kind, ...], returns: str | list[str]) -> None:
         """Raises RuntimeError where the code is not an object file of a kernel."""
+        if BUILD_LEVEL is not None:
+            raise RuntimeError(f"code for {BUILD_LEVEL} is built here, and not run")
         # An engine of its own: what two kernels call may have one name and be two functions.
         # And a machine of its own, which goes with the engine.
         machine = _target().create_target_machine()

@@ -41,6 +41,15 @@ def warm_up() -> int:
     return len(missing)
 
 
+def build() -> None:
+    """Compile all that runs may need, on all cores, for the build hook: nothing of it runs here."""
+    with Crew(missing := are_missing(all_calls()), available_threads()) as crew:
+        for call in missing:
+            crew.wait_for(call)
+    for call in are_missing(missing):
+        call.kernel.compile(call.kinds)
+
+
 def all_calls() -> list[Call]:
     """Return all calls of kernels that no process before has made machine code of in this one."""
     with foreseeing() as calls, np.errstate(all="ignore"):

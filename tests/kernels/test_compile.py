@@ -254,6 +254,37 @@ def test_a_run_whose_code_is_kept_says_nothing_of_compiling_and_never_imports_th
     assert finished.stdout.splitlines()[-1] == "0 0"
 
 
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """Return a file of machine code as a platform wheel brings it, where nothing else is kept."""
+    kinds = ("array <i8 1 C", "array <u8 1 C")
+    monkeypatch.setattr(code, "FOLDER", tmp_path)
+    made = fisher_yates.compile(kinds)
+    monkeypatch.setattr(code, "BUILT", tmp_path)
+    monkeypatch.setattr(code, "FOLDER", None)
+    assert code.find(fisher_yates.name, kinds) == made
+    (path,) = tmp_path.iterdir()
+    return path, kinds
+
+
+def test_code_that_a_wheel_brings_along_is_used_and_its_damage_noticed(shipped, monkeypatch):
+    path, kinds = shipped
+    monkeypatch.setattr(code, "_warned", False)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert code.find(fisher_yates.name, kinds) is None
+
+
+@pytest.mark.parametrize("other", ["numba", "llvmlite"])
+def test_code_that_a_wheel_brings_along_is_none_for_another_compiler(shipped, monkeypatch, other):
+    monkeypatch.setattr(code, "installed", lambda package: "0" if package == other else "1")
+    assert not code.has(fisher_yates.name, shipped[1])
+
+
+def test_a_package_that_was_not_built_so_brings_no_code_along():
+    assert not code.BUILT.exists()
+
+
 def test_an_object_file_tells_the_name_of_its_kernel_alone():
     kinds = ("array <i8 1 C", "array <u8 1 C")
     found = fisher_yates.compile(kinds).object_file

@@ -133,6 +133,26 @@ print(hashlib.sha256(model.coef.tobytes()).hexdigest(), hashlib.sha256(code.enco
 """
 
 
+BUILT = r"""
+from fastsoftmax.kernels.level import LEVEL
+from fastsoftmax.kernels.loading import Loaded
+from fastsoftmax.kernels.permute import fisher_yates
+kinds = ("array <i8 1 C", "array <u8 1 C")
+new = fisher_yates.compile(kinds)
+try:
+    Loaded(new.object_file, kinds, new.returns)
+except RuntimeError as refusal:
+    print(LEVEL.processor, len(new.object_file) > 500, refusal)
+"""
+
+
+@x86
+@pytest.mark.parametrize("name", level.LEVELS)
+def test_code_for_any_level_can_be_built_and_is_not_run(name):
+    said = python(BUILT, FASTSOFTMAX_BUILD_LEVEL=name).strip()
+    assert said == f"{name} True code for {name} is built here, and not run"
+
+
 @x86
 def test_another_processor_of_the_level_gets_the_same_machine_code():
     name = list(level.host_levels())[-1]
