@@ -11,6 +11,8 @@ from fastsoftmax.engines.tasks import Job, carry_out
 class Executor(Carrier):
     """What the caller handed us; it stays the caller's to close."""
 
+    retries = 10  # nothing of ours is begun for one
+
     def __init__(self, executor: Any) -> None:
         self.size = int(getattr(executor, "_max_workers", 0) or 0) or 2
         self._executor = executor
