@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from fastsoftmax.engines.choice import engine_of
 from fastsoftmax.engines.engine import Engine
 from fastsoftmax.engines.executor import Executor
 from fastsoftmax.engines.merging import merged
-from fastsoftmax.engines.processes import Processes
+from fastsoftmax.engines.processes import Processes, _Queue, _Queued
 from fastsoftmax.engines.tasks import Job
 from fastsoftmax.errors import DataError, OptionError, WorkerLostError
 from tests.engines.executors import Chaos
@@ -27,11 +27,6 @@ def square(x):
 
 def refuse(x):
     raise DataError(f"row {x} is wrong")
-
-
-def process_number(*_):
-    time.sleep(0.05)
-    return os.getpid()
 
 
 def die(path):
@@ -103,11 +98,25 @@ def test_a_task_that_kills_every_process_ends_the_run_with_what_to_do():
 
 
 def test_tasks_of_one_home_go_to_the_process_that_had_them_before():
-    with engine_of(2, 4, 1) as engine:
-        first = list(engine.results(tasks(process_number, range(4))))
-        assert len(set(first)) == 2
-        for _ in range(3):
-            assert list(engine.results(tasks(process_number, range(4)))) == first
+    queue = _Queue()
+
+    def wait(*homes):
+        for home in homes:
+            queue.add(_Queued(Job("task", home, square, ()), Future()))
+
+    def take(worker):
+        return queue.take(worker).task.home
+
+    wait(0, 1, 2, 3)
+    assert [take(worker) for worker in (0, 1, 1, 0)] == [0, 1, 2, 3]
+    wait(3, 2, 1, 0)
+    assert [take(worker) for worker in (1, 0, 0, 1)] == [2, 3, 0, 1]
+    wait(0, 3, 1)  # two wait for worker 0, which is busy: one goes to another
+    assert [take(1) for _ in range(2)] == [1, 3]
+    assert take(0) == 0
+    queue.disown(0)
+    wait(0)
+    assert take(1) == 0
 
 
 def test_a_large_value_is_mapped_by_all_processes_and_may_be_written_to():
