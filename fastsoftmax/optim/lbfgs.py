@@ -189,7 +189,7 @@ class LBFGS:
 
     def _direction(self, point: Point, slope: np.ndarray) -> np.ndarray:
         """Return - H slope, H the approximate inverse Hessian (the two-loop recursion)."""
-        q, pairs = slope.copy(), self.memory.pairs
+        q, pairs = slope.copy(order="K"), self.memory.pairs
         room = np.empty_like(q)  # new memory for each product would take longer than the product
         shares = []
         for pair in reversed(pairs):
@@ -241,4 +241,6 @@ def _extrapolated(values: list[float]) -> float:
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
     """Return the sum of products; NumPy's own loops, whose order depends on no thread."""
+    if a.flags.f_contiguous and b.flags.f_contiguous:  # feature by feature: no copies
+        a, b = a.T, b.T
     return float(np.einsum("i,i->", a.ravel(), b.ravel()))

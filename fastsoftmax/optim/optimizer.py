@@ -133,6 +133,8 @@ def iterates_by(
 ) -> Generator[OptimizerState, None, None]:  # fmt: skip
     """Yield what `iterates` does, by a preconditioner; learns: it takes the curvature itself."""
     l1 = _l1_of(objective)
+    if objective.nonzeros is not None:
+        _lay_by_feature(state)
 
     def precondition(v: np.ndarray) -> np.ndarray:
         # A number added to the weights of all classes changes no probability. Without L1,
@@ -160,6 +162,19 @@ def iterates_by(
             is_over = not _leaps(preconditioner, objective, state, search, enough)
         state.is_over = is_over
         yield state
+
+
+def _lay_by_feature(state: OptimizerState) -> None:
+    """Have all that a search depends on lie as sparse rows have it, for sums add up in that order.
+
+    What was kept in a checkpoint comes back class by class.
+    """
+    point, by_feature = state.point, np.asfortranarray
+    state.point = replace(point, x=by_feature(point.x), gradient=by_feature(point.gradient))
+    state.learnt_at = by_feature(state.learnt_at)
+    state.memory.pairs[:] = [
+        replace(pair, s=by_feature(pair.s), y=by_feature(pair.y)) for pair in state.memory.pairs
+    ]
 
 
 def _learn(preconditioner: Preconditioner, objective: Objective, theta: np.ndarray) -> Batch:

@@ -139,7 +139,7 @@ class SparseDiagonal(Preconditioner):
     ) -> None:
         super().__init__(K, d, dtype, scaling)
         self._scaling, self._threads = scaling, threads
-        self._curvature = np.ones((K, d + 1))
+        self._curvature = np.ones((K, d + 1), order="F")
 
     def sample_rows(self, rows: int) -> int:
         """Return how many of so many rows the curvature is taken from."""
@@ -160,7 +160,7 @@ class SparseDiagonal(Preconditioner):
         by_class = np.ascontiguousarray(sums.G[:, :K].T)
         found = np.concatenate([by_class, sums.g[:K, None]], axis=1) / total
         # What a sample hardly has is held by what it has over all rows.
-        self._curvature = found + UNSEEN * found[:, d:] * squares
+        self._curvature = np.asfortranarray(found + UNSEEN * found[:, d:] * squares)
         self.penalise(l2)
 
     def penalise(self, l2: np.ndarray) -> None:

@@ -404,3 +404,15 @@ def test_the_command_line_trains_on_sparse_columns(tmp_path, capsys):
     assert pq.read_metadata(tmp_path / "p.parquet").num_rows == N
     assert main(["inspect", model]) == 0
     capsys.readouterr()
+
+
+def test_passes_that_are_interrupted_go_on_with_the_same_bits(tmp_path):
+    csr, told = sp.csr_matrix(X), {"solver": "lbfgs", "l2": 1e-3, "tolerance": 1e-9}
+    want = train(csr, Y, **told)
+    folder = str(tmp_path / "kept")
+    stopped = train(
+        csr, Y, checkpoint=folder, checkpoint_every=1, report=lambda p: p.epoch >= 4, **told
+    )
+    assert len(stopped.history) < len(want.history)
+    again = train(csr, Y, checkpoint=folder, resume=True, **told)
+    assert_array_equal(again.coef, want.coef)
