@@ -642,6 +642,8 @@ class TrainOptions:
         if isinstance(self.penalty.class_weight, dict):  # its labels may be of any kind, JSON's
             # keys are text
             shaping["class_weight"] = [list(pair) for pair in self.penalty.class_weight.items()]
+        if self.texts.text is not None:
+            shaping["text"] = list(self.texts.text)
         return shaping
 
     def given(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -240,6 +241,14 @@ class _Texts(_ColumnSurvey):
             raise DataError(
                 f'column "{feature.column.name}" has no n-gram that is in min_count={policy.least}'
                 " rows: lower min_count=, or leave the column out."
+            )
+        if self._count.forgotten:
+            warnings.warn(
+                f'column "{feature.column.name}" has more n-grams than memory= has room to count:'
+                f" some that are in {self._count.forgotten} rows or fewer were forgotten. Raise"
+                " memory=, or hash them (bits=18).",
+                UserWarning,
+                stacklevel=2,
             )
         column = replace(feature.column, text=vocabulary)
         numbers = self._count.mean_features(policy.least, policy.most)

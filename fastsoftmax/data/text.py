@@ -246,7 +246,8 @@ class NgramCount:
         """
         known, chosen = self._known(), self._chosen(min_count, most)
         if self.recipe.bits is not None:
-            return Vocabulary(self.recipe, indices=known[chosen, 0].copy())
+            indices = known[chosen, 0].copy()
+            return Vocabulary(self.recipe, indices=indices, collisions=self.collisions)
         names, offsets = _names_of(self._counter.names, self._name_ends(), chosen)
         return Vocabulary(self.recipe, names, offsets)
 

@@ -57,12 +57,15 @@ class Vocabulary:
 
     names, offsets: feature j's name is names[offsets[j] : offsets[j + 1]], UTF-8; or, of hashed
     ones, indices (n,) int64 of their hashes, which have no names.
+    collisions: of hashed ones, while a model is trained: the share of what was counted that has the
+    index of another n-gram, seen before it.
     """
 
     recipe: Recipe
     names: np.ndarray | None = None
     offsets: np.ndarray | None = None
     indices: np.ndarray | None = None
+    collisions: float | None = None
 
     def __len__(self) -> int:
         if self.indices is not None:

@@ -58,7 +58,8 @@ def read_text(
     for key, array in arrays.items():
         fits = array is not None and array.ndim == 1 and array.dtype == DTYPES[key]
         require(fits, "a column of texts has no vocabulary")
-    vocabulary = Vocabulary(recipe, **arrays)
+    names, offsets, indices = (arrays.get(key) for key in ARRAYS)
+    vocabulary = Vocabulary(recipe, names, offsets, indices)
     if recipe.bits is None:
         _check_names(arrays["names"], arrays["offsets"])
     else:

@@ -280,6 +280,13 @@ def train_to_end(trainer: Trainer, inputs: Inputs) -> None:
         raise TrainingInterrupted(model_of(trainer, best, inputs, "interrupt")) from None
 
 
+def _collisions(source: Source) -> dict[str, float]:
+    """Return which share of hashed n-grams collides, of the column where it is largest."""
+    texts = (column.text for column in source.columns or ())
+    found = [text.collisions for text in texts if text is not None and text.collisions is not None]
+    return {"collisions": max(found)} if found else {}
+
+
 def model_of(trainer: Trainer, learner: Learner, inputs: Inputs, ended: str | None = None) -> Model:
     """Return what a learner has learnt; ended: why it takes no more steps, where it is known."""
     record = _record(trainer.rows, learner, inputs, ended or trainer.why_ended(learner))
@@ -322,7 +329,7 @@ def _record(rows: RunRows, learner: Learner, inputs: Inputs, ended: str) -> dict
             ended=ended,
             gain=None if last is None else last.get("gain"),
             gain_error=None if last is None else last.get("gain_error"),
-            origin=warm_start.record(inputs.init, data),
+            origin={**warm_start.record(inputs.init, data), **_collisions(rows.source)},
             shards=learner.options.sharding.count,
         )
     )

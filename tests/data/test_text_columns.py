@@ -131,3 +131,12 @@ def test_what_cannot_be_read_as_text_is_said_in_a_sentence(data, names, message)
 def test_a_reader_that_can_be_read_once_is_refused():
     with pytest.raises(DataError, match="can be read once: categories, n-grams"):
         opened(table().to_reader())
+
+
+def test_what_there_is_no_room_to_count_is_said():
+    texts = TextColumns(("title",), ONE_WORD)
+    policy = NullPolicy("zero", texts=texts, ngrams=NgramPolicy(least=1, limit=4))
+    titles = ["the a", "the b", "the c", "the d", "the e", "the e"]
+    source = open_source(pa.table({"title": titles, "y": [0, 1] * 3}), "y", null_policy=policy)
+    with pytest.warns(UserWarning, match='column "title" has more n-grams than memory= has room'):
+        source.learn()
