@@ -146,3 +146,35 @@ def test_fashion_reads_idx_and_writes_parquet(tmp_path):
     table = pq.read_table(tmp_path / "three.parquet", page_checksum_verification=True)
     np.testing.assert_array_equal(np.stack(table["pixels"].to_numpy()), images.reshape(3, 784))
     assert table["label"].to_pylist() == [0, 9, 1]
+
+
+def test_descriptions_say_in_one_sentence_that_they_need_apt(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(SystemExit) as stopped:
+        run_script("descriptions", monkeypatch, str(tmp_path))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_descriptions_are_read_from_the_lists_of_packages(tmp_path, monkeypatch):
+    script = load_script("descriptions")
+    lists = {
+        "Packages": "Package: a\nSection: contrib/games\nDescription-md5: 1\n\nPackage: b\n"
+        "Source: a (1.0)\nSection: games\nDescription-md5: 2\n\nPackage: a\nSection: x\n"
+        "Description-md5: 1\n",
+        "Translations": "Package: a\nDescription-md5: 1\nDescription-en: short\n long\n .\n"
+        " more\n\nPackage: b\nDescription-md5: 2\nDescription-en: other\n",
+    }
+
+    def run(command):
+        return lists[command[-1]] if "cat-file" in command else command[-1].split(": ")[1]
+
+    monkeypatch.setattr(script, "run", run)
+    found = list(script.rows(tmp_path))
+    assert [row for _, row in found] == [
+        {"title": "a", "body": "short\nlong\n\nmore", "section": "games"},
+        {"title": "b", "body": "other", "section": "games"},
+    ]
+    assert found[0][0] == found[1][0]  # of one source, both are for the test or none
+    script.write([row for _, row in found], tmp_path / "d.parquet")
+    assert pq.read_table(tmp_path / "d.parquet").num_rows == 2
