@@ -17,7 +17,7 @@ from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import RunningLoss, Tally
-from fastsoftmax.optim.weights import Weights
+from fastsoftmax.optim.weights import RowMajor
 from fastsoftmax.options import TrainOptions
 from tests import oracle
 
@@ -136,13 +136,13 @@ def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_pa
 def test_an_only_epoch_averages_its_second_half(monkeypatch):
     """Calls are cut there, however many rows they might have."""
     averaged = []
-    settle = Weights.settle
+    settle = RowMajor.settle
 
     def count(self):
         settle(self)
         averaged.append(int(self._counted[0]))
 
-    monkeypatch.setattr(Weights, "settle", count)
+    monkeypatch.setattr(RowMajor, "settle", count)
     X, y, _ = problem(4, 30, 1001)
     fastsoftmax.train(X, y, epochs=1, l2=0.0, solver="sgd")
     assert averaged[-1] == 501

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import fastsoftmax
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
@@ -123,3 +124,15 @@ def test_rows_of_weight_0_do_not_decide():
     assert with_them.value == without.value
     assert with_them.reason == without.reason
     assert math.isfinite(with_them.value)
+
+
+def test_pixels_keep_the_scale_that_suits_them():
+    # Most are 0 and few are large, so the middle of their values says nothing of them.
+    random = np.random.default_rng(0)
+    y = np.arange(4000) % 4
+    X = np.where(random.random((4000, 40)) < 0.12, random.integers(1, 256, (4000, 40)), 0)
+    X[:, :4] = np.where(np.eye(4, dtype=bool)[y], X[:, :4] + random.integers(0, 200, (4000, 4)), 0)
+    X += random.integers(0, 2, X.shape)
+    left = fastsoftmax.train(X.astype(np.uint8), y, epochs=2, l2=1e-3)
+    told = fastsoftmax.train(X.astype(np.uint8), y, epochs=2, l2=1e-3, scaling="spread")
+    assert left.history[-1]["log_loss"] <= 1.001 * told.history[-1]["log_loss"]
