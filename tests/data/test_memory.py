@@ -337,11 +337,6 @@ def test_an_array_of_another_length_beside_a_stream_is_refused():
         assert "there must be one for each row" in refused(lambda: whole.to_reader(4), labels)
 
 
-def test_sparse_matrices_are_refused_with_the_conversion():
-    sparse = pytest.importorskip("scipy.sparse")
-    assert "X.toarray()" in refused(sparse.csr_matrix(np.eye(3)), [0, 1, 0])
-
-
 def test_a_stream_of_another_length_at_a_later_pass_is_refused():
     whole = table(matrix("int8"))
     asked = []

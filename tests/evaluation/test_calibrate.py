@@ -63,7 +63,7 @@ def test_no_other_temperature_has_a_lower_loss():
 def test_slope_and_curvature_are_those_of_finite_differences():
     model, X, y = draw(n=40)
     source = calibration.open_judged(model, X, y, None)
-    ((slope, curvature),) = calibration._slopes(model, source, (0.7,))
+    ((slope, curvature),) = calibration._slopes(model, source, (0.7,), None)
     h = 1e-4
     less, here, more = (evaluate(at(model, 1 / (0.7 + s)), X, y).log_loss for s in (-h, 0, h))
     assert_allclose(slope, (more - less) / (2 * h), rtol=1e-6)

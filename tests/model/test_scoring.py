@@ -221,4 +221,4 @@ def test_rows_that_disappear_are_noticed(model, X):
     source = Rows((X,))
     blocks = (scores.logits for scores in scored(model.parameters, source))
     with pytest.raises(DataError, match="held 50 rows where 60 were announced"):
-        scoring._stack(blocks, 60)
+        scoring.stack(blocks, 60)

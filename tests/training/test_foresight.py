@@ -83,7 +83,9 @@ def test_what_is_compiled_is_one_line_on_a_terminal_and_elsewhere_its_begin_and_
         assert said == ["0 of 3", "3 of 3"]
 
 
-def test_from_python_the_logger_tells_what_is_compiled(caplog):
+def test_from_python_the_logger_tells_what_is_compiled(caplog, monkeypatch):
+    monkeypatch.setattr(policy, "_announced", set())
+    monkeypatch.setattr(policy, "_counted", set())
     call = policy.Call(
         policy.Kernel(test_from_python_the_logger_tells_what_is_compiled, frozenset(), False), ()
     )

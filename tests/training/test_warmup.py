@@ -14,8 +14,7 @@ from fastsoftmax.kernels.curvature import add_products, add_squares, class_proba
 from fastsoftmax.kernels.gradient import add_gradient
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.kernels.scoring import judge_rows, logits_of_rows, probabilities_of_rows
-from fastsoftmax.optim import sgd
-from fastsoftmax.optim.rules import rowwise
+from fastsoftmax.optim.rules import rowwise, rule
 from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.training import warmup
 
@@ -37,13 +36,13 @@ def test_it_says_how_many_kernels_it_compiled_and_where_they_are_kept(monkeypatc
 def test_a_run_after_it_compiles_nothing_more(monkeypatch):
     monkeypatch.setattr(warmup, "RULES", (Rowwise,))
     warmup.warm_up()
-    before = len(rowwise.descend_rowwise.signatures), len(sgd.measure.signatures)
+    before = len(rowwise.descend_rowwise.signatures), len(rule.measure.signatures)
     rng = np.random.default_rng(0)
     X = rng.integers(0, 9, (60, 5)).astype(np.uint8)
     y = X[:, 0] // 3
     for average in (False, True):
         fastsoftmax.train(X, y, validation=(X, y), average=average, epochs=1, learning_rate=1e-4)
-    assert (len(rowwise.descend_rowwise.signatures), len(sgd.measure.signatures)) == before
+    assert (len(rowwise.descend_rowwise.signatures), len(rule.measure.signatures)) == before
 
 
 def test_full_gradients_after_it_compile_nothing_more(monkeypatch):
