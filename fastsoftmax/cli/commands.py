@@ -121,11 +121,9 @@ def _check_trained_output(args: Arguments) -> None:
     check_output(args["output"], [*args["data"], *(args["validation"] or []), *init])
 
 
-def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
-    """Return the arguments of `train` and `sweep` that are no options."""
-    from fastsoftmax.model.model import load
-
-    classes, validation, init = args["classes"], args["validation"], args["init"]
+def rows_given(args: Arguments) -> dict[str, Any]:
+    """Return the rows that are trained on, and what of them is."""
+    classes = args["classes"]
     return {
         "data": one_or_all(args["data"]),
         "target": args["target"],
@@ -133,6 +131,16 @@ def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
         "weight": args["weight"],
         "categorical": args["categorical"],
         "classes": classes and typed_classes(classes, args["data"], args["target"]),
+    }
+
+
+def _what_is_trained_on(args: Arguments) -> dict[str, Any]:
+    """Return the arguments of `train` and `sweep` that are no options."""
+    from fastsoftmax.model.model import load
+
+    validation, init = args["validation"], args["init"]
+    return {
+        **rows_given(args),
         "validation": validation and one_or_all(validation),
         "init": load(init) if init else None,
     }

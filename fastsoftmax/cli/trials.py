@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from fastsoftmax.cli.commands import Arguments, as_json, one_or_all, options_given, typed_classes
+from fastsoftmax.cli.commands import Arguments, as_json, options_given, rows_given
 from fastsoftmax.cli.console import Console
 from fastsoftmax.cli.progress import Teller
 from fastsoftmax.evaluation import formatting
@@ -96,13 +96,7 @@ def _checked(args: Arguments) -> dict[str, Any]:
 
 def _rows(args: Arguments, console: Console) -> dict[str, Any]:
     """Return the rows that are trained on, and who is told how it goes."""
-    classes = args["classes"]
     return {
-        "data": one_or_all(args["data"]),
-        "target": args["target"],
-        "features": args["features"],
-        "weight": args["weight"],
-        "categorical": args["categorical"],
-        "classes": classes and typed_classes(classes, args["data"], args["target"]),
+        **rows_given(args),
         "report": Teller(console, silent=args["quiet"] or args["verbose"]),
     }
