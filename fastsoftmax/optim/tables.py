@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.parts import Part
-from fastsoftmax.kernels.gather import Affine, part_table
-from fastsoftmax.kernels.lists import ListTables
+from fastsoftmax.kernels.gather import Affine
 from fastsoftmax.model.scaling import Scaling
 
 
@@ -18,34 +18,14 @@ def affine_of(scaling: Scaling | None, dtype: np.dtype) -> Affine | None:
     return None if scaling is None else Affine(scaling.centre, scaling.scale, dtype)
 
 
-class RowTables:
-    """The tables of the rows in use where rows are listed, made anew only for other rows."""
-
-    def __init__(self) -> None:
-        self.affine: Affine | None = None
-        self._tables: list[ListTables] = []
-        self._rows: Callable[[], Part | None] = lambda: None
-
-    def scale(self, affine: Affine | None) -> None:
-        """Have the features of all rows to come scaled."""
-        self.affine, self._tables = affine, []
-
-    def of(self, parts: tuple[Part, ...]) -> list[ListTables]:
-        """Return the tables of these parts."""
-        if self._rows() is not parts[0] or not self._tables:
-            self._rows = weakref.ref(parts[0])
-            self._tables = [ListTables(parts, self.affine)]
-        return self._tables
-
-
 class PartTables:
-    """The tables of the rows in use, one for each worker, made anew only for other rows."""
+    """The tables of the rows in use, made anew only for other rows."""
 
-    def __init__(self, columns: Sequence[tuple[int, int]]) -> None:
-        """columns: the first feature of each worker, and the first after them."""
-        self._columns = columns
+    def __init__(self, make: Callable[[tuple[Part, ...], Affine | None], list[Any]]) -> None:
+        """make: returns the tables of parts, with features scaled or not."""
+        self._make = make
         self.affine: Affine | None = None
-        self._tables: list[np.ndarray] = []
+        self._tables: list[Any] = []
         # Weak, since a window's memory is needed for the next one.
         self._rows: Callable[[], Part | None] = lambda: None
 
@@ -53,9 +33,9 @@ class PartTables:
         """Have the features of all rows to come scaled."""
         self.affine, self._tables = affine, []
 
-    def of(self, parts: tuple[Part, ...]) -> list[np.ndarray]:
-        """Return the tables of these arrays."""
+    def of(self, parts: tuple[Part, ...]) -> list[Any]:
+        """Return the tables of these parts."""
         if self._rows() is not parts[0] or not self._tables:
             self._rows = weakref.ref(parts[0])
-            self._tables = [part_table(parts, *columns, self.affine) for columns in self._columns]
+            self._tables = self._make(parts, self.affine)
         return self._tables

@@ -122,9 +122,11 @@ class Rule(ABC):
         columns = self.columns if average else []
         return RowMajor(self.K, self.d, self.dtype, columns=columns, block_rows=self.block_rows)
 
-    def new_tables(self) -> Any:
-        """Return what describes rows to its kernel."""
-        return PartTables(self.columns)
+    def new_tables(self) -> PartTables:
+        """Return what describes rows to its kernel: a table for each worker."""
+        return PartTables(
+            lambda parts, affine: [part_table(parts, *columns, affine) for columns in self.columns]
+        )
 
     def measure(
         self, weights: Weights, parts: tuple[Part, ...], affine: Affine | None,

@@ -14,7 +14,7 @@ from fastsoftmax.kernels.workers import Team
 from fastsoftmax.optim.feature_weights import FeatureMajor
 from fastsoftmax.optim.penalties import ALIKE, Penalties
 from fastsoftmax.optim.rules.rule import CALL_FLOPS, SPAN_ROWS, Lengths, Rule, Task, Visit
-from fastsoftmax.optim.tables import RowTables
+from fastsoftmax.optim.tables import PartTables
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import Weights
 
@@ -55,9 +55,9 @@ class SparseRows(Rule):
         self._weights = FeatureMajor(self.K, self.d, self.dtype, average=average)
         return self._weights
 
-    def new_tables(self) -> RowTables:
+    def new_tables(self) -> PartTables:
         """Return what describes rows to its kernel."""
-        return RowTables()
+        return PartTables(lambda parts, affine: [ListTables(parts, affine)])
 
     def lengths(self, penalties: Penalties) -> Lengths:
         """Return how many rows to hand over at once."""
