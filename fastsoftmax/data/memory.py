@@ -1,8 +1,9 @@
-"""The only place that makes a Source of a NumPy matrix, used where it lies."""
+"""The only place for nameless rows in memory, used where they lie: as a Source, and NumPy's."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,26 @@ ACCEPTED = (
 )
 
 
-class MatrixSource(Source):
-    """A matrix in memory, without names: one piece, or as many as it was cut into."""
+class RowsInMemory(Source):
+    """Rows without names, as a part that has them all, with arrays of labels and weights beside it:
+    one piece, or as many as it was cut into.
+    """
 
-    columns = None
     in_memory = True
 
-    def __init__(self, matrix: np.ndarray, labels: GivenLabels) -> None:
-        """Use `matrix`, as `feature_matrix` returned it; labels and weights are arrays beside."""
-        self._part, self._labels = Dense(matrix), labels
-        self.resident = self._part.is_row_major
+    def __init__(self, rows: int, labels: GivenLabels) -> None:
+        """Check that there are rows, and a label for each."""
+        self._labels = labels
         self.label_kind = labels.kind(pa.schema([]))
-        self.n_features = matrix.shape[1]
-        self.pieces: tuple[int, ...] = (len(matrix),)
-        self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
-        if not len(matrix):
+        self.pieces: tuple[int, ...] = (rows,)
+        if not rows:
             raise DataError("the matrix has no rows.")
-        labels.check_rows(len(matrix))
+        labels.check_rows(rows)
+
+    @property
+    @abstractmethod
+    def part(self) -> Part:
+        """All rows."""
 
     def scan_labels(
         self, classes: Classes | None = None, held_out: HeldOut | None = None
@@ -54,7 +58,19 @@ class MatrixSource(Source):
         self, classes: Classes | None, order: Iterable[int] | None = None
     ) -> Generator[Chunk, None, None]:
         """Yield the pieces, where they lie; see Source."""
-        return chunks_beside(self, self._part, self._labels, classes, order)
+        encoder = None
+        if classes is not None and self._labels.target is not None:
+            encoder = Encoder(classes)
+        part = self.part
+        for piece in range(len(self.pieces)) if order is None else order:
+            at, weights = None, None
+            first, rows, where = self._span(int(piece))
+            if encoder is not None:
+                at, weights = self._labels.encoded(
+                    encoder, self._labels.between(first, rows), where
+                )
+                weights = self.counted(weights)
+            yield Chunk((part[first : first + rows],), at, weights, int(piece), 0)
 
     def cut(self, most: int) -> None:
         """Have pieces of at most so many rows from now on; see Source."""
@@ -69,9 +85,13 @@ class MatrixSource(Source):
     ) -> LabelSums:
         """Return the sums over the labels and weights of some pieces; see Source."""
         self._labels.require_target("the matrix")
-        return label_sums(
-            labelled_beside(self, self._labels, pieces), self._labels, classes, held_out
+        labels = self._labels
+        spans = ((piece, *self._span(piece)) for piece in pieces)
+        labelled = (
+            Labelled(piece, first, *labels.between(first, rows), where)
+            for piece, first, rows, where in spans
         )
+        return label_sums(labelled, labels, classes, held_out)
 
     def place(self, piece: int, row: int) -> str:
         """Say which row of the matrix it is."""
@@ -84,43 +104,33 @@ class MatrixSource(Source):
     def _where(self, row: int) -> str:
         return f"row {row}"
 
+    def _span(self, piece: int) -> tuple[int, int, Where]:
+        """Return the number of a piece's first row, its rows, and what says where one is."""
+        return self.number(piece, 0), self.pieces[piece], lambda row: self.place(piece, row)
+
+
+class MatrixSource(RowsInMemory):
+    """A NumPy matrix."""
+
+    columns = None
+
+    def __init__(self, matrix: np.ndarray, labels: GivenLabels) -> None:
+        """Use `matrix`, as `feature_matrix` returned it; labels and weights are arrays beside."""
+        super().__init__(len(matrix), labels)
+        self._part = Dense(matrix)
+        self.resident = self._part.is_row_major
+        self.n_features = matrix.shape[1]
+        self.row_bytes = matrix.shape[1] * matrix.dtype.itemsize
+
+    @property
+    def part(self) -> Dense:
+        """All rows, where they lie."""
+        return self._part
+
 
 def runs_of_rows(rows: int, most: int) -> tuple[int, ...]:
     """Return the sizes of the runs that rows are cut into, of at most so many each."""
     return tuple(min(most, rows - first) for first in range(0, rows, most))
-
-
-def chunks_beside(
-    source: Source,
-    part: Part,
-    labels: GivenLabels,
-    classes: Classes | None,
-    order: Iterable[int] | None,
-) -> Generator[Chunk, None, None]:
-    """Yield the pieces of a part that has all rows, where they lie, with the labels beside it."""
-    encoder = None if classes is None or labels.target is None else Encoder(classes)
-    for piece in range(len(source.pieces or ())) if order is None else order:
-        at, weights = None, None
-        first, rows, where = _span(source, int(piece))
-        if encoder is not None:
-            at, weights = labels.encoded(encoder, labels.between(first, rows), where)
-            weights = source.counted(weights)
-        yield Chunk((part[first : first + rows],), at, weights, int(piece), 0)
-
-
-def labelled_beside(
-    source: Source, labels: GivenLabels, pieces: Iterable[int]
-) -> Iterator[Labelled]:
-    """Yield the labels and weights of pieces that lie beside the rows."""
-    for piece in pieces:
-        first, rows, where = _span(source, piece)
-        yield Labelled(piece, first, *labels.between(first, rows), where)
-
-
-def _span(source: Source, piece: int) -> tuple[int, int, Where]:
-    """Return the number of a piece's first row, how many it has, and what says where one is."""
-    rows = 0 if source.pieces is None else source.pieces[piece]
-    return source.number(piece, 0), rows, lambda row: source.place(piece, row)
 
 
 def feature_matrix(data: Any) -> np.ndarray:

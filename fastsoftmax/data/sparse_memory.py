@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from fastsoftmax.data.encode import GivenLabels
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse, UseCount, all_in_use
-from fastsoftmax.data.label_stats import HeldOut, Labelled, LabelSums, label_sums, scan_rows
-from fastsoftmax.data.memory import chunks_beside, labelled_beside, runs_of_rows
+from fastsoftmax.data.label_stats import HeldOut
+from fastsoftmax.data.memory import RowsInMemory
 from fastsoftmax.data.parts import Sparse
-from fastsoftmax.data.source import Chunk, Column, LabelStats, Source
+from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
 
 logger = logging.getLogger("fastsoftmax")
@@ -82,22 +80,17 @@ def _check_indices(csr: Any) -> None:
         )
 
 
-class SparseMatrixSource(Source):
-    """A sparse matrix in memory, one nameless column: one piece, or as many as it was cut into."""
+class SparseMatrixSource(RowsInMemory):
+    """A sparse matrix: one nameless column."""
 
-    in_memory = True
     resident = True
     columns_are_nameless = True
 
     def __init__(self, rows: MatrixRows, labels: GivenLabels, in_use: InUse | None) -> None:
         """Use the matrix; in_use: what a model knows of its columns, or None."""
-        self._raw, self._labels = rows, labels
-        self.label_kind = labels.kind(pa.schema([]))
         count = len(rows.indptr) - 1
-        self.pieces: tuple[int, ...] = (count,)
-        if not count:
-            raise DataError("the matrix has no rows.")
-        labels.check_rows(count)
+        super().__init__(count, labels)
+        self._raw = rows
         self.nonzeros = max(len(rows.index) / count, 1.0)
         self.row_bytes = int(self.nonzeros * (4 + rows.value.itemsize)) + 8
         self._part: Sparse | None = None
@@ -121,47 +114,14 @@ class SparseMatrixSource(Source):
             raise DataError("the matrix has no number that is not 0: there is nothing to learn of.")
         self._use(found.in_use())
 
-    def scan_labels(self, classes: Any = None, held_out: HeldOut | None = None) -> LabelStats:
-        """Read the labels and weights once; see Source."""
-        self._labels.require_target("the matrix")
-        labels, weights = self._labels.all()
-        labelled = [Labelled(0, 0, labels, weights, self._where)]
-        return scan_rows(labelled, self._labels, classes, held_out)
-
-    def chunks(
-        self, classes: Any, order: Iterable[int] | None = None
-    ) -> Generator[Chunk, None, None]:
-        """Yield the pieces; see Source."""
+    @property
+    def part(self) -> Sparse:
+        """All rows, of the columns that are in use."""
         if self._part is None:
             rows = self._raw
             arrays = self._in_use.select(rows.indptr, rows.index, rows.value)
             self._part = Sparse(*arrays, len(self._in_use))
-        return chunks_beside(self, self._part, self._labels, classes, order)
-
-    def cut(self, most: int) -> None:
-        """Have pieces of at most so many rows from now on; see Source."""
-        self.pieces = runs_of_rows(sum(self.pieces), most)
-        self.number_anew()
-
-    def count_labels(
-        self, pieces: Iterable[int], classes: Any = None, held_out: HeldOut | None = None
-    ) -> LabelSums:
-        """Return the sums over the labels and weights of some pieces; see Source."""
-        self._labels.require_target("the matrix")
-        return label_sums(
-            labelled_beside(self, self._labels, pieces), self._labels, classes, held_out
-        )
-
-    def place(self, piece: int, row: int) -> str:
-        """Say which row of the matrix it is."""
-        return self._where(self.number(piece, row))
-
-    def fingerprint(self) -> list[dict[str, Any]]:
-        """Return nothing: there are no files."""
-        return []
-
-    def _where(self, row: int) -> str:
-        return f"row {row}"
+        return self._part
 
 
 def in_use_of(like: tuple[Column, ...] | None, like_width: int | None, width: int) -> InUse | None:
