@@ -41,7 +41,7 @@ from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
 
 if TYPE_CHECKING:
-    from fastsoftmax.data.formats.files import FileBatches
+    from fastsoftmax.data.formats.files import DataFile, FileBatches
 
 PEEKED_SHARE = 8  # of the memory: a reader's rows without a list that tells its length
 
@@ -218,36 +218,47 @@ def open_files(paths: Sequence[str], known: dict[str, str] | None = None) -> Fil
 
     known: of columns in folders' names what they were in training.
     """
-    from fastsoftmax.data.formats import arrays, ipc, ipc_stream, parquet
-    from fastsoftmax.data.formats.files import DataFile, FileBatches
-    from fastsoftmax.data.formats.lines import agree
+    from fastsoftmax.data.formats.files import FileBatches
+
+    files = [_data_file(path, known or {}) for path in paths]
+    if any(file.is_text for file in files):
+        from fastsoftmax.data.formats.lines import agree
+
+        agree(files)
+    return FileBatches(files, known or {})
+
+
+def _data_file(path: str, known: Mapping[str, str]) -> DataFile:
+    """Return a file of the format that its first bytes tell; what reads others is not loaded."""
+    from fastsoftmax.data.formats import parquet
+
+    start = _first_bytes(path)
+    if start.startswith(parquet.MAGIC):
+        return parquet.ParquetPath(path)
+    if start.startswith(parquet.ENCRYPTED):
+        raise DataError(
+            f"{path}: the file is encrypted, which is not read. Write it anew without"
+            " encryption, or give a function that returns a reader which decrypts it."
+        )
+    from fastsoftmax.data.formats import arrays, ipc, ipc_stream
     from fastsoftmax.data.formats.recognise import text_file
 
     formats: dict[bytes, Callable[[str], DataFile]] = {
-        parquet.MAGIC: parquet.ParquetPath,
         ipc.MAGIC: ipc.IpcPath,
         ipc_stream.MAGIC: ipc_stream.IpcStreamPath,
         arrays.NPY: arrays.NpyPath,
         arrays.NPZ: arrays.NpzPath,
     }
-    files = []
-    for path in paths:
-        start = _first_bytes(path)
-        kinds = [kind for magic, kind in formats.items() if start.startswith(magic)]
-        if start.startswith(parquet.ENCRYPTED):
-            raise DataError(
-                f"{path}: the file is encrypted, which is not read. Write it anew without"
-                " encryption, or give a function that returns a reader which decrypts it."
-            )
-        text = None if kinds else text_file(path, start, known or {})
-        if text is None and not kinds:
-            raise DataError(
-                f"{path}: it is neither Parquet, Arrow IPC, CSV, JSON lines nor NumPy's, by its"
-                " first bytes and its name. Convert it, or leave it out."
-            )
-        files.append(kinds[0](path) if text is None else text)
-    agree(files)
-    return FileBatches(files, known or {})
+    for magic, kind in formats.items():
+        if start.startswith(magic):
+            return kind(path)
+    text = text_file(path, start, known)
+    if text is None:
+        raise DataError(
+            f"{path}: it is neither Parquet, Arrow IPC, CSV, JSON lines nor NumPy's, by its"
+            " first bytes and its name. Convert it, or leave it out."
+        )
+    return text
 
 
 def _first_bytes(path: str) -> bytes:

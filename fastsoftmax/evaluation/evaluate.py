@@ -77,7 +77,8 @@ def judged_in_shards(source: Source, model: Model, sharding: Sharding) -> Iterat
         yield None
         return
     # Whoever judges a model compiles nothing, and dealing shuffles.
-    from fastsoftmax.data.loading.shards import count_of, dealt
+    from fastsoftmax.data.loading.deal import count_of
+    from fastsoftmax.data.loading.shards import dealt
 
     reading = Reading(cache="auto")
     count = count_of(source, sharding, reading)

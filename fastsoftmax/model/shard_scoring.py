@@ -44,7 +44,8 @@ def answers_in_order(
     model: Parameters, source: Source, kind: str, sharding: Sharding
 ) -> Iterator[Answer]:
     """Yield what is asked for of all rows, in their order: of some rows a task."""
-    from fastsoftmax.data.loading.shards import count_of, dealt
+    from fastsoftmax.data.loading.deal import count_of
+    from fastsoftmax.data.loading.shards import dealt
 
     reading = Reading(cache="off")
     count = count_of(source, sharding, reading)
@@ -68,7 +69,8 @@ def write_files(
 
     Their names are in the order of the rows. how: as `write_predictions` takes it.
     """
-    from fastsoftmax.data.loading.shards import count_of, dealt
+    from fastsoftmax.data.loading.deal import count_of
+    from fastsoftmax.data.loading.shards import dealt
 
     os.makedirs(folder, exist_ok=True)
     reading = Reading(cache="off")

@@ -10,7 +10,6 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Source
-from fastsoftmax.kernels.ahead import Crew
 from fastsoftmax.kernels.compile import IN_PYTHON, Call, announce, are_missing, foreseeing
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.optim.gradient import FullGradient
@@ -40,7 +39,13 @@ def compiled_ahead(
     for learner in () if IN_PYTHON else learners:
         calls += foreseen(source, learner, measures=measures)
         threads = learner.options.reading.thread_count
-    with Crew(missing := are_missing(calls), threads):
+    missing = are_missing(calls)
+    if not missing:
+        yield
+        return
+    from fastsoftmax.kernels.ahead import Crew
+
+    with Crew(missing, threads):
         announce(missing)
         yield
 

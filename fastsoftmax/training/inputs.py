@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.formats.recognise import labels_itself
-from fastsoftmax.data.formats.svmlight import LABEL
 from fastsoftmax.data.loading.loader import Loader
 from fastsoftmax.data.loading.read_plan import choose_reading
-from fastsoftmax.data.loading.shards import Shards
 from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import ReadingRequest, in_one_place, open_source
 from fastsoftmax.data.preprocessing import NgramPolicy, NullPolicy
@@ -24,7 +21,9 @@ from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.options import Columns, Shuffling, Texts, TrainOptions
 from fastsoftmax.training import warm_start
-from fastsoftmax.training.rounds import learn_columns, scan_labels
+
+if TYPE_CHECKING:  # workers are loaded by runs that have some
+    from fastsoftmax.data.loading.shards import Shards
 
 # That an n-gram takes while it is counted: its name, its place, and what is copied as they grow.
 NGRAM_BYTES = 100
@@ -46,7 +45,12 @@ class Inputs:
 
     def __post_init__(self) -> None:
         """Take the labels of svmlight files where no others are named."""
-        if self.target is None and labels_itself(self.data):
+        if self.target is not None:
+            return
+        from fastsoftmax.data.formats.recognise import labels_itself
+        from fastsoftmax.data.formats.svmlight import LABEL
+
+        if labels_itself(self.data):
             object.__setattr__(self, "target", LABEL)
 
     def check(self, options: TrainOptions) -> None:
@@ -100,6 +104,8 @@ class Inputs:
         if shards is None or not source.has_to_learn:  # or it is done at once, in memory
             source.learn(_holdout_mask(options))
         else:
+            from fastsoftmax.training.rounds import learn_columns
+
             learn_columns(shards)
 
     def _known_classes(self) -> Classes | None:
@@ -123,6 +129,8 @@ class Inputs:
         if shards is None:
             stats = source.scan_labels(known, _holdout_mask(options))
         else:
+            from fastsoftmax.training.rounds import scan_labels
+
             stats = scan_labels(shards, known)
         if not self.weights_as_given:
             source.weight_exponent = stats.exponent

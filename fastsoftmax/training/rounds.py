@@ -35,11 +35,8 @@ SAMPLE_BYTES = 2**26  # of the rows that are drawn from all shards, and looked a
 
 
 @contextmanager
-def opened_shards(source: Source, options: TrainOptions) -> Iterator[Shards | None]:
-    """Give the shards of a source, and workers for them; None where there are none."""
-    if options.sharding.count == 1:
-        yield None
-        return
+def opened_shards(source: Source, options: TrainOptions) -> Iterator[Shards]:
+    """Give the shards of a source, and workers for them."""
     refuse_what_shards_cannot(options)
     seed, reading = options.shuffling.seed, options.reading
     held = None if options.shuffling.holdout is None else (seed, options.shuffling.holdout)
@@ -149,6 +146,10 @@ class ShardedRows(RunRows):
         self.is_validated = validation is not None or held is not None
         self.mass = stats.mass
         shards.changed()
+
+    def check(self, learners: Sequence[Learner]) -> None:
+        """Refuse learners that take steps; see RunRows."""
+        refuse_steps(learners)
 
     def watch(self, look: Callable[[int, int], None]) -> None:
         """Have look(done, of) called with the tasks of a round; see RunRows."""

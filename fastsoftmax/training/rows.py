@@ -78,6 +78,9 @@ class RunRows(ABC):
     def first_window(self, count: int) -> Window:
         """Return rows to choose on: up to so many from all over the data, or all where they fit."""
 
+    def check(self, learners: Sequence[Learner]) -> None:
+        """Raise OptionError where learners ask for what cannot be done where the rows are."""
+
     def new_mixing(self) -> Mixing | None:
         """Return what measures how well windows mix the rows, where they do not hold all."""
         return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastsoftmax.data.loading.shards import count_of
+from fastsoftmax.data.loading.deal import count_of
 from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.errors import DivergedError, OptionError, TrainingInterrupted
 from fastsoftmax.labels import Classes
@@ -43,10 +43,12 @@ from fastsoftmax.training.json_log import JsonLog
 from fastsoftmax.training.learner import Learner, Pair
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rounds import ShardedRows, opened_shards, refuse_steps
 from fastsoftmax.training.rows import RunRows, TrainingRows
 from fastsoftmax.training.shares import Drawn, Share, ShareWeights
 from fastsoftmax.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from fastsoftmax.data.loading.shards import Shards
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -124,7 +126,7 @@ def opened_trainer(
         source = stack.enter_context(closing(inputs.open(chosen)))
         count = count_of(source, chosen.sharding, chosen.reading)
         settings = [each.changed(shards=count) for each in settings]
-        shards = stack.enter_context(opened_shards(source, settings[0]))
+        shards = stack.enter_context(_opened_shards(source, settings[0]))
         inputs.learn(source, chosen, shards)
         classes, stats = inputs.scan(source, chosen, shards)
         validation = inputs.open_validation(source, classes, chosen)
@@ -147,6 +149,8 @@ def opened_trainer(
             plan = state and state[0]["plan"]
             rows = TrainingRows(source, classes, stats, resolved[0], plan=plan, validation=loader)
         else:
+            from fastsoftmax.training.rounds import ShardedRows
+
             rows = ShardedRows(shards, classes, stats, resolved[0], loader)
         stack.callback(rows.close)
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
@@ -159,6 +163,15 @@ def opened_trainer(
         if state is not None:
             _restore(trainer, state, chosen.keeping.checkpoint)
         yield trainer
+
+
+def _opened_shards(source: Source, options: TrainOptions) -> AbstractContextManager[Shards | None]:
+    """Give the shards of a source, or None: what works on them is then not loaded."""
+    if options.sharding.count == 1:
+        return nullcontext()
+    from fastsoftmax.training.rounds import opened_shards
+
+    return opened_shards(source, options)
 
 
 def _watch_of(trainer: Trainer) -> Callable[[int, int], None]:
@@ -216,8 +229,7 @@ def learners_of(
         )
         for each, known in zip(settings, stats, strict=True)
     ]  # fmt: skip
-    if not isinstance(rows, TrainingRows):
-        refuse_steps(learners)
+    rows.check(learners)
     drawn = Drawn(settings[0].shuffling.seed)
     for learner, share in zip(learners, shares, strict=False):
         learner.row_weights = ShareWeights(learner.row_weights, drawn, share)

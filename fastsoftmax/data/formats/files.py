@@ -57,6 +57,7 @@ class DataFile(ABC):
     piece_name: str  # what messages call a piece
     memory = 10**9  # bytes, of which each thread that reads holds a part
     nameless = False  # whether its columns have no names of their own
+    is_text = False  # whether types are told by what it holds
     stays = False  # whether what lists the pieces is kept from one opening to the next
 
     def __init__(self, path: str) -> None:

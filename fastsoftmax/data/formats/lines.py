@@ -94,6 +94,7 @@ class TextPath(DataFile):
     """A file of lines by its path: a block of lines is a piece."""
 
     piece_name = "block"
+    is_text = True
 
     def __init__(self, path: str, dialect: Dialect, codec: str | None) -> None:
         """Note the size and age of the file; dialect: of its lines; codec: it is compressed by."""

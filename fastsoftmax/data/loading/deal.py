@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import heapq
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from fastsoftmax.data.loading.shuffle import deal_order
+from fastsoftmax.data.source import Source
 from fastsoftmax.errors import OptionError
+from fastsoftmax.options import Reading, Sharding
+
+logger = logging.getLogger("fastsoftmax")
 
 RUNS = 16  # of a shard, at least, where rows in memory are cut into runs
 LEAST_RUN = 1024  # rows of these
+SHARES = 2  # shards for each worker, where their number is chosen: a power of two at least so many
+ENOUGH_ROWS, LEAST_ROWS = 10**6, 4096  # from which on threads share rows; of a shard
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,23 @@ class Deal:
     def pieces(self, shard: int) -> list[int]:
         """Return the pieces that are a shard's to look at, where each is looked at once."""
         return [run.piece for run in self.shards[shard] if run.first == 0]
+
+
+def count_of(source: Source, sharding: Sharding, reading: Reading) -> int:
+    """Return into how many shards rows are dealt; 1 is a run without."""
+    rows, workers = source.rows, sharding.workers
+    if sharding.shards != "auto":
+        return sharding.count
+    if rows is None or source.one_pass:
+        return 1
+    threads = reading.thread_count
+    if workers is None and (threads < 2 or rows < ENOUGH_ROWS):
+        return 1
+    wanted = 2 ** math.ceil(math.log2(SHARES * (workers if isinstance(workers, int) else threads)))
+    while wanted > 1 and rows < LEAST_ROWS * wanted:
+        wanted //= 2
+    logger.info("shards %d", wanted)
+    return wanted
 
 
 def run_rows(rows: int, shards: int) -> int:

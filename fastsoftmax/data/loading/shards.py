@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ from fastsoftmax.options import Reading, Sharding
 
 logger = logging.getLogger("fastsoftmax")
 
-SHARES = 2  # shards for each worker, where their number is chosen: a power of two at least so many
-ENOUGH_ROWS, LEAST_ROWS = 10**6, 4096  # from which on threads share rows; of a shard
 
 Watch = Callable[[int, int], None]  # is told how many tasks of a round are done, of how many
 
@@ -144,23 +141,6 @@ def dealt(
         engine.greet()
         with closing(Shards(source, deal_of, engine, reading, held)) as shards:
             yield shards
-
-
-def count_of(source: Source, sharding: Sharding, reading: Reading) -> int:
-    """Return into how many shards rows are dealt; 1 is a run without."""
-    rows, workers = source.rows, sharding.workers
-    if sharding.shards != "auto":
-        return sharding.count
-    if rows is None or source.one_pass:
-        return 1
-    threads = reading.thread_count
-    if workers is None and (threads < 2 or rows < ENOUGH_ROWS):
-        return 1
-    wanted = 2 ** math.ceil(math.log2(SHARES * (workers if isinstance(workers, int) else threads)))
-    while wanted > 1 and rows < LEAST_ROWS * wanted:
-        wanted //= 2
-    logger.info("shards %d", wanted)
-    return wanted
 
 
 def _watch_nothing(done: int, of: int) -> None:
