@@ -16,7 +16,7 @@ from fastsoftmax.kernels.sparse_sums import add_lists, curvatures_of_lists, resi
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.kernels.workspace import ALIGNMENT, aligned
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.preconditioner import RIDGE, SURE, UNSEEN, Batch, Preconditioner
+from fastsoftmax.optim.preconditioner import SURE, UNSEEN, Batch, Diagonal
 from fastsoftmax.optim.rules.sparse import squared_norms_of_lists
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
@@ -131,7 +131,7 @@ class SparseGradient:
         return -sums.G[:, :K].T, -sums.g[:K]
 
 
-class SparseDiagonal(Preconditioner):
+class SparseDiagonal(Diagonal):
     """One number a weight, of sparse rows."""
 
     def __init__(
@@ -162,12 +162,3 @@ class SparseDiagonal(Preconditioner):
         # What a sample hardly has is held by what it has over all rows.
         self._curvature = np.asfortranarray(found + UNSEEN * found[:, d:] * squares)
         self.penalise(l2)
-
-    def penalise(self, l2: np.ndarray) -> None:
-        """Let what was learnt be the curvature under another penalty (d + 1,)."""
-        floor = RIDGE * self._curvature.mean(axis=1, keepdims=True)
-        self._diagonal = np.maximum(self._curvature + l2, np.maximum(floor, 1e-300))
-
-    def apply(self, v: np.ndarray) -> np.ndarray:
-        """Return about the inverse Hessian times v (K, d + 1)."""
-        return v / self._diagonal

@@ -249,13 +249,7 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
             far = ~np.isfinite(z).all(axis=1)
             if far.any() and not exact:
                 z[far] = (X[far] * SHORTER) @ model.coef.T + model.intercept * SHORTER
-        lost = ~np.isfinite(z).all(axis=1)
-        if lost.any():
-            raise DataError(
-                f"row {int(lost.argmax())}: the features are so large that their logits do not fit"
-                " float64. Check them, or scale them before training."
-            )
-        return z
+        return _finite_logits(z)
 
     def _weights(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> np.ndarray | None:
         """Return sample_weight times class_weight, or None where there is neither."""
@@ -314,6 +308,11 @@ def _sparse_logits(model: Model, X: Any) -> np.ndarray:
         X = X[:, model.feature_index]
     with np.errstate(over="ignore", invalid="ignore"):
         z = np.asarray(X @ model.coef.T + model.intercept)
+    return _finite_logits(z)
+
+
+def _finite_logits(z: np.ndarray) -> np.ndarray:
+    """Return logits, or raise DataError where they do not fit float64."""
     lost = ~np.isfinite(z).all(axis=1)
     if lost.any():
         raise DataError(
