@@ -35,11 +35,8 @@ class Carrier(ABC):
     def submit(self, task: Job, attempt: int) -> Promise:
         """Have a task carried out; attempt: how often it was lost before."""
 
-    def keep(self, value: Any, *, everywhere: bool = False) -> Any:
-        """Return what stands for a value in the arguments of tasks, which is handed over once.
-
-        everywhere: all workers will need it.
-        """
+    def keep(self, value: Any) -> Any:
+        """Return what stands for a value in the arguments of tasks, which is handed over once."""
         return value
 
     def let_go(self, kept: Any) -> None:

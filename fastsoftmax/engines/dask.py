@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +10,10 @@ from typing import Any
 
 from fastsoftmax.engines.carrier import Carrier, Promise
 from fastsoftmax.engines.tasks import Job, Outcome, Worker, carry_out
-from fastsoftmax.errors import MissingExtraError, OptionError, WorkerLostError
+from fastsoftmax.errors import MissingExtraError, OptionError
 
 CONNECTING_SECONDS = 30.0
-HANDINGS, WAITING_SECONDS = 6, 0.5  # how often a value is handed over, and the time between
+ASKING_SECONDS = 5.0  # that workers have to answer what all are asked, which is no work
 
 
 def client_of(address: str) -> Any:
@@ -31,29 +30,30 @@ def client_of(address: str) -> Any:
         raise OptionError(f"there is no scheduler at {address}: {error}") from error
 
 
-class _Scattered:
-    """A value that was handed to workers, and what stands for it there."""
+class _HandedOver:
+    """A value that tasks need, and what stands for it at the workers.
 
-    def __init__(self, client: Any, value: Any, *, everywhere: bool) -> None:
-        self._client, self._value, self._everywhere = client, value, everywhere
+    It comes of a task of its own: a worker that is lost with it is made good by the scheduler, and
+    workers fetch it from each other. `Client.scatter` may wait for ever for a worker that dies.
+    """
+
+    def __init__(self, client: Any, value: Any) -> None:
+        self._client, self._value = client, value
         self.hand_over()
 
     def hand_over(self) -> None:
         """Hand the value over, anew if it was before."""
-        for left in reversed(range(HANDINGS)):
-            try:
-                self.future = self._client.scatter(
-                    self._value, broadcast=self._everywhere, hash=False
-                )
-                return
-            except Exception as error:  # whatever it says of a worker that dies meanwhile
-                if not left:
-                    raise WorkerLostError(
-                        f"no worker takes what tasks need ({type(error).__name__}: {error}). Start"
-                        " the run again with workers that stay; with checkpoint= it goes on by"
-                        " --resume."
-                    ) from error
-                time.sleep(WAITING_SECONDS)
+        import dask
+
+        # That so much is sent is what is wanted here.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+            self.future = self._client.submit(
+                _same, self._value, key=f"fastsoftmax-state-{uuid.uuid4().hex}", pure=False
+            )
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 class Dask(Carrier):
@@ -66,7 +66,7 @@ class Dask(Carrier):
                 "workers= takes a Client that waits: one made with asynchronous=False"
             )
         self._client, self._is_own = client, is_own
-        self._scattered: set[_Scattered] = set()
+        self._kept: set[_HandedOver] = set()
         self._homes: dict[int, str] = {}
         self._run, self._serial = uuid.uuid4().hex[:8], itertools.count()
 
@@ -77,7 +77,7 @@ class Dask(Carrier):
 
     def submit(self, task: Job, attempt: int) -> Promise:
         """Have a task carried out; see Carrier."""
-        args = [each.future if isinstance(each, _Scattered) else each for each in task.args]
+        args = [each.future if isinstance(each, _HandedOver) else each for each in task.args]
         there = self._homes.get(task.home)
         known = {} if there is None or attempt else {"workers": [there]}
         promise: Promise = self._client.submit(
@@ -87,20 +87,27 @@ class Dask(Carrier):
         )  # fmt: skip
         return promise
 
-    def keep(self, value: Any, *, everywhere: bool = False) -> Any:
-        """Return what stands for a value that was scattered; see Carrier."""
-        kept = _Scattered(self._client, value, everywhere=everywhere)
-        self._scattered.add(kept)
+    def keep(self, value: Any) -> Any:
+        """Return what stands for a value that was handed over; see Carrier."""
+        kept = _HandedOver(self._client, value)
+        self._kept.add(kept)
         return kept
 
     def let_go(self, kept: Any) -> None:
         """Let workers forget a value."""
-        self._scattered.discard(kept)
+        self._kept.discard(kept)
         kept.future.release()
 
     def everywhere(self, call: Callable[..., Any], *args: Any) -> list[Outcome]:
-        """Return what comes of a call at each worker."""
-        found = self._client.run(carry_out, call, *args, on_error="return")
+        """Return what comes of a call at each worker that answers in time."""
+        client = self._client
+        try:
+            found = client.sync(
+                client.run, carry_out, call, *args,
+                on_error="return", callback_timeout=ASKING_SECONDS,
+            )  # fmt: skip
+        except TimeoutError:  # one died while it was asked
+            return []
         return [
             replace(outcome, worker=Worker(address, outcome.worker.facts))
             for address, outcome in found.items()
@@ -113,7 +120,7 @@ class Dask(Carrier):
 
     def renew(self) -> None:
         """Hand over anew what may have been lost with a worker."""
-        for kept in self._scattered:
+        for kept in self._kept:
             kept.hand_over()
         there = self._client.scheduler_info()["workers"]
         self._homes = {home: name for home, name in self._homes.items() if name in there}

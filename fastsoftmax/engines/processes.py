@@ -39,7 +39,7 @@ class Processes(Carrier):
         self._queue.add(job)
         return job.promise
 
-    def keep(self, value: Any, *, everywhere: bool = False) -> Any:
+    def keep(self, value: Any) -> Any:
         """Return what a task finds in memory that all processes map; see Carrier."""
         mapped = Mapped(value)
         if mapped.nbytes >= SMALL:

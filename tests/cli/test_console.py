@@ -83,6 +83,15 @@ def test_a_terminal_that_cannot_erase_is_shown_nothing_that_is_to_be_erased(monk
     assert capsys.readouterr().err == "two\n"
 
 
+@pytest.fixture
+def hears_interrupts():
+    """Hear Ctrl-C as in the foreground, where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_first_signal_is_noted_and_a_second_one_ends_all(capsys):
     console = Console()
     with stopping_gently(console):

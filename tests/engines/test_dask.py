@@ -40,6 +40,12 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client():
+    with new_client() as client:
+        yield client
+
+
+@contextlib.contextmanager
+def new_client():
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None
@@ -60,25 +66,21 @@ def digest(model, folder):
 
 
 @contextlib.contextmanager
-def killing(client, seconds):
-    """Kill one worker after another, so many seconds apart."""
-    over = threading.Event()
+def killing(cluster, seconds):
+    """Kill a worker after so many seconds."""
+    (victim, *_) = (nanny.pid for nanny in cluster.workers.values())
 
     def kill():
-        while not over.wait(seconds):
-            pids = client.run(os.getpid, on_error="ignore")
-            with contextlib.suppress(ProcessLookupError, IndexError):
-                os.kill(next(iter(pids.values())), signal.SIGKILL)
-                return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    timer = threading.Timer(seconds, kill)
+    timer.start()
     try:
         yield
     finally:
-        over.set()
-        thread.join()
-        client.wait_for_workers(2, timeout=60)
+        timer.cancel()
+        timer.join()
 
 
 def test_a_client_its_address_and_its_executor_give_the_same_bits(client, path, want, tmp_path):
@@ -96,10 +98,27 @@ def test_rows_in_memory_are_sent(client, path, tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.15, 0.3])
-def test_a_worker_that_is_killed_changes_no_bit(client, path, want, tmp_path, seconds):
-    with killing(client, seconds):
+def test_a_worker_that_is_killed_changes_no_bit(path, want, tmp_path, seconds):
+    with new_client() as client, killing(client.cluster, seconds):
         model = fastsoftmax.train(path, "y", workers=client, **OPTIONS)
         assert digest(model, tmp_path) == want
+
+
+def test_a_worker_that_does_not_answer_is_not_waited_for(client, monkeypatch):
+    from fastsoftmax.engines import dask
+    from fastsoftmax.engines.tasks import this_worker
+
+    monkeypatch.setattr(dask, "ASKING_SECONDS", 0.3)
+    carrier = dask.Dask(client, is_own=False)
+    assert len(carrier.everywhere(this_worker)) == 2
+    (silent, *_) = (nanny.pid for nanny in client.cluster.workers.values())
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        began = time.perf_counter()
+        assert carrier.everywhere(this_worker) == []
+        assert time.perf_counter() - began < 5
+    finally:
+        os.kill(silent, signal.SIGCONT)
 
 
 def test_a_worker_that_joins_and_one_that_leaves_change_no_bit(client, path, want, tmp_path):

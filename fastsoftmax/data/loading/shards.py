@@ -71,7 +71,7 @@ class Shards:
         if self._source is None:
             self._source = carrier.keep(self.source)
         started = time.perf_counter()
-        kept = [carrier.keep(value, everywhere=True) for value in state]
+        kept = [carrier.keep(value) for value in state]
         handed = time.perf_counter() - started
         tasks = [
             Job(f"{name} {shard.number + 1} of {len(self)}", shard.number, call,
