@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
+from fastsoftmax.data import compute as pc
 from fastsoftmax.data.encode import Finder
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse
 from fastsoftmax.data.layouts import is_number, is_text, is_vector, item_type

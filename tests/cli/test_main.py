@@ -151,6 +151,22 @@ def test_train_writes_a_model_and_says_how_it_went(here, capsys):
     assert [line["epoch"] for line in model.history] == [1, 2]
 
 
+def test_a_run_over_numbers_loads_nothing_heavy_that_it_does_not_use(here):
+    argv = ["train", "train.parquet", "--target", "label", "--features", "a", "-o", "m"]
+    heavy = {"numba", "pandas", "scipy", "sklearn", "pyarrow.compute", "pyarrow.dataset"}
+    code = (
+        "import sys; from fastsoftmax.cli.main import main\n"
+        f"main({argv})\n"
+        f"print(*sorted({heavy} & set(sys.modules)))"
+    )
+    for _ in range(2):  # the first may have to compile
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "", done.stdout
+
+
 def test_the_line_it_prints_repeats_the_run(here, capsys):
     options = "--l2 0.001 --no-fit-intercept --average --seed 7 --dtype float64 --weight w"
     lists = "--features v,a --classes 0,1,2,3 --validation test.parquet"
