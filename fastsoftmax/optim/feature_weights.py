@@ -6,7 +6,7 @@ the weights, and never written back: it costs nothing until then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, final
 
 import numpy as np
@@ -37,6 +37,7 @@ class FeatureMajor(Weights):
         self.K, self.d, self.dtype = K, d, dtype
         self.arrays: FeatureWeights = new_feature_weights(K, d, dtype)
         self.average: FeatureAverage | None = new_feature_average(K, d, dtype) if average else None
+        self._counts = True
         self.lazy: Lazy | None = None
         self.sums = []  # kernels settle by themselves
 
@@ -106,11 +107,27 @@ class FeatureMajor(Weights):
     def count(self, rows: int, steps: int) -> None:
         """Do nothing: kernels count."""
 
+    @property
+    def averaging(self) -> FeatureAverage | None:
+        """What the steps to come are averaged by, or None."""
+        return self.average if self._counts else None
+
+    def average_steps(self, *, counts: bool) -> None:
+        """Average the steps to come, or leave the sums alone; see Weights."""
+        self._counts = counts
+
     def settle(self) -> None:
         """Do nothing: kernels do it before digits are lost."""
 
     def drop_unsettled(self) -> None:
         """Do nothing: there is nothing that views do not have."""
+
+    def expect(self, names: Collection[str]) -> None:
+        """Have the sums be among the views, or not; see Weights."""
+        if "U" in names:
+            self._state[STEPS] = 1.0
+        else:
+            self.restart_average()
 
     def restart_average(self) -> None:
         """Forget the steps averaged so far."""
@@ -123,7 +140,7 @@ class FeatureMajor(Weights):
         """Return the arrays that the next step depends on, by name."""
         arrays, K = self.arrays, self.K
         found = {"V": arrays.V[:, :K], "b": arrays.b[0, :K], "state": arrays.state}
-        if self.average is not None:
+        if self.average is not None and self.is_averaged:  # else all are 0
             found |= {
                 "U": self.average.U[:, :K],
                 "A": self.average.A[:, :K],

@@ -160,4 +160,5 @@ class SGD:
     def restore(self, stored: dict[str, np.ndarray]) -> None:
         """Go on from copies of `views`; scaling and penalties must be those of then."""
         self.weights.drop_unsettled()
+        self.weights.expect(stored)
         fill(self.views(), stored)

@@ -6,7 +6,7 @@ The rest of the house says get, set, zero and mean, in (K, d) and (K,).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -71,6 +71,15 @@ class Weights(ABC):
     @abstractmethod
     def restart_average(self) -> None:
         """Forget the steps averaged so far."""
+
+    def average_steps(self, *, counts: bool) -> None:
+        """Let steps to come count for the mean, or not, where that saves anything.
+
+        To be called when nothing is averaged; after it `mean` may be the weights as they are.
+        """
+
+    def expect(self, names: Collection[str]) -> None:
+        """Have `views` be those of these names, where they are not always the same."""
 
     @abstractmethod
     def views(self) -> dict[str, np.ndarray]:

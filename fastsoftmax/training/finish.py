@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 
 import numpy as np
 
+from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.errors import DivergedError
 from fastsoftmax.optim.objective import Objective
 from fastsoftmax.optim.optimizer import Enough, OptimizerState, begin, begin_at, iterates
@@ -18,6 +19,7 @@ from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rows import PassStopped, RunRows
 from fastsoftmax.training.scales import is_far_off, moved, penalised, prepared_by, scaling_of
+from fastsoftmax.training.step_trials import planned_epochs, vectors_are_long
 from fastsoftmax.training.stopping import FLOOR
 from fastsoftmax.training.trainer_state import TrainerState
 
@@ -26,14 +28,28 @@ logger = logging.getLogger("fastsoftmax")
 OPTIMUM = 1e-7  # of the objective: what full gradients leave ungained where they are asked for
 
 
-def ends_by_full_gradients(options: TrainOptions, rows: RunRows) -> bool:
+def ends_by_full_gradients(options: TrainOptions, *, one_pass: bool) -> bool:
     """Return whether full gradients end the run: where all is left open, and rows come again."""
     if options.stopping.solver == "lbfgs":
         return True
     steps = options.steps
     averages = steps.average is True or options.penalty.l1 > 0
     plain = steps.batch_size == 1 and not steps.adaptive and averages
-    return plain and not options.by_hand and steps.epochs == "auto" and not rows.source.one_pass
+    return plain and not options.by_hand and steps.epochs == "auto" and not one_pass
+
+
+def planned(options: TrainOptions, source: Source, stats: LabelStats | None) -> TrainOptions:
+    """Return the options of a run, which ends by epochs of steps where those are all that pays."""
+    resolved, stopping = options.resolved(one_pass=source.one_pass), options.stopping
+    is_asked = stopping.solver == "lbfgs" or stopping.tolerance is not None or options.penalty.l1
+    if is_asked or options.sharding.count > 1 or stats is None:
+        return options
+    rows = max(stats.count_steps(), 1)
+    if not ends_by_full_gradients(resolved, one_pass=source.one_pass):
+        return options
+    if not vectors_are_long(source.n_features, rows, source.nonzeros):
+        return options
+    return options.changed(epochs=planned_epochs(rows))
 
 
 def enough_of(learner: Learner) -> Enough:

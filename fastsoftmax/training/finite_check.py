@@ -15,7 +15,6 @@ LARGEST_RATIO = 1e8  # of what the dtype holds, to the largest square of a norm
 
 def check_features(window: Window, order: np.ndarray, dtype: np.dtype) -> None:
     """Raise DataError naming the first feature among rows that is not finite once cast."""
-    names = window.source.feature_names
     for row in order:
         column = 0
         for part in window.parts:
@@ -24,7 +23,7 @@ def check_features(window: Window, order: np.ndarray, dtype: np.dtype) -> None:
                 cast = features.astype(dtype)
             odd = np.flatnonzero(~np.isfinite(cast))
             if len(odd):
-                j = column + int(there[odd[0]])
+                names, j = window.source.feature_names, column + int(there[odd[0]])
                 name = f'column "{names[j]}"' if names else f"feature {j}"
                 raise DataError(
                     f"{window.place(int(row))}: {name} is {features[odd[0]]}"

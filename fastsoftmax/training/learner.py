@@ -65,6 +65,7 @@ class Learner:
         self.steps = None if stats is None else stats.count_steps(factors)
         self.finishes = finishes
         self.init: Pair | None = None  # raw weights to begin at
+        self.is_watched = False  # its mean is looked at after each epoch
         # Where the rows to come are new to them: the rows that were first there, and all steps.
         self.before = (0, 0)
         self.state = LearnerState()
@@ -97,6 +98,12 @@ class Learner:
         if small or self.options.penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)
+
+    @property
+    def is_in_last_epoch(self) -> bool:
+        """Whether no epoch of steps can follow the one that begins, or nobody knows."""
+        planned = self.planned_epochs
+        return planned is None or len(self.state.history) + 1 >= planned
 
     @property
     def averages_tail(self) -> bool:
@@ -142,6 +149,8 @@ class Learner:
         self.state.begin_epoch()
         if self.averages_tail:
             self.sgd.weights.restart_average()
+            counts = self.is_watched or self.is_in_last_epoch
+            self.sgd.weights.average_steps(counts=counts)
 
     def step(self, window: Window, order: np.ndarray, *, ends: bool) -> None:
         """Let rows take their steps; `ends`: the epoch ends with them."""

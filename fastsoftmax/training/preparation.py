@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,14 +19,17 @@ from fastsoftmax.errors import DataError
 from fastsoftmax.optim.moments import MIDDLE_ROWS, Moments, middles, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
+from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.sparse_moments import new_moment_sums
 from fastsoftmax.training.finite_check import check_features, checked_norm
 from fastsoftmax.training.learner import NORM_ROWS, Learner
 from fastsoftmax.training.prepared import Prepared
 from fastsoftmax.training.scales import prepared_by, scaling_of
+from fastsoftmax.training.step_trials import StepTrials, compares_by_steps, step_flops
 from fastsoftmax.training.tuning import (
     RATE_ROWS,
     RATES,
+    Choice,
     Problem,
     Rate,
     choose_l2,
@@ -55,13 +59,17 @@ def prepare(learner: Learner, window: Window, *, measures: bool) -> None:
     moments = first.moments(sample)
     wide = wide_columns(window.parts)
     scaling = None if moments is None else scaling_of(learner, moments, wide)
-    prepared = prepared_by(learner, moments, scaling)
-    theta = choose_penalty(learner, prepared, sample, learner.steps or window.rows)
+    prepared, rows = prepared_by(learner, moments, scaling), learner.steps or window.rows
+    if compares_by_steps(learner, rows):
+        prepared = choose_by_steps(learner, window, prepared, sample, rows)
+        theta = None
+    else:
+        theta = choose_penalty(learner, prepared, sample, rows)
     learner.take(prepared)
     if theta is not None and learner.sgd_epochs == 0:  # full gradients begin near their end
         learner.sgd.weights.set(theta[:, : learner.d], theta[:, learner.d])
     if learner.sgd_epochs > 0:
-        learner.state.schedule = choose_schedule(learner, window, sample)
+        learner.state.schedule = learner.state.schedule or choose_schedule(learner, window, sample)
         learner.sgd.warm_up(window.parts, measures=measures)
     elif scaling is None:
         _norm(learner, window, sample.order[:CHECKED_ROWS])  # for its checks
@@ -111,20 +119,54 @@ def choose_penalty(
 
     rows: those that take a step in an epoch. Return weights near the optimum, where known.
     """
-    o = learner.options
-    problem = Problem(
-        learner.K, learner.d, rows, sample, prepared.units,
-        prepared.scaling, o.penalty.fit_intercept, o.steps.dtype, o.reading.thread_count,
-        prepared.memory, prepared.squares, learner.nonzeros,
-    )  # fmt: skip
+    o, problem = learner.options, _problem(learner, prepared, sample, rows)
     if o.penalty.l2 != "auto":
         prepared.l2 = float(o.penalty.l2)
         begins_there = learner.sgd_epochs == 0 and not o.penalty.l1
         return fit_to_some(problem, prepared.l2) if begins_there else None
     choice = choose_l2(problem)
+    _note_penalty(prepared, choice)
+    return choice.theta
+
+
+def choose_by_steps(
+    learner: Learner, window: Window, prepared: Prepared, sample: Batch, rows: int
+) -> Prepared:
+    """Choose first the steps and then l2, by fits made of such steps; return what was prepared."""
+    learner.take(prepared)
+    schedule = choose_schedule(learner, window, sample)
+    prepared = learner.prepared
+    bound, scaling = learner.sgd.bound, prepared.scaling
+    options = learner.options.changed(average=False, threads=1)
+
+    def fresh(l2: np.ndarray) -> SGD:
+        sgd = SGD(learner.K, learner.d, options, learner.nonzeros)
+        sgd.scale(scaling)
+        sgd.penalise(l2, np.zeros(learner.d))
+        sgd.bound = bound
+        return sgd
+
+    eta0 = schedule.eta0 * (1.0 if schedule.kind == "linear" else BOLDER)
+    trials = partial(StepTrials, fresh=fresh, eta0=eta0)
+    choice = choose_l2(_problem(learner, prepared, sample, rows), trials, step_flops)
+    _note_penalty(prepared, choice)
+    if learner.sgd_epochs > 0:
+        learner.state.schedule = schedule
+    return prepared
+
+
+def _problem(learner: Learner, prepared: Prepared, sample: Batch, rows: int) -> Problem:
+    o = learner.options
+    return Problem(
+        learner.K, learner.d, rows, sample, prepared.units,
+        prepared.scaling, o.penalty.fit_intercept, o.steps.dtype, o.reading.thread_count,
+        prepared.memory, prepared.squares, learner.nonzeros,
+    )  # fmt: skip
+
+
+def _note_penalty(prepared: Prepared, choice: Choice) -> None:
     prepared.l2, prepared.notes["l2"] = choice.value, choice.reason
     logger.info("l2 %.3g: %s", choice.value, choice.reason)
-    return choice.theta
 
 
 def choose_schedule(learner: Learner, window: Window, sample: Batch) -> Schedule:

@@ -33,7 +33,7 @@ from fastsoftmax.training.callbacks import (
 )
 from fastsoftmax.training.checkpoint import Checkpoints
 from fastsoftmax.training.ending import warn_of_limits
-from fastsoftmax.training.finish import PassWatch, ends_by_full_gradients
+from fastsoftmax.training.finish import PassWatch, ends_by_full_gradients, planned
 from fastsoftmax.training.foresight import compiled_ahead
 from fastsoftmax.training.halving import Halving
 from fastsoftmax.training.hooks import Hooks, checked
@@ -134,6 +134,7 @@ def opened_trainer(
             stack.callback(validation.close)
         goes_on = warm_start.is_new(source, inputs.init, chosen)
         settings = [warm_start.going_on(each, goes_on) for each in settings]
+        settings = [planned(each, source, stats) for each in settings]
         resolved = [each.resolved(one_pass=source.one_pass) for each in settings]
         keeper, state = None, None
         if chosen.keeping.checkpoint is not None:
@@ -224,7 +225,7 @@ def learners_of(
             classes, source.n_features, known,
             each if alone else each.changed(threads=1),
             weights_as_given=inputs.weights_as_given,
-            finishes=ends_by_full_gradients(each, rows),
+            finishes=ends_by_full_gradients(each, one_pass=source.one_pass),
             nonzeros=source.nonzeros,
         )
         for each, known in zip(settings, stats, strict=True)
@@ -233,6 +234,9 @@ def learners_of(
     drawn = Drawn(settings[0].shuffling.seed)
     for learner, share in zip(learners, shares, strict=False):
         learner.row_weights = ShareWeights(learner.row_weights, drawn, share)
+    for learner in learners:
+        is_timed = learner.options.stopping.max_seconds is not None
+        learner.is_watched = rows.is_validated or is_timed
     if init is None:
         return learners
     for learner in learners:

@@ -6,9 +6,10 @@ Both are chosen on rows that are at hand, by their effect, and told with their r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,7 @@ WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will no
 # Where rows are more than that a weak penalty costs less: a fifth of it is as good.
 ALIKE, NEARLY_ALIKE = 0.005, 0.001
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
+SPARSE_FLOPS = 1e9  # the same, for sparse rows: there the best penalty is another for more rows
 CURVATURE_FLOPS = 2e9  # of the products of these rows, where all weights have one matrix
 ROWS_PER_WEIGHT = 100  # of these rows, at most
 LEAST_ROWS = 8000  # of these rows, if there are so many
@@ -121,7 +123,7 @@ class Choice:
 def penalty_rows(K: int, d: int, nonzeros: float | None = None) -> int:
     """Return on how many rows l2 is chosen, at most."""
     if nonzeros is not None:
-        return max(1000, int(SAMPLE_FLOPS / (4 * K * max(nonzeros, 1.0))))
+        return max(1000, int(SPARSE_FLOPS / (4 * K * max(nonzeros, 1.0))))
     some, weights = SAMPLE_FLOPS / (4 * K * d), K * (d + 1)
     if weights <= MOST_WEIGHTS:
         curved = min(ROWS_PER_WEIGHT * weights, CURVATURE_FLOPS / weights**2)
@@ -129,21 +131,73 @@ def penalty_rows(K: int, d: int, nonzeros: float | None = None) -> int:
     return max(1000, int(some))
 
 
-def choose_l2(problem: Problem) -> Choice:
+class Trials(ABC):
+    """Fits of one problem under one strength of the penalty after another, each compared.
+
+    vectors: how many times the penalty of Problem counts. held_rows: on which losses are taken, in
+    so many folds.
+    """
+
+    problem: Problem
+    folds: Sequence[Any]
+    held_rows: int
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        # Two classes have two vectors of weights here, half of one each: the penalty counts half.
+        self.vectors = 2.0 if problem.K == 2 else 1.0
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End its threads."""
+
+    def expect(self, strengths: Iterable[int]) -> None:
+        """Be told whose losses will be asked for."""
+
+    @abstractmethod
+    def loss(self, strength: int) -> float:
+        """Return the mean loss of rows when they are held out, under STRENGTHS[strength]."""
+
+    @abstractmethod
+    def nearest(self, strength: int) -> np.ndarray | None:
+        """Return a fit (K, d + 1) to all rows near one under a strength, if there is any."""
+
+
+def fit_flops(problem: Problem, rows: int) -> float:
+    """Return about what a fit takes at most: passes over the rows, each with two systems solved."""
+    K, D = problem.K, problem.d + 1
+    solved = float(K * D * D) if problem.has_many_weights else float(K * D) ** 2
+    return PASSES * (4.0 * rows * K * D + 4.0 * solved)
+
+
+def choose_l2(
+    problem: Problem,
+    new_trials: Callable[[Problem, Batch, int, int], Trials] | None = None,
+    flops: Callable[[Problem, int], float] = fit_flops,
+) -> Choice:
     """Return the l2 under which held-out rows are predicted best, by cross-validation.
 
     C = 1 / (l2 rows) carries over from a sample to all rows: it is the prior's width. Where rows
     are few, the strongest penalty is taken of those whose losses are alike: a weak one costs more
     where it is wrong.
+
+    new_trials: makes the fits, by full gradients where it is not given. flops: that a fit takes.
     """
+    new_trials = new_trials or FullGradientTrials
     sample = _first(problem.sample, penalty_rows(problem.K, problem.d, problem.nonzeros))
     n = len(sample.order)
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
-    affordable = max(1, int(FOLD_FLOPS / _fit_flops(problem, n))) if n <= ONE_FOLD else 1
+    affordable = max(1, int(FOLD_FLOPS / flops(problem, n))) if n <= ONE_FOLD else 1
     folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
-    with Trial(problem, sample, folds, min(folds, affordable)) as trial:
+    with new_trials(problem, sample, folds, min(folds, affordable)) as trial:
         losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
         best = min(losses, key=lambda i: (losses[i], i))
         if n <= ONE_FOLD:  # few rows
@@ -168,14 +222,7 @@ def fit_to_some(problem: Problem, l2: float) -> np.ndarray | None:
         return minimise(objective, zeros, passes=PASSES, tolerance=SETTLED, memory=problem.memory)
 
 
-def _fit_flops(problem: Problem, rows: int) -> float:
-    """Return about what a fit takes at most: passes over the rows, each with two systems solved."""
-    K, D = problem.K, problem.d + 1
-    solved = float(K * D * D) if problem.has_many_weights else float(K * D) ** 2
-    return PASSES * (4.0 * rows * K * D + 4.0 * solved)
-
-
-def _tried_in_turn(trial: Trial) -> dict[int, float]:
+def _tried_in_turn(trial: Trials) -> dict[int, float]:
     """Return the losses of strengths from the strongest on, until weaker ones do no better."""
     losses: dict[int, float] = {}
     for i in range(len(STRENGTHS)):
@@ -185,13 +232,14 @@ def _tried_in_turn(trial: Trial) -> dict[int, float]:
     return losses
 
 
-def _tried_downhill(trial: Trial) -> dict[int, float]:
+def _tried_downhill(trial: Trials) -> dict[int, float]:
     """Return the losses of strengths on the way from a usual one to the best.
 
     They are a decade apart; then half a decade beside the best, where it is likelier lower.
     """
     first = STRONG if trial.problem.has_many_weights else USUAL
     first = first if trial.problem.nonzeros is None else SPARSE
+    trial.expect((first, first + 2))
     losses = {first: trial.loss(first)}
 
     def go(step: int) -> None:
@@ -223,8 +271,8 @@ class _Fold:
     share: float
 
 
-class Trial:
-    """Fits of one problem under one strength of the penalty after another.
+class FullGradientTrials(Trials):
+    """Fits by full gradients.
 
     Each goes on from the fit before, and all folds share a curvature, that of the rows of all of
     them: it is taken anew where fits take long with it.
@@ -232,11 +280,9 @@ class Trial:
 
     def __init__(self, problem: Problem, sample: Batch, folds: int, used: int) -> None:
         """folds: into which rows are dealt; used: how many of them are held out in turn."""
-        self.problem = problem
-        # Two classes have two vectors of weights here, half of one each: the penalty counts half.
-        self.vectors = 2.0 if problem.K == 2 else 1.0
+        super().__init__(problem)
         zeros = np.zeros((problem.K, problem.d + 1))
-        parts = [_split(sample, fold, folds) for fold in range(used)]
+        parts = [split(sample, fold, folds) for fold in range(used)]
         self.folds = [
             _Fold(
                 problem.objective(kept, 0.0),
@@ -250,10 +296,8 @@ class Trial:
         self.theta, self.thetas = zeros, dict[int, np.ndarray]()
         self._curvature = preconditioner_of(self._whole, problem.memory, keeps=True)
 
-    def __enter__(self) -> Trial:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """End its threads."""
         self._curvature.close()
         self._whole.close()
         for fold in self.folds:
@@ -310,19 +354,20 @@ class Trial:
 
 def _first(batch: Batch, count: int) -> Batch:
     """Return the first rows of a batch that count."""
-    return _taken(batch, np.flatnonzero(batch.weight > 0)[:count])
+    return taken(batch, np.flatnonzero(batch.weight > 0)[:count])
 
 
-def _taken(batch: Batch, rows: np.ndarray) -> Batch:
+def taken(batch: Batch, rows: np.ndarray) -> Batch:
+    """Return some rows of a batch, by their places in it."""
     return Batch(batch.parts, *(np.ascontiguousarray(values[rows]) for values in batch[1:]))
 
 
-def _split(batch: Batch, fold: int, folds: int) -> tuple[Batch, Batch]:
+def split(batch: Batch, fold: int, folds: int) -> tuple[Batch, Batch]:
     """Return the rows outside and inside a fold; each class is dealt to the folds in turn."""
     places = np.empty(len(batch.labels), np.int64)
     places[np.argsort(batch.labels, kind="stable")] = np.arange(len(places))
     inside = places % folds == fold
-    return _taken(batch, np.flatnonzero(~inside)), _taken(batch, np.flatnonzero(inside))
+    return taken(batch, np.flatnonzero(~inside)), taken(batch, np.flatnonzero(inside))
 
 
 class Rate(NamedTuple):
@@ -342,13 +387,14 @@ def choose_rate(sgd: SGD, sample: Batch, norm: float, shares: Sequence[float] = 
     most = max(1024, int(RATE_FLOPS / (len(RATES) * 4 * sgd.K * sgd.row_numbers)))
     sample = _first(sample, min(RATE_ROWS, most))
     half = len(sample.order) // 2
-    first, second = (_taken(sample, np.arange(*ends)) for ends in ((0, half), (half, 2 * half)))
+    first, second = (taken(sample, np.arange(*ends)) for ends in ((0, half), (half, 2 * half)))
     losses = []
     for share in shares:
         sgd.restart()
         loss = math.inf
-        if _visit(sgd, first, share / norm) < math.inf:
-            loss = _visit(sgd, second, share / norm)
+        eta = np.full(half, share / norm)
+        if visit(sgd, first, eta) < math.inf:
+            loss = visit(sgd, second, eta)
         losses.append(loss)
     sgd.restart()
     best = int(np.argmin(losses))
@@ -361,14 +407,13 @@ def choose_rate(sgd: SGD, sample: Batch, norm: float, shares: Sequence[float] = 
     return Rate(shares[best] / norm, losses[best], reason)
 
 
-def _visit(sgd: SGD, batch: Batch, eta: float) -> float:
-    """Return the mean loss of rows that each take a step; infinite where that went wrong."""
+def visit(sgd: SGD, batch: Batch, eta: np.ndarray) -> float:
+    """Return the mean loss of rows that take steps (n,); infinite where that went wrong."""
     loss = 0.0
     for start in range(0, len(batch.order), sgd.call_rows):
         some = slice(start, start + sgd.call_rows)
         order, labels, weight = batch.order[some], batch.labels[some], batch.weight[some]
-        step = np.full(len(order), eta)
-        tally = sgd.step(batch.parts, order, labels, weight, step, ends=True)
+        tally = sgd.step(batch.parts, order, labels, weight, eta[some], ends=True)
         if not (tally.finite and math.isfinite(tally.loss)):
             return math.inf
         loss += tally.loss

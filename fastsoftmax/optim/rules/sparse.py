@@ -81,7 +81,7 @@ class SparseRows(Rule):
         (tables,) = visit.tables
         rows = tables.rows(visit.order, visit.labels, visit.weight, visit.step, visit.bound)
         facts = descend_lists(
-            weights.arrays, weights.average, weights.lazy, self._scratch(tables), rows,
+            weights.arrays, weights.averaging, weights.lazy, self._scratch(tables), rows,
             visit.l2, visit.bias,
         )  # fmt: skip
         return Tally(*facts)
