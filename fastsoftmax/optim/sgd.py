@@ -123,8 +123,9 @@ class SGD:
         if penalties.act_between:
             taken = float(step.sum()) / self._batch_size
             self.weights.change(lambda W: penalties.shrink(W, taken))
+        counted = self.rule.counted(visit)  # asked for in any case: some rules forget it then
         if self.weights.sums:
-            self.weights.count(len(order), self.rule.counted(visit))
+            self.weights.count(len(order), counted)
             if self.weights.unsettled_rows >= self.lengths.settled:
                 self.weights.settle()
         return tally

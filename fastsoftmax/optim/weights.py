@@ -107,7 +107,8 @@ class RowMajor(Weights):
         """columns: each worker's features where steps are averaged, in blocks of so many rows."""
         self.K, self.d, self.dtype = K, d, dtype
         self.arrays = new_coefficients(K, d, dtype)
-        self.sums: list[Any] = [new_average(K, d, dtype, block_rows) for _ in columns]
+        self._short: list[Any] = [new_average(K, d, dtype, block_rows) for _ in columns]
+        self.sums = self._short
         self._columns = columns
         self._total_W, self._total_b = np.zeros((K, d)), np.zeros(K)
         self._counted = np.zeros(1)  # steps in the totals; others are in the kernels' sums
@@ -166,8 +167,8 @@ class RowMajor(Weights):
         """Move the kernels' short sums into float64 ones, before they lose digits."""
         if not self.unsettled_rows:
             return
-        self._total_b += self.sums[0].b[0, : self.K]
-        for short, (first, stop) in zip(self.sums, self._columns, strict=True):
+        self._total_b += self._short[0].b[0, : self.K]
+        for short, (first, stop) in zip(self._short, self._columns, strict=True):
             self._total_W[:, first:stop] += short.W[:, first:stop]
         self._counted += self._unsettled_steps
         self.drop_unsettled()
@@ -175,9 +176,13 @@ class RowMajor(Weights):
     def drop_unsettled(self) -> None:
         """Empty the kernels' short sums."""
         self.unsettled_rows, self._unsettled_steps = 0, 0
-        for short in self.sums:
+        for short in self._short:
             short.W[:] = 0
             short.b[0, : self.K] = 0
+
+    def average_steps(self, *, counts: bool) -> None:
+        """Have kernels add to the sums, or leave them alone; see Weights."""
+        self.sums = self._short if counts else []
 
     def restart_average(self) -> None:
         """Forget the steps averaged so far."""

@@ -73,6 +73,17 @@ def test_neither_threads_nor_who_looks_on_change_a_bit(model, options):
     assert same(train(*rows(1), **options), model)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 7}, {"l1": 1e-3, "average": True}])
+def test_an_average_of_the_last_epoch_is_the_same_whoever_looks_on(options):
+    random = np.random.default_rng(3)
+    X = random.normal(size=(900, 30)).astype(np.float32)
+    y = random.integers(0, 5, 900)
+    one, other = (train(X, y, epochs=4, l2=1e-3, **options, **more)
+                  for more in ({}, {"max_seconds": 1e9}))  # fmt: skip
+    assert same(one, other)
+    assert same(one.unaveraged, other.unaveraged)
+
+
 @pytest.mark.parametrize("epoch", [3, 29])
 def test_a_run_that_was_stopped_goes_on_with_the_same_bits(model, epoch, tmp_path):
     kept = {"checkpoint": tmp_path, "checkpoint_every": 500}
