@@ -35,6 +35,7 @@ class RowsInMemory(Source):
         self._labels = labels
         self.label_kind = labels.kind(pa.schema([]))
         self.pieces: tuple[int, ...] = (rows,)
+        self._whole: tuple[Classes, Chunk] | None = None
         if not rows:
             raise DataError("the matrix has no rows.")
         labels.check_rows(rows)
@@ -71,6 +72,23 @@ class RowsInMemory(Source):
                 )
                 weights = self.counted(weights)
             yield Chunk((part[first : first + rows],), at, weights, int(piece), 0)
+
+    def whole(self, classes: Classes) -> Chunk | None:
+        """Return all rows as one chunk, where they lie; see Source."""
+        if not self.resident:
+            return None
+        known = self._whole
+        if known is None or known[0] != classes:
+            labels, weights = self._labels.encoded(
+                Encoder(classes), self._labels.all(), self._where
+            )
+            whole = Chunk((self.part,), labels, self.counted(weights), 0, 0)
+            known = self._whole = classes, whole
+        return known[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what others need of it; what the labels encode to they find themselves."""
+        return {**self.__dict__, "_whole": None}
 
     def cut(self, most: int) -> None:
         """Have pieces of at most so many rows from now on; see Source."""

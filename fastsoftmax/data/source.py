@@ -293,6 +293,10 @@ class Source(ABC):
         Labels are encoded against `classes`; None leaves labels and weights out.
         """
 
+    def whole(self, classes: Classes) -> Chunk | None:
+        """Return all rows as one chunk of one piece, where they lie so in memory; else None."""
+        return None
+
     def counted(self, weights: np.ndarray | None) -> np.ndarray | None:
         """Return weights (n,) of rows in the unit that weights have from here on."""
         if weights is None:

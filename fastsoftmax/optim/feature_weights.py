@@ -87,6 +87,23 @@ class FeatureMajor(Weights):
         """Whether `mean` is that of some steps."""
         return bool(self._state[STEPS] > 0)
 
+    @property
+    def is_averaging(self) -> bool:
+        """Whether steps to come count for the mean."""
+        return self.averaging is not None
+
+    @property
+    def averaged_steps(self) -> float:
+        """How many steps `mean` is of."""
+        return float(self._state[STEPS])
+
+    def add_to_average(self, W: np.ndarray, b: np.ndarray, steps: float) -> None:
+        """Count steps that were taken elsewhere in the mean; see Weights."""
+        assert self.average is not None  # or nobody averaged
+        self.average.A[:, : self.K] += W.T
+        self.average.b[:] += b
+        self._state[STEPS] += steps
+
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
         """Return W (K, d) and b (K,), their mean over steps where there is one; see Weights."""
         if self.average is None or not self.is_averaged:

@@ -84,6 +84,28 @@ class SGD:
         """Let biases take another share of each step."""
         self._bias *= factor
 
+    @property
+    def bias_share(self) -> float:
+        """The share of each step that biases take."""
+        return float(self._bias[0])
+
+    @bias_share.setter
+    def bias_share(self, share: float) -> None:
+        self._bias[0] = share
+
+    def shared(self) -> dict[str, np.ndarray]:
+        """Return what shards that step apart bring together: W (K, d), b (K,), and what the rule
+        has beside them; copies.
+        """
+        W, b = self.weights.get()
+        return {"W": W, "b": b} | {name: view.copy() for name, view in self.rule.shared().items()}
+
+    def share(self, found: dict[str, np.ndarray]) -> None:
+        """Go on from what was brought together."""
+        self.weights.set(found["W"], found["b"])
+        for name, view in self.rule.shared().items():
+            view[...] = found[name]
+
     def restart(self) -> None:
         """Begin anew at zeros, with nothing averaged."""
         self.weights.zero()

@@ -48,6 +48,20 @@ class Weights(ABC):
     def is_averaged(self) -> bool:
         """Whether `mean` is that of some steps."""
 
+    @property
+    @abstractmethod
+    def is_averaging(self) -> bool:
+        """Whether steps to come count for the mean."""
+
+    @property
+    @abstractmethod
+    def averaged_steps(self) -> float:
+        """How many steps `mean` is of."""
+
+    @abstractmethod
+    def add_to_average(self, W: np.ndarray, b: np.ndarray, steps: float) -> None:
+        """Count steps that were taken elsewhere in the mean: the sums of W (K, d) and b (K,)."""
+
     @abstractmethod
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
         """Return W (K, d) and b (K,): their mean over steps, as they are where there is none."""
@@ -136,7 +150,23 @@ class RowMajor(Weights):
     @property
     def is_averaged(self) -> bool:
         """Whether `mean` is that of some steps."""
-        return self._counted[0] > 0
+        return bool(self._counted[0] > 0)
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether steps to come count for the mean."""
+        return bool(self.sums)
+
+    @property
+    def averaged_steps(self) -> float:
+        """How many steps `mean` is of."""
+        return float(self._counted[0])
+
+    def add_to_average(self, W: np.ndarray, b: np.ndarray, steps: float) -> None:
+        """Count steps that were taken elsewhere in the mean; see Weights."""
+        self._total_W += W
+        self._total_b += b
+        self._counted += steps
 
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
         """Return W (K, d) and b (K,), their mean over steps where there is one, else as they are.

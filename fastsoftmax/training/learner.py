@@ -69,6 +69,7 @@ class Learner:
         # Where the rows to come are new to them: the rows that were first there, and all steps.
         self.before = (0, 0)
         self.state = LearnerState()
+        self.caution = 1.0  # of step sizes that are chosen
 
     def close(self) -> None:
         """End its threads."""

@@ -35,7 +35,8 @@ class LearnerState:
 
     first_rate: the first step size of this epoch. is_found: full gradients have come to their end.
     is_over: another epoch is worth too little, and ended says why. waited: epochs since the best
-    one. found: by full gradients. views: of what takes the steps, filled when the state is kept.
+    one. found: by full gradients. drift: by which rounds of shards go further than they led. views:
+    of what takes the steps, filled when the state is kept.
     """
 
     history: list[EpochFacts] = field(default_factory=list)
@@ -52,6 +53,7 @@ class LearnerState:
     found: FoundWeights | None = None
     schedule: Schedule | None = None
     prepared: Prepared | None = None
+    drift: dict[str, np.ndarray] = field(default_factory=dict)
     views: dict[str, np.ndarray] = field(default_factory=dict)
 
     def begin_epoch(self) -> None:

@@ -214,7 +214,7 @@ def _best_rate(learner: Learner, window: Window, sample: Batch) -> float:
     learner.take(best)
     logger.info("learning_rate %.3g, max_step %s: %s", found.value, sgd.bound, found.reason)
     linear = o.steps.schedule == "linear"
-    return found.value * BOLDER if linear else found.value
+    return learner.caution * (found.value * BOLDER if linear else found.value)
 
 
 def _ways_to_try(learner: Learner) -> list[tuple[str, str]]:

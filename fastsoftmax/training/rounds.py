@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -26,8 +27,10 @@ from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.tally import RunningLoss
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training import shard_tasks as tasks
+from fastsoftmax.training import step_rounds
 from fastsoftmax.training.learner import Learner
-from fastsoftmax.training.rows import PassSurvey, RunRows, held_out_loss, pass_rows
+from fastsoftmax.training.rows import SAMPLE_ROWS, PassSurvey, RunRows, held_out_loss, pass_rows
+from fastsoftmax.training.step_tasks import Round
 
 logger = logging.getLogger("fastsoftmax")
 
@@ -48,20 +51,19 @@ def refuse_what_shards_cannot(options: TrainOptions) -> None:
     """Raise OptionError for options that only a run without shards knows."""
     if options.shuffling.shuffle != "auto" or options.shuffling.shuffle_window is not None:
         raise OptionError(
-            "shards are passed over as a whole, in no order: leave out shuffle and shuffle_window,"
+            "shards shuffle their own rows, each all of them: leave out shuffle and shuffle_window,"
             " or shards"
         )
 
 
-def refuse_steps(learners: Sequence[Learner]) -> None:
-    """Raise OptionError where learners would take steps: shards are passed over as a whole."""
-    for learner in learners:
-        if not learner.finishes:
-            raise OptionError(
-                "with shards a run takes full gradients to the optimum, and no steps row by row:"
-                " leave out learning_rate, batch_size, adaptive, epochs and average, or shards;"
-                " solver=lbfgs takes epochs as its passes"
-            )
+def refuse_sparse_steps(learner: Learner) -> None:
+    """Raise OptionError where weights are to become 0 by steps: a mean of some is hardly ever 0."""
+    if learner.options.penalty.l1 > 0:
+        raise OptionError(
+            "with shards l1 takes full gradients, which find weights that are 0; the mean of what"
+            " shards find by steps is hardly ever 0: leave out learning_rate, batch_size, adaptive"
+            " and epochs, or take solver=lbfgs, or leave out shards"
+        )
 
 
 def learn_columns(shards: Shards) -> None:
@@ -141,6 +143,8 @@ class ShardedRows(RunRows):
         """validation: brings rows of other data."""
         self.shards, self.source, self.classes, self.stats = shards, shards.source, classes, stats
         self._options, self._validation = options, validation
+        self._mixing = 1.0
+        self._sample: Window | None = None  # until it is asked for
         held = shards.shards[0].held
         self.plan = ShufflePlan("shards", 0, rows=self.source.rows, held=held)
         self.is_validated = validation is not None or held is not None
@@ -148,8 +152,33 @@ class ShardedRows(RunRows):
         shards.changed()
 
     def check(self, learners: Sequence[Learner]) -> None:
-        """Refuse learners that take steps; see RunRows."""
-        refuse_steps(learners)
+        """Refuse what steps in rounds cannot do, and get ready for them; see RunRows."""
+        stepping = [each for each in learners if each.sgd_epochs > 0]
+        for learner in stepping:
+            refuse_sparse_steps(learner)
+        if stepping:
+            self.shards.mix(self._options.shuffling.seed)
+            self._sample = self.first_window(SAMPLE_ROWS)
+            self._mixing = step_rounds.mixing_of(self.shards, self.classes, self._sample)
+            if not all(learner.finishes for learner in stepping):
+                step_rounds.warn_of_unlike(self._mixing)
+        for learner in stepping if self._mixing < step_rounds.ALIKE else ():
+            if learner.options.steps.learning_rate == "auto":
+                learner.caution = step_rounds.CAUTION
+
+    def rounds(self, learner: Learner) -> int:
+        """Return in how many rounds an epoch of steps is taken; see RunRows."""
+        rows = self.source.rows or 1
+        return step_rounds.round_count(learner, len(self.shards), rows, self._mixing)
+
+    def stepped(self, learner: Learner, epoch: int, number: int) -> Callable[[], int]:
+        """Take a round of an epoch; see RunRows."""
+        self._sample = None  # of a run that is resumed nothing is chosen any more
+        now = Round(epoch, number, self.rounds(learner))
+        step_rounds.forget_early_steps(learner, now)
+        found = step_rounds.stepped(self.shards, self.classes, learner, now)
+        self.source.take_treated(found.treated)
+        return partial(step_rounds.take, learner, found)
 
     def watch(self, look: Callable[[int, int], None]) -> None:
         """Have look(done, of) called with the tasks of a round; see RunRows."""
@@ -162,6 +191,9 @@ class ShardedRows(RunRows):
 
     def first_window(self, count: int) -> Window:
         """Return so many rows from all shards, as far as they are few bytes."""
+        if self._sample is not None:
+            sample, self._sample = self._sample, None
+            return sample
         source, options = self.source, self._options
         assert source.pieces is not None  # no stream
         most = max(SAMPLE_BYTES // max(source.row_bytes, 1), 1)

@@ -28,6 +28,8 @@ from fastsoftmax.training.finite_check import check_features
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.row_weights import RowWeights
 
+SAMPLE_ROWS = 65_536  # from all over the data, on which what was left open is chosen
+
 
 @dataclass
 class PassSurvey:
@@ -84,6 +86,16 @@ class RunRows(ABC):
     def new_mixing(self) -> Mixing | None:
         """Return what measures how well windows mix the rows, where they do not hold all."""
         return None
+
+    def rounds(self, learner: Learner) -> int:
+        """Return in how many rounds an epoch of steps is taken; 0 where windows come one by one."""
+        return 0
+
+    def stepped(self, learner: Learner, epoch: int, number: int) -> Callable[[], int]:
+        """Take a round of an epoch; return what lets the learner go on from it, and tells how many
+        rows took a step.
+        """
+        raise NotImplementedError
 
     def watch(self, look: Callable[[int, int], None]) -> None:
         """Have look(done, of) called now and then in passes that are long; it may stop them."""

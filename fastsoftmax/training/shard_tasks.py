@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax.data.loading.shard_rows import Shard, windows_of
+from fastsoftmax.data.loading.mixed_rows import windows_of
+from fastsoftmax.data.loading.shard_rows import Shard
 from fastsoftmax.data.source import Source
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.scaling import Scaling

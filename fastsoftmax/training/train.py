@@ -43,8 +43,9 @@ from fastsoftmax.training.json_log import JsonLog
 from fastsoftmax.training.learner import Learner, Pair
 from fastsoftmax.training.memory_check import refuse_what_does_not_fit
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import RunRows, TrainingRows
+from fastsoftmax.training.rows import PassStopped, RunRows, TrainingRows
 from fastsoftmax.training.shares import Drawn, Share, ShareWeights
+from fastsoftmax.training.standing import round_progress
 from fastsoftmax.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ def opened_trainer(
             identity = identity_of(source, stats, validation, settings, inputs)
             keeper = stack.enter_context(Checkpoints(folder, every, identity))
             state = keeper.load(resume=chosen.keeping.resume)
-        loader = None
-        if validation is not None:
-            loader = validation_loader(validation, classes, resolved[0])
+        loader = validation_loader(validation, classes, resolved[0]) if validation else None
         rows: RunRows
         if shards is None or stats is None:
             plan = state and state[0]["plan"]
@@ -187,6 +186,14 @@ def _watch_of(trainer: Trainer) -> Callable[[int, int], None]:
             trainer.told_to_stop |= bool(reporting.on_span(event))
             return trainer.told_to_stop
 
+        if trainer.state.place.phase == "steps":
+            learner = trainer.active()[0]
+            there = round_progress(
+                trainer.progress(learner), trainer.rows.rounds(learner), done, of
+            )
+            if tell(there) or trainer.is_over:
+                raise PassStopped
+            return
         learner = next(each for each in trainer.survivors.list() if not each.state.is_found)
         watch = PassWatch(
             learner, trainer.state, tell, lambda: trainer.is_over, lambda: trainer.seconds

@@ -18,16 +18,15 @@ from fastsoftmax.optim.state import State, dump, load
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.callbacks import Callback, Event
 from fastsoftmax.training.ending import why_ended
+from fastsoftmax.training.epoch_rounds import take_rounds
 from fastsoftmax.training.finish import pass_progress, take_passes
 from fastsoftmax.training.halving import Survivors, first_halving
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.preparation import prepare
 from fastsoftmax.training.progress import Progress
-from fastsoftmax.training.rows import RunRows, TrainingRows
-from fastsoftmax.training.stopping import expected_gain
+from fastsoftmax.training.rows import SAMPLE_ROWS, RunRows, TrainingRows
+from fastsoftmax.training.standing import epoch_progress, whole_epoch
 from fastsoftmax.training.trainer_state import TrainerState
-
-SAMPLE_ROWS = 65_536  # from all over the data, on which what was left open is chosen
 
 
 class Trainer:
@@ -68,8 +67,9 @@ class Trainer:
     def is_over(self) -> bool:
         """Whether the run ends before its last epoch: time is up, or a callback said so."""
         limit = self.options.stopping.max_seconds
-        late = limit is not None and self.seconds - self.state.spent >= limit
-        return self.told_to_stop or late
+        if limit is None or self.learners[0].state.prepared is None:  # time is that of training
+            return self.told_to_stop
+        return self.told_to_stop or self.seconds - self.state.spent >= limit
 
     @property
     def has_begun(self) -> bool:
@@ -97,7 +97,7 @@ class Trainer:
             place.leave("steps")
         if place.phase == "finish":
             self._finish_all()
-        last = Event(self.survivors.list()[0], self._progress)
+        last = Event(self.survivors.list()[0], self.progress)
         self._emit("on_stop", last)
         if place.phase == "steps":
             self.close_epoch()
@@ -146,7 +146,9 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Train an epoch from where the run stands to its end, or until the run is over."""
         place, begins, rows = self.state.place, not self.state.place.is_inside, self.rows
-        assert isinstance(rows, TrainingRows)  # shards are passed over
+        if not isinstance(rows, TrainingRows):
+            self._train_rounds()
+            return
         fresh = any(not each.has_chosen for each in self.active())
         if fresh and (sample := rows.sample(SAMPLE_ROWS)) is not None:
             self._prepare(self.active(), sample)
@@ -169,6 +171,21 @@ class Trainer:
             del window  # its memory is free before the next one is asked for
         self._end_epoch()
 
+    def _train_rounds(self) -> None:
+        """Train an epoch in rounds over shards, from where the run stands."""
+        rows, begins = self.rows, not self.state.place.is_inside
+        if any(each.state.prepared is None for each in self.active()):
+            self._prepare(self.active(), rows.first_window(SAMPLE_ROWS))
+        for learner in self.active() if begins else ():
+            learner.begin_epoch()
+        is_whole = take_rounds(
+            rows, self.state, self.active,
+            lambda: self._emit("on_span", Event(self.active()[0], self.progress)),
+            lambda: self.is_over,
+        )  # fmt: skip
+        if is_whole:
+            self._end_epoch()
+
     def _prepare(self, learners: list[Learner], window: Window) -> None:
         """Have learners choose what was left open on the first rows to come; start the clock."""
         fresh = [learner for learner in learners if learner.state.prepared is None]
@@ -176,7 +193,7 @@ class Trainer:
             prepare(learner, window, measures=self.rows.is_validated)
         if fresh:
             self._started = time.perf_counter()
-            self._emit("on_start", Event(fresh[0], self._progress))
+            self._emit("on_start", Event(fresh[0], self.progress))
 
     def _train_window(self, window: Window, order: np.ndarray) -> None:
         """Train on a window's rows from where the run stands, in spans after which it may end."""
@@ -187,7 +204,7 @@ class Trainer:
             self.state.visit(len(some))
             if self.rows.stats is None:  # nobody could count them before
                 self.rows.count(window, some, self.learners[0].row_weights.of(window, some))
-            self._emit("on_span", Event(self.active()[0], self._progress))
+            self._emit("on_span", Event(self.active()[0], self.progress))
             if self.is_over:
                 return
 
@@ -217,39 +234,20 @@ class Trainer:
         self.state.place.enter_epoch(self.state.place.epoch + 1)
 
     def _end_epoch_of(self, learner: Learner, *, is_whole: bool = True) -> None:
-        gain, error = expected_gain(learner.state)
-        progress = replace(
-            self._progress(learner),
-            learning_rate=learner.state.first_rate or 0.0,
-            finished=True,
-            gain=gain,
-            gain_error=error,
-        )
+        progress = whole_epoch(self.progress(learner), learner)
         mixing = None if self._mixing is None else self._mixing.value
         event = Event(learner, lambda _: progress, mixing, is_whole=is_whole)
         self._emit("on_epoch", event)
 
     def _ended(self, learner: Learner) -> Progress:
         """Return how the last epoch or pass went, and why none came after it."""
-        last = self.state.last or self._progress(learner)
+        last = self.state.last or self.progress(learner)
         return replace(last, seconds=self.seconds, ended=self.why_ended(learner))
 
-    def _progress(self, learner: Learner) -> Progress:
-        state = learner.state
-        log_loss, accuracy = state.epoch_loss.means()
-        steps = state.schedule is not None  # where full gradients are all, no step has a size
-        return Progress(
-            epoch=self.state.place.epoch + 1,
-            epochs=learner.planned_epochs,
-            rows=state.epoch_loss.rows,
-            rows_per_epoch=learner.steps,
-            rows_seen=state.seen,
-            seconds=self.seconds,
-            log_loss=log_loss,
-            accuracy=accuracy,
-            learning_rate=float(learner.rates(np.array([state.seen]))[0]) if steps else 0.0,
-            treated=self.rows.source.treated(),
-        )
+    def progress(self, learner: Learner) -> Progress:
+        """Return where a learner stands in its epoch."""
+        treated = self.rows.source.treated()
+        return epoch_progress(learner, self.state.place.epoch, self.seconds, treated)
 
     def _finish_all(self) -> None:
         """Let the learners that finish so go on by full gradients."""

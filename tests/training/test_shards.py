@@ -224,10 +224,6 @@ def test_a_file_that_changes_is_noticed_by_any_worker(rows, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"learning_rate": 0.1}, "takes full gradients to the optimum"),
-        ({"batch_size": 16}, "takes full gradients to the optimum"),
-        ({"adaptive": True}, "takes full gradients to the optimum"),
-        ({"epochs": 3}, "takes full gradients to the optimum"),
         ({"shuffle": "off"}, "leave out shuffle"),
         ({"shuffle_window": 512}, "leave out shuffle"),
         ({"shards": 0}, "shards must be a whole number >= 1"),

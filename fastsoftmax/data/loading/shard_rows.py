@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,7 +40,9 @@ class Shard:
 
     pieces: those that this shard looks at, where each is looked at once. held: the seed and the
     fraction of rows that are held out, or None. run: what tells runs apart. memory: bytes that a
-    process keeps of all shards. folder: where it keeps what is more, or None for nowhere.
+    process keeps of all shards. folder: where it keeps what is more, or None for nowhere. mixed_by:
+    the seed and the number of shards, by which windows hold rows from all over it, or None for rows
+    as they come.
     """
 
     number: int
@@ -48,6 +52,7 @@ class Shard:
     run: str
     memory: int
     folder: str | None
+    mixed_by: tuple[int, int] | None = None
 
     @property
     def rows(self) -> int:
@@ -71,9 +76,9 @@ def chunks_of(
                 yield from _marked(chunks if is_whole else _within(chunks, some[0]), source, shard)
 
 
-def windows_of(source: Source, shard: Shard, classes: Classes) -> Iterator[Window]:
+def windows_as_they_come(source: Source, shard: Shard, classes: Classes) -> Iterator[Window]:
     """Yield the rows of a shard, the same at each call: from what is kept, or to be kept."""
-    return _rows_of(source, shard, classes).windows()
+    return kept_rows_of(_InOrder, source, shard, classes).windows()
 
 
 def forget(run: str) -> None:
@@ -84,24 +89,66 @@ def forget(run: str) -> None:
             _kept.pop(key).drop_if_idle()
 
 
-class _ShardRows:
-    """The rows of a shard, and what is kept of them: nothing, windows in memory, or a file."""
+class ShardRows(ABC):
+    """The rows of a shard, and what is kept of them."""
 
     def __init__(self, source: Source, shard: Shard, classes: Classes) -> None:
         self._source, self._shard, self._classes = source, shard, classes
         self._lock = threading.Lock()
+        self.size = 0  # bytes of memory that are taken
+
+    @abstractmethod
+    def windows(self) -> Iterator[Window]:
+        """Yield all of them."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Keep nothing."""
+
+    def drop_if_idle(self) -> None:
+        """Keep nothing, unless somebody is reading it."""
+        if self._lock.acquire(blocking=False):
+            self.drop()
+            self._lock.release()
+
+    @property
+    def bytes(self) -> int:
+        """What the rows take, decoded."""
+        return self._shard.rows * (self._source.row_bytes + ROW_OVERHEAD)
+
+    def reserve(self, size: int) -> DiskCache | None:
+        """Take so much memory, as `size`, or where that is too much a file to keep rows in.
+
+        None without a size: there is room for them nowhere.
+        """
+        shard = self._shard
+        if _take(shard, size):
+            self.size = size
+        elif shard.folder is not None and has_room(Path(shard.folder or cache_folder()), size):
+            try:
+                return DiskCache(Path(shard.folder or cache_folder()))
+            except OSError as error:
+                logger.warning("rows cannot be kept (%s): each round decodes them anew", error)
+        return None
+
+
+class _InOrder(ShardRows):
+    """Rows as they come, kept nowhere, as windows in memory, or in a file."""
+
+    def __init__(self, source: Source, shard: Shard, classes: Classes) -> None:
+        super().__init__(source, shard, classes)
         self._windows: list[Window] = []
         self._file: DiskCache | None = None
         self._is_whole = False
-        self.size = 0  # bytes of memory that are taken
 
     def windows(self) -> Iterator[Window]:
+        """Yield all of them; see ShardRows."""
         with self._lock:
             if self._is_whole:
                 yield from self._windows if self._file is None else self._from_file(self._file)
                 return
             self.drop()
-            self._reserve()
+            self._file = self.reserve(0 if self._source.resident else self.bytes)
             for window in self._decoded():
                 self._keep(window)
                 yield window
@@ -116,12 +163,6 @@ class _ShardRows:
             self._file.close()
             self._file = None
 
-    def drop_if_idle(self) -> None:
-        """Keep nothing, unless somebody is reading it."""
-        if self._lock.acquire(blocking=False):
-            self.drop()
-            self._lock.release()
-
     def _decoded(self) -> Iterator[Window]:
         source, rows = self._source, self._shard.rows
         with closing(chunks_of(source, self._shard, self._classes)) as chunks:
@@ -133,18 +174,6 @@ class _ShardRows:
                 return
             step = WINDOW_BYTES // source.row_bytes // STEP * STEP or STEP
             yield from fill(chunks, source, lambda index: min(step, rows - index * step))
-
-    def _reserve(self) -> None:
-        """Decide where the rows are kept: in memory where they fit, else in a file."""
-        shard, source = self._shard, self._source
-        size = 0 if source.resident else shard.rows * (source.row_bytes + ROW_OVERHEAD)
-        if _take(shard, size):
-            self.size = size
-        elif shard.folder is not None and has_room(Path(shard.folder or cache_folder()), size):
-            try:
-                self._file = DiskCache(Path(shard.folder or cache_folder()))
-            except OSError as error:
-                logger.warning("rows cannot be kept (%s): each round decodes them anew", error)
 
     def _keep(self, window: Window) -> None:
         if self._file is None:
@@ -169,19 +198,23 @@ class _ShardRows:
 
 
 _lock = threading.Lock()
-_kept: OrderedDict[tuple[str, int], _ShardRows] = OrderedDict()  # the latest used last
+_kept: OrderedDict[tuple[str, int], ShardRows] = OrderedDict()  # the latest used last
 _forgotten: deque[str] = deque(maxlen=64)  # runs
 
+Kind = TypeVar("Kind", bound=ShardRows)
 
-def _rows_of(source: Source, shard: Shard, classes: Classes) -> _ShardRows:
+
+def kept_rows_of(kind: type[Kind], source: Source, shard: Shard, classes: Classes) -> Kind:
+    """Return what is kept of a shard here; of a run it is of one kind."""
     with _lock:
         key = shard.run, shard.number
         if shard.run in _forgotten:
-            return _ShardRows(source, shard, classes)
-        if key not in _kept:
-            _kept[key] = _ShardRows(source, shard, classes)
+            return kind(source, shard, classes)
+        rows = _kept.get(key)
+        if not isinstance(rows, kind):
+            rows = _kept[key] = kind(source, shard, classes)
         _kept.move_to_end(key)
-        return _kept[key]
+        return rows
 
 
 def _take(shard: Shard, size: int) -> bool:

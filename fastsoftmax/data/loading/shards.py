@@ -7,7 +7,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from fastsoftmax.data.loading.deal import Deal, deal, run_rows, spread
 from fastsoftmax.data.loading.shard_rows import Shard, forget
@@ -58,6 +61,18 @@ class Shards:
         run = self.shards[0].run
         forget(run)
         self.engine.carrier.everywhere(forget, run)
+
+    def mix(self, seed: int) -> None:
+        """Have windows hold rows from all over a shard from now on: those of steps must."""
+        self.shards = [replace(shard, mixed_by=(seed, len(self))) for shard in self.shards]
+
+    def owners(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the shard (n,) that each row is of, by its number in the source."""
+        source, runs = self.source, [(s.number, run) for s in self.shards for run in s.runs]
+        firsts = np.array([source.number(run.piece, run.first) for _, run in runs])
+        order = np.argsort(firsts)
+        at = np.searchsorted(firsts[order], numbers, side="right") - 1
+        return np.array([number for number, _ in runs])[order][at]
 
     def changed(self) -> None:
         """Hand the source over anew: more is known of it now."""

@@ -21,7 +21,7 @@ from fastsoftmax.options import Shuffling
 logger = logging.getLogger("fastsoftmax")
 
 # What words are for: no two purposes share any.
-HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES, DEALS, SHARES = range(7)
+HELD_OUT, PIECES, ROWS, BUCKETS, SAMPLES, DEALS, SHARES, MIXES, VISITS, STEPS = range(10)
 LANES = 4  # words in a block of Philox
 ALL_SHARE = 0.6  # of the memory: all rows, decoded
 WINDOW_SHARE = 0.3  # of the memory: one of the two windows alive
@@ -240,6 +240,21 @@ def marked(chunk: Chunk, source: Source, plan: ShufflePlan) -> Chunk:
 def deal_order(runs: int, seed: int) -> list[int]:
     """Return the order in which so many runs of rows are dealt to shards."""
     return _permuted(runs, seed, DEALS, 0, 0).tolist()
+
+
+def mixed_order(rows: int, seed: int) -> np.ndarray:
+    """Return the order (rows,) int64 in which rows in memory are shared out to shards."""
+    return _permuted(rows, seed, MIXES, 0, 0)
+
+
+def visit_order(windows: int, seed: int, epoch: int, shard: int) -> list[int]:
+    """Return the order in which the windows of a shard are stepped over in an epoch."""
+    return _permuted(windows, seed, VISITS, epoch, shard).tolist()
+
+
+def step_order(rows: int, seed: int, epoch: int, shard: int, window: int) -> np.ndarray:
+    """Return the order (rows,) int64 of the rows of a shard's window in an epoch."""
+    return _permuted(rows, seed, STEPS, epoch, (shard << 32) + window)
 
 
 def sample_order(rows: int, seed: int) -> np.ndarray:

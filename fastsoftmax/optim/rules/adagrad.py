@@ -67,6 +67,10 @@ class AdaGrad(Rule):
         """Forget the gradients."""
         self._squares.W[:], self._squares.b[:] = LEAST, LEAST
 
+    def shared(self) -> dict[str, np.ndarray]:
+        """Return the sums of squared gradients."""
+        return self.views()
+
     def views(self) -> dict[str, np.ndarray]:
         """Return the sums of squared gradients."""
         W, b = self._squares.W[:, : self.d], self._squares.b[0, : self.K]

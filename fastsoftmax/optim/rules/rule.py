@@ -191,6 +191,10 @@ class Rule(ABC):
     def restart(self) -> None:
         """Begin anew where the weights are zeros again."""
 
+    def shared(self) -> dict[str, np.ndarray]:
+        """Return the arrays, beside the weights, whose mean shards that step apart go on from."""
+        return {}
+
     def views(self) -> dict[str, np.ndarray]:
         """Return the arrays, beside the weights, that the next step depends on, by name."""
         return {}
