@@ -39,6 +39,7 @@ S, SIGMA, H, P, STEPS = range(5)
 # Below it s is brought back by a power of two, which rounds nothing: float32 sums of averages would
 # lose 1e-2 of their digits with s down to 2^-20, and lose 3e-7 with this.
 LOW, BACK = 2.0**-4, 16.0
+FEW_TERMS = 1e-4  # below it three terms of an exponential's series are exact to 5e-14
 
 
 # Classes, since their values then have room for what `frames` remembers of them.
@@ -205,23 +206,59 @@ def _multiply(V, factor):
 
 
 @kernel(EXACT)
-def _catch_up(V, U, lazy, lists, slot, state):
-    """Let what is due of penalties act on the weights of a listed row's features."""
+def _lost(due):
+    """Return 1 - exp(-due), due >= 0: by three terms of its series where a fourth is rounding."""
+    if due < FEW_TERMS:
+        return due * (1.0 - due * (0.5 - due / 6.0))
+    return -math.expm1(-due)
+
+
+@kernel(EXACT)
+def _decay(V, U, f, lost, sigma):
+    """Multiply the weights of a feature by 1 - lost; U: see `_add_vector`."""
+    share, times = splat(V, V.dtype.type(1.0 - lost)), splat(V, sigma)
+    for k in range(0, V.shape[1], lanes(V)):
+        old = load(V, f, k)
+        new = share * old
+        store(V, f, k, new)
+        if U is not None:
+            store(U, f, k, fma(times, new - old, load(U, f, k)))
+
+
+@kernel(EXACT)
+def _soften(V, U, f, decay, due, sigma):
+    """Let |v| be max(0, decay |v| - due) for the weights of a feature; U: see `_add_vector`."""
     noinline()
+    zero = V.dtype.type(0)
+    for k in range(V.shape[1]):
+        old = V[f, k]
+        left = max(abs(old) * decay - due, zero)
+        new = left if old > zero else -left
+        V[f, k] = new
+        if U is not None:
+            U[f, k] += sigma * (new - old)
+
+
+@kernel(EXACT)
+def _catch_up(V, U, lazy, lists, slot, state):
+    """Let what is due of penalties act on the weights of a listed row's features.
+
+    Where that would be rounding it waits on: a frequent feature would lose by each of them.
+    """
+    noinline()
+    sigma, little = V.dtype.type(state[SIGMA]), 4.0 * np.finfo(V.dtype).eps
     for j in range(lists.count[slot]):
         f = lists.index[slot, j]
-        lost = -math.expm1(-lazy.l2[f] * (state[H] - lazy.H[f]))
-        behind = lost / lazy.l2[f] if lazy.l2[f] > 0 else state[P] - lazy.P[f]
-        decay, due = V.dtype.type(1.0 - lost), V.dtype.type(lazy.l1[f] * behind)
+        l2, l1 = lazy.l2[f], lazy.l1[f]
+        lost = _lost(l2 * (state[H] - lazy.H[f]))
+        if l1 > 0.0:
+            behind = lost / l2 if l2 > 0 else state[P] - lazy.P[f]
+            _soften(V, U, f, V.dtype.type(1.0 - lost), V.dtype.type(l1 * behind), sigma)
+        elif lost < little:
+            continue
+        else:
+            _decay(V, U, f, lost, sigma)
         lazy.H[f], lazy.P[f] = state[H], state[P]
-        sigma, zero = V.dtype.type(state[SIGMA]), V.dtype.type(0)
-        for k in range(V.shape[1]):
-            old = V[f, k]
-            left = max(abs(old) * decay - due, zero)
-            new = left if old > zero else -left
-            V[f, k] = new
-            if U is not None:
-                U[f, k] += sigma * (new - old)
 
 
 @kernel(EXACT)

@@ -156,8 +156,7 @@ def opened_trainer(
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
         stack.callback(trainer.close)
         stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
-        for learner in trainer.learners:
-            learner.is_watched |= bool(callbacks)
+        _watch_means(trainer, callbacks)
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         rows.watch(_watch_of(trainer))
         # Last: they are told of what the others made of an event.
@@ -165,6 +164,13 @@ def opened_trainer(
         if state is not None:
             _restore(trainer, state, chosen.keeping.checkpoint)
         yield trainer
+
+
+def _watch_means(trainer: Trainer, callbacks: Sequence[Any]) -> None:
+    """Have means kept of each epoch where they may be looked at, or a run may end, after any."""
+    for learner in trainer.learners:
+        may_end = learner.options.stopping.max_seconds is not None or bool(callbacks)
+        learner.is_watched = trainer.rows.is_validated or may_end
 
 
 def _opened_shards(source: Source, options: TrainOptions) -> AbstractContextManager[Shards | None]:
@@ -243,9 +249,6 @@ def learners_of(
     drawn = Drawn(settings[0].shuffling.seed)
     for learner, share in zip(learners, shares, strict=False):
         learner.row_weights = ShareWeights(learner.row_weights, drawn, share)
-    for learner in learners:
-        is_timed = learner.options.stopping.max_seconds is not None
-        learner.is_watched = rows.is_validated or is_timed
     if init is None:
         return learners
     for learner in learners:
