@@ -34,7 +34,7 @@ ROOMS = (
     " formats/remote formats/private formats/spool formats/hugging_face formats/discover"
     " formats/partitions formats/batches formats/files"
     " formats/batch_lists formats/streams formats/ipc formats/ipc_stream formats/wide_columns"
-    " formats/parquet formats/lines formats/csv_lines"
+    " formats/parquet formats/dialect formats/odd_values formats/lines formats/csv_lines"
     " formats/svmlight formats/json_lines formats/recognise"
     " formats/arrays formats/encoding formats/sink formats/whole"
     " table loading/shuffle loading/shuffle_buffer loading/read_plan loading/prefetch"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from fastsoftmax.data.formats.lines import Dialect, TextBlock, Types
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
 from fastsoftmax.errors import DataError
 
 DELIMITERS = ",;\t|"
@@ -19,10 +17,13 @@ DELIMITERS = ",;\t|"
 # used, as everywhere.
 NULLS = ["", "NA", "N/A", "#N/A", "NULL", "null"]
 BOOLS = {"true", "True", "TRUE", "false", "False", "FALSE"}
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class CsvLines(Dialect):
     """Rows of fields with a line of heads; the delimiter is that which the heads have most."""
+
+    quotes_hold_lines = True
 
     def __init__(self, given: Mapping[str, pa.DataType], delimiter: str | None = None) -> None:
         """given: types of columns; delimiter: where the file's name says it."""
@@ -32,11 +33,20 @@ class CsvLines(Dialect):
 
     def begin(self, path: str, head: bytes) -> int:
         """Read the line of heads."""
+        if head.startswith(UTF16):
+            raise DataError(f"{path}: it is in UTF-16. Write it in UTF-8.")
         end = self._first_row(head)
-        text = head[:end].decode("utf-8", "replace")
-        self._comma = self._delimiter or max(DELIMITERS, key=text.count)
-        self.names = next(csv.reader(io.StringIO(text), delimiter=self._comma), [])
-        if self.names and all(map(_is_number, self.names)):
+        text, bare = _decoded(path, head[:end], 1), re.sub('"[^"]*"', "", head[:end].decode())
+        if "\r" in bare.strip():
+            raise DataError(
+                f"{path}: its lines end in carriage returns alone. Write them with line feeds, as"
+                " tr '\\r' '\\n' does."
+            )
+        self._comma = self._delimiter or max(DELIMITERS, key=bare.count)
+        self.names = next(rows_of(text, self._comma), (0, [], True))[1]
+        if not self.names:
+            raise DataError(f"{path}: its first line is empty. Write a line of names there.")
+        if all(map(_is_number, self.names)):
             raise DataError(
                 f"{path}: its first line holds numbers, {text.strip()[:60]!r}, and no names of"
                 " columns. Write a line of names before it."
@@ -62,13 +72,19 @@ class CsvLines(Dialect):
     def types(self, block: TextBlock) -> Types:
         """Return what Arrow infers of a block."""
         table = self._read(block, self.given)
-        return {field.name: field.type for field in table.schema}
+        found = {field.name: field.type for field in table.schema}
+        if pa.binary() in found.values():
+            raise pa.ArrowInvalid("text is not in UTF-8")
+        return found
 
     def parse(self, block: TextBlock, schema: pa.Schema) -> pa.Table:
         """Return a block's rows."""
         return self._read(block, {field.name: field.type for field in schema})
 
     def _read(self, block: TextBlock, types: Mapping[str, pa.DataType]) -> pa.Table:
+        # Arrow takes all that follows a quote that is not closed for one value.
+        if block.data.count(b'"') % 2 and self._unclosed(block):
+            raise pa.ArrowInvalid("a quote is not closed")
         return pyarrow.csv.read_csv(
             pa.BufferReader(block.data),
             pyarrow.csv.ReadOptions(
@@ -83,36 +99,76 @@ class CsvLines(Dialect):
             ),
         )  # fmt: skip
 
-    def _rows(self, block: TextBlock) -> Any:
-        text = block.data.decode("utf-8", "replace")
-        return csv.reader(io.StringIO(text, ""), delimiter=self._comma)
+    def _unclosed(self, block: TextBlock) -> int | None:
+        """Return the line of a quote that nothing closes before the block ends."""
+        rows = rows_of(block.data.decode("utf-8", "replace"), self._comma)
+        return next((block.line + line for line, _, is_closed in rows if not is_closed), None)
 
     def complaint(self, path: str, block: TextBlock) -> DataError | None:
         """Return the first row of too many or too few fields, or a value not of the type given."""
         kinds = [self.given.get(name) for name in self.names]
-        rows = self._rows(block)
-        for fields in rows:
-            line = block.line + rows.line_num - 1
-            if fields and len(fields) != len(self.names):
+        if (line := self._unclosed(block)) is not None:
+            return DataError(f"{path}, line {line}: a quote is opened and never closed. Close it.")
+        try:
+            text = _decoded(path, block.data, block.line)
+        except DataError as error:
+            return error
+        for number, fields, _ in rows_of(text, self._comma):
+            place = f"{path}, line {block.line + number}"
+            if len(fields) != len(self.names):
                 return DataError(
-                    f"{path}, line {line}: it has {len(fields)} fields, and the line of heads"
+                    f"{place}: it has {len(fields)} fields, and the line of heads"
                     f" {len(self.names)}. Correct it, or leave it out."
                 )
-            for name, kind, value in zip(self.names, kinds, fields, strict=False):
+            for name, kind, value in zip(self.names, kinds, fields, strict=True):
                 if kind is not None and not _is_of(value, kind):
                     return DataError(
-                        f'{path}, line {line}: column "{name}" holds {value!r:.80}, which is no'
+                        f'{place}: column "{name}" holds {value!r:.80}, which is no'
                         f" {kind}. Correct it, or give the column another type (types=)."
                     )
         return None
 
     def odd(self, block: TextBlock, name: str, kind: pa.DataType) -> str | None:
         """Say which line holds the first value that is not of a type."""
-        rows, at = self._rows(block), self.names.index(name)
-        for fields in rows:
+        at = self.names.index(name)
+        text = block.data.decode("utf-8", "replace")
+        for number, fields, _ in rows_of(text, self._comma):
             if len(fields) > at and not _is_of(fields[at], kind):
-                return f"line {block.line + rows.line_num - 1} holds {fields[at]!r:.80}"
+                return f"line {block.line + number} holds {fields[at]!r:.80}"
         return None
+
+
+def rows_of(text: str, comma: str) -> Iterator[tuple[int, list[str], bool]]:
+    """Yield of each row that is not empty the number of its first line, from 0, its fields, and
+    whether all quotes are closed: as Arrow reads them, whatever their length."""
+    field = re.compile(rf'(?:"((?:[^"]+|"")*)("|\Z))?([^{comma}\r\n]*)({comma}|\r\n?|\n|\Z)')
+    line = at = 0
+    fields: list[str] = []
+    start, is_closed = 0, True
+    while at < len(text) or fields:
+        found = field.match(text, at)
+        assert found is not None  # the empty field matches anywhere
+        quoted, quote, rest, end = found.groups()
+        fields.append(rest if quoted is None else quoted.replace('""', '"') + rest)
+        is_closed = is_closed and quote != ""
+        line, at = line + text.count("\n", at, found.end()), found.end()
+        if end != comma:
+            if fields != [""] or quoted is not None:
+                yield start, fields, is_closed
+            fields, start, is_closed = [], line, True
+
+
+def _decoded(path: str, data: bytes, line: int) -> str:
+    """Return bytes that begin at a line as text; raise DataError where they are not in UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        at = line + data.count(b"\n", 0, error.start)
+        odd = data[max(error.start - 10, 0) : error.start + 10]
+        raise DataError(
+            f"{path}, line {at}: it is not in UTF-8 ({odd!r}). Write the file in UTF-8, as iconv"
+            " does."
+        ) from error
 
 
 def _is_number(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
-from fastsoftmax.data.formats.lines import Dialect, TextBlock, Types
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
 from fastsoftmax.errors import DataError
 
 

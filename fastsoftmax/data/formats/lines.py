@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from fastsoftmax.data.columns import NOTE
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
 from fastsoftmax.data.formats.files import DataFile, OpenFile, first_line, opened
+from fastsoftmax.data.formats.odd_values import OddValues
 from fastsoftmax.data.formats.private import PrivateRows
 from fastsoftmax.errors import DataError
 from fastsoftmax.options import MOST_READERS, available_threads
@@ -30,45 +30,11 @@ SAMPLES, SAMPLE_BYTES = 8, 2**16  # places of a plain file that tell types befor
 HEAD_BYTES = 2**12  # that tell a file from others
 DIGESTED_BYTES = 2**12  # of each end of a block
 CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-Types = dict[str, pa.DataType]
 
 
-@dataclass(frozen=True)
-class TextBlock:
-    """Some whole lines of a file: their bytes, and the number of the first one, from 1."""
-
-    data: bytes
-    line: int
-
-
-class Dialect(ABC):
-    """How lines become rows."""
-
-    given: Mapping[str, pa.DataType]  # types that are not to be looked for
-
-    @abstractmethod
-    def begin(self, path: str, head: bytes) -> int:
-        """Learn from the first lines; return how many bytes of them hold no rows."""
-
-    @abstractmethod
-    def cut(self, data: bytes) -> int:
-        """Return how many bytes at the begin of `data` are whole rows; 0 where not one is."""
-
-    @abstractmethod
-    def types(self, block: TextBlock) -> Types:
-        """Return the types of the columns, by a block alone, but for those given."""
-
-    @abstractmethod
-    def parse(self, block: TextBlock, schema: pa.Schema) -> pa.Table:
-        """Return a block's rows; raise ArrowInvalid where they are not of these types."""
-
-    @abstractmethod
-    def complaint(self, path: str, block: TextBlock) -> DataError | None:
-        """Return what is wrong with a block that Arrow could not parse, and where; or None."""
-
-    @abstractmethod
-    def odd(self, block: TextBlock, name: str, kind: pa.DataType) -> str | None:
-        """Say which line holds the first value that is not of a type, and what it is."""
+def _without_mark(head: bytes) -> bytes:
+    """Return the begin of a file without the mark that some write before UTF-8."""
+    return head.removeprefix(b"\xef\xbb\xbf")
 
 
 def widest(first: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -105,6 +71,7 @@ class TextPath(DataFile):
         self._lines: list[TextBlock] = []  # of each piece, without its bytes
         self._digests: list[str] = []
         self._dense: list[bool] = []  # whether each line of a piece is a row
+        self._notes: dict[str, str] = {}  # of columns, which value made them text
         self.casts: Types = {}  # what further files of the data set ask of columns
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,7 +101,9 @@ class TextPath(DataFile):
                         f"{self.path}: it cannot be read ({first_line(error)}). Write it again, or"
                         " leave it out."
                     ) from error
-        return _OpenText(self._rows, self._digests, self.casts)
+        return _OpenText(
+            self._rows, self._digests, _noted(self._rows.schema, self._notes), self.casts
+        )
 
     def footer(self) -> bytes:
         """Return the first bytes."""
@@ -147,7 +116,7 @@ class TextPath(DataFile):
         return f"{self.path}, {'' if self._dense[piece] else 'about '}line {line}"
 
     def _convert(self) -> PrivateRows:
-        types, notes = self._sampled_types(), dict[str, str]()
+        types, notes = self._sampled_types(), self._notes
         tried: list[Types] = []
         while True:
             found = self._parsed(types, notes)
@@ -162,15 +131,14 @@ class TextPath(DataFile):
         """Return all rows, or the types that they turn out to have."""
         rows: PrivateRows | None = None
         self._lines, self._digests, self._dense = [], [], []
-        schema: pa.Schema | None = None
         for block, table in self._in_threads(self._blocks(), types):
             if isinstance(table, dict):
                 return self._looked_ahead(block, types, notes)
-            if schema is None:
+            if rows is None:
                 types = {field.name: field.type for field in table.schema}
-                schema = _noted(table.schema, notes)
-                rows = PrivateRows(f"the rows of {self.path}", schema)
-            assert rows is not None
+                rows = PrivateRows(f"the rows of {self.path}", table.schema)
+                odd = OddValues(self._dialect, table, notes)
+            odd.look(block, table)
             for batch in table.combine_chunks().to_batches():
                 rows.add(batch)
                 self._note_piece(block, batch.num_rows)
@@ -271,21 +239,25 @@ class TextPath(DataFile):
         if self._codec is not None or self.size < 2 * BLOCK_BYTES:
             return known
         with opened(self.path) as file:
-            self._dialect.begin(self.path, bytes(file.read(BLOCK_BYTES)))
+            self._dialect.begin(self.path, _without_mark(bytes(file.read(BLOCK_BYTES))))
             for i in range(1, SAMPLES + 1):
                 data = bytes(file.read_at(SAMPLE_BYTES, i * (self.size - SAMPLE_BYTES) // SAMPLES))
                 lines = data[data.find(b"\n") + 1 : data.rfind(b"\n") + 1]
                 try:
-                    known = _unite(known, self._dialect.types(TextBlock(lines, 0)))
-                except (pa.ArrowInvalid, DataError):  # it may begin within a value
+                    found = self._dialect.types(TextBlock(lines, 0))
+                except (pa.ArrowInvalid, DataError):
                     continue
+                if self._dialect.quotes_hold_lines and b'"' in lines:
+                    # What begins within a value may look as if other columns held text.
+                    found = {n: kind for n, kind in found.items() if not pa.types.is_string(kind)}
+                known = _unite(known, found)
         return known
 
     def _blocks(self) -> Iterator[TextBlock]:
         """Yield the file's rows in blocks of whole lines."""
         with opened(self.path) as plain:
             file = plain if self._codec is None else pa.CompressedInputStream(plain, self._codec)
-            data = bytes(file.read(BLOCK_BYTES)).removeprefix(b"\xef\xbb\xbf")
+            data = _without_mark(bytes(file.read(BLOCK_BYTES)))
             if not data.strip():
                 raise DataError(f"{self.path}: the file is empty.")
             start = self._dialect.begin(self.path, data)
@@ -311,10 +283,12 @@ class TextPath(DataFile):
 class _OpenText(OpenFile):
     """The rows of a text file, from where they are kept."""
 
-    def __init__(self, rows: PrivateRows, digests: list[str], casts: Types) -> None:
+    def __init__(
+        self, rows: PrivateRows, digests: list[str], schema: pa.Schema, casts: Types
+    ) -> None:
         self._rows, self._digests, self._casts = rows, digests, casts
         self.pieces = tuple(rows.rows)
-        fields = [f.with_type(casts[f.name]) if f.name in casts else f for f in rows.schema]
+        fields = [f.with_type(casts[f.name]) if f.name in casts else f for f in schema]
         self.schema = pa.schema(fields)
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:

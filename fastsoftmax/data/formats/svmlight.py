@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from fastsoftmax.data.formats.lines import Dialect, TextBlock, Types
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
 from fastsoftmax.data.sparse_columns import PAIR
 from fastsoftmax.data.values import as_arrow
 from fastsoftmax.errors import DataError

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +16,7 @@ import pytest
 
 import fastsoftmax
 from fastsoftmax import DataError
+from fastsoftmax.data.formats import csv_lines
 from fastsoftmax.data.formats import lines as text
 from fastsoftmax.data.open import open_files
 
@@ -164,6 +168,11 @@ def test_types_that_are_given_are_taken(tmp_path):
         ([], "rows.csv: the file is empty"),
         (["a,y"], "rows.csv: there are no rows"),
         (["a,y", "nan,1", "1,0"], 'rows.csv, line 2: .*column "a"'),
+        (["a,y", "1,2", "oops,3", "4,5"], "no number \\(line 3 holds 'oops'\\)"),
+        (["a,y", "1,2", '2,"x', "3,4", "4,5"], "rows.csv, line 3: a quote is opened and never"),
+        (["a,b,y", f'1,"{"x" * 2**18}",x', "2,3"], "rows.csv, line 3: it has 2 fields"),
+        (["", "a,y", "1,2"], "rows.csv: its first line is empty"),
+        (["a,y\r1,2\r3,4"], "rows.csv: its lines end in carriage returns alone"),
     ],
 )
 def test_what_is_wrong_with_a_csv_file_is_named_by_line(tmp_path, lines, sentence):
@@ -230,11 +239,58 @@ def test_whole_numbers_in_one_file_and_others_in_the_next_are_one_column(tmp_pat
     assert model.record["rows"] == 36
 
 
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("größe,y\n1,2\n".encode("latin-1"), r"line 1: it is not in UTF-8 \(b'gr.xf6"),
+        ("a,y\n1,x\n2,grün\n".encode("latin-1"), r"line 3: it is not in UTF-8 \(b'.*gr.xfcn"),
+        ("a,y\n1,x\n".encode("utf-16"), "rows.csv: it is in UTF-16. Write it in UTF-8"),
+    ],
+)
+def test_text_that_is_not_in_utf_8_is_named_and_never_repaired(tmp_path, data, sentence):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=sentence):
+        fastsoftmax.train(path, "y", categorical=["y"] if b"a,y" in data else [])
+
+
+def test_a_value_that_made_a_long_column_text_is_named_wherever_it_is_found(tmp_path):
+    lines = ["a,t,y"] + [f'{i},"note, of\nmore",{i % 2}' for i in range(3000)]
+    for odd in (1, 1500, 2999):
+        changed = [*lines]
+        changed[odd] = f"n/a?,x,{odd % 2}"
+        path = tmp_path / f"{odd}.csv"
+        path.write_text("\n".join(changed))
+        with pytest.raises(DataError, match=rf"line {2 * odd} holds 'n/a\?'"):
+            fastsoftmax.train(path, "y", features=["a"])
+
+
+def test_types_are_not_told_by_places_that_begin_within_a_value(tmp_path):
+    """Whose lines have as many fields as rows have, and words where these have numbers."""
+    note = "\n".join(["so, so, so"] * 40)
+    path = tmp_path / "rows.csv"
+    path.write_text("a,t,y\n" + "".join(f'{i},"{note}",{i % 2}\n' for i in range(200)))
+    found, _ = rows_of(path)
+    assert [str(field.type) for field in found.schema] == ["int64", "string", "int64"]
+
+
+def test_rows_of_text_are_cut_as_the_standard_library_cuts_them():
+    draw = random.Random(3)
+    for _ in range(2000):
+        text = "".join(draw.choice('a1,"\n;') for _ in range(draw.randrange(15)))
+        want = [fields for fields in csv.reader(io.StringIO(text, "")) if fields]
+        assert [fields for _, fields, _ in csv_lines.rows_of(text, ",")] == want
+
+
 def test_other_delimiters_and_a_byte_order_mark_are_noticed(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"\xef\xbb\xbfa;b\n1,5;2\n")
     found, _ = rows_of(path)
     assert found.to_pydict() == {"a": ["1,5"], "b": [2]}
+    path.write_bytes(b'"a;b;c",d\n1,2\n')
+    assert rows_of(path)[0].to_pydict() == {"a;b;c": [1], "d": [2]}
+    path.write_bytes(b"\xef\xbb\xbfa,b\n" + b"1,2\n" * 3000)  # long enough to look ahead in
+    assert rows_of(path)[0].column_names == ["a", "b"]
 
 
 def test_a_model_goes_on_with_the_files_that_are_new(tmp_path):
