@@ -105,6 +105,11 @@ class TextPath(DataFile):
             self._rows, self._digests, _noted(self._rows.schema, self._notes), self.casts
         )
 
+    def would_have(self, types: Mapping[str, pa.DataType]) -> bool:
+        """Return whether the rows, once they are read, are those that such given types ask for."""
+        given, kinds = self._dialect.given, {f.name: f.type for f in self.open().schema}
+        return given.items() <= types.items() <= kinds.items()
+
     def footer(self) -> bytes:
         """Return the first bytes."""
         with opened(self.path) as file:

@@ -58,7 +58,9 @@ def text_file(path: str, start: bytes, known: Mapping[str, str]) -> DataFile | N
 
 def _parsed(file: TextPath, types: Mapping[str, pa.DataType]) -> TextPath:
     """Return a file whose rows are there: those of an earlier opening, if it is still the same."""
-    key = (str(file.path), file.size, file.modified, *sorted(map(str, types.items())))
+    here = (str(file.path), file.size, file.modified)
+    same = (key for key, kept in _kept.items() if key[:3] == here and kept.would_have(types))
+    key = next(same, (*here, frozenset(types.items())))
     if key not in _kept:
         file.open()
         _kept[key] = file

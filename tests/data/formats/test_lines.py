@@ -91,6 +91,11 @@ def test_later_passes_do_not_read_the_text_again(table, tmp_path, monkeypatch):
     monkeypatch.setattr(text.TextPath, "_convert", lambda self: begun.append(1) or whole(self))
     fastsoftmax.train(path, "y", categorical=["origin"], **{**GIVEN, "epochs": 3})
     assert len(begun) == 1
+    known = {"y": "string", "n": "int64"}  # of which types they are is known by now
+    assert rows_of(path, known)[0].equals(rows_of(path)[0])
+    assert len(begun) == 1
+    assert rows_of(path, {"n": "double"})[0].schema.field("n").type == pa.float64()
+    assert len(begun) == 2
 
 
 def test_nothing_is_left_in_the_folder_of_private_files(table, tmp_path, monkeypatch):
