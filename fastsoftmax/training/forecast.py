@@ -1,11 +1,13 @@
 """The only place that foresees what a run will take: its memory by plan, its time by trial.
 
 The trial is the run itself, over all rows, ended some seconds after its first step. How many passes
-full gradients will take, where they end the run, is what they take over a part of the rows.
+full gradients will take, where they end the run, is what they take over a part of the rows; where
+that part would be all of them, or half, the trial goes on to its end.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from contextlib import closing
@@ -31,7 +33,7 @@ from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
 TRIED_SECONDS = 4.0  # of a trial, from its first step on
-PART_ROWS = 2**16  # over which passes are counted
+PART_ROWS = 2**16  # over which passes are counted; of less than twice as many the trial tells them
 USUAL_PASSES = 20  # where that part cannot be trained on
 READER_BYTES = 2**24  # that a reading thread holds, beside pages
 # What a trial does without: it keeps nothing, and tells nobody.
@@ -116,7 +118,8 @@ def _memory(
 class _Watch:
     """Sees how far a run comes in some seconds, and ends it then."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self.begun = self.at = time.perf_counter()
         self.last: Progress | None = None
 
@@ -127,7 +130,7 @@ class _Watch:
     def on_span(self, progress: Progress) -> bool:
         """Note how many rows took theirs."""
         self.at, self.last = time.perf_counter(), progress
-        return self.at - self.begun > TRIED_SECONDS
+        return self.at - self.begun > self._seconds
 
     on_epoch = on_pass = on_span
 
@@ -139,16 +142,26 @@ class _Watch:
 def _training(inputs: Inputs, options: TrainOptions, rows: int) -> float:
     """Return how long training on so many rows takes, by a trial."""
     quiet = {name: value for name, value in options.given().items() if name not in LEFT_OUT}
-    started, watch = time.perf_counter(), _Watch()
+    ends_itself = _asked(options) is None and rows < 2 * PART_ROWS
+    watch = _Watch(math.inf if ends_itself else TRIED_SECONDS)
+    started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a trial
-        _train(inputs, inputs.data, quiet, [watch])
+        tried = _train(inputs, inputs.data, quiet, [watch])
         last = watch.last
         if last is None or last.ended != "callback":
             return time.perf_counter() - started
-        epochs = _passes(inputs, quiet, options, rows)
+        # Passes are as many as the penalty lets them be, so it is that of all rows.
+        chosen = {name: tried.record["options"][name] for name in ("l2", "standardize")}
+        epochs = _passes(inputs, {**quiet, **chosen}, options, rows)
     rate = last.rows_seen / (watch.at - watch.begun)
     return watch.begun - started + epochs * (last.rows_per_epoch or rows) / rate
+
+
+def _asked(options: TrainOptions) -> int | None:
+    """Return the epochs that a run of steps is asked for; None where it ends by itself."""
+    asked = options.steps.epochs
+    return asked if isinstance(asked, int) and options.stopping.solver == "sgd" else None
 
 
 def _passes(inputs: Inputs, quiet: dict[str, Any], options: TrainOptions, rows: int) -> int:
@@ -156,9 +169,9 @@ def _passes(inputs: Inputs, quiet: dict[str, Any], options: TrainOptions, rows: 
     over a part of the rows.
     """
     asked = options.steps.epochs
-    if isinstance(asked, int) and options.stopping.solver == "sgd":
-        return asked
-    data, _ = some_rows(inputs.data, quiet.get("types"), min(rows // 2, PART_ROWS))
+    if (steps := _asked(options)) is not None:
+        return steps
+    data, _ = some_rows(inputs.data, quiet.get("types"), PART_ROWS)
     try:
         taken = len(_train(inputs, data, quiet, []).history)
     except DataError:  # a part may hold too few rows of a kind

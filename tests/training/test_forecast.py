@@ -14,6 +14,7 @@ import pytest
 import fastsoftmax
 from fastsoftmax import OptionError
 from fastsoftmax.cli.main import main
+from fastsoftmax.data import some_rows
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training import forecast as home
 from fastsoftmax.training.forecast import forecast
@@ -53,10 +54,48 @@ def test_the_time_is_about_what_comes(file, given, monkeypatch):
 
 def test_full_gradients_take_about_as_many_passes_as_over_a_part(file, monkeypatch):
     monkeypatch.setattr(home, "TRIED_SECONDS", 0.0)
+    monkeypatch.setattr(home, "PART_ROWS", 30_000)
     options = TrainOptions.of(threads=1)
     part = home._passes(Inputs(file, "y"), {}, options, 60_000)
     assert abs(part - len(fastsoftmax.train(file, "y", threads=1).history)) <= 3
     assert forecast(Inputs(file, "y"), options).seconds > 0
+
+
+@pytest.fixture(scope="module")
+def sorted_file(tmp_path_factory):
+    """Rows whose first ones want a larger penalty than all do, in one piece."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(6_000, 6))
+    X[2_000:, 0] += 3
+    y = np.where(np.arange(6_000) < 2_000, rng.integers(0, 2, 6_000), X[:, 0] > 3)
+    path = tmp_path_factory.mktemp("data") / "sorted.parquet"
+    pq.write_table(pa.table({**{f"x{j}": column for j, column in enumerate(X.T)}, "y": y}), path)
+    return str(path)
+
+
+def test_passes_are_counted_over_rows_from_all_over_with_the_penalty_of_all(
+    sorted_file, monkeypatch
+):
+    monkeypatch.setattr(home, "TRIED_SECONDS", 0.0)
+    monkeypatch.setattr(home, "PART_ROWS", 1_500)
+    monkeypatch.setattr(some_rows, "READ_ROWS", 500)
+    seen, train = [], home.train
+    monkeypatch.setattr(
+        home, "train", lambda data, *a, **k: seen.append((data, k)) or train(data, *a, **k)
+    )
+    forecast(Inputs(sorted_file, "y"), TrainOptions.of(threads=1))
+    (_, of_all), (part, given) = seen
+    assert "l2" not in of_all
+    assert part.num_rows == 1_500
+    assert part.equals(pq.read_table(sorted_file).filter(np.arange(6_000) % 500 < 125))
+    assert given["l2"] == fastsoftmax.train(sorted_file, "y", threads=1).record["options"]["l2"]
+    assert given["standardize"] is True
+
+
+def test_the_trial_of_few_rows_goes_on_to_its_end(sorted_file, monkeypatch):
+    monkeypatch.setattr(home, "TRIED_SECONDS", 0.0)
+    monkeypatch.setattr(home, "_passes", None)
+    assert forecast(Inputs(sorted_file, "y"), TrainOptions.of(threads=1)).seconds > 0
 
 
 def test_the_memory_is_that_of_rows_and_windows(file):
