@@ -134,13 +134,15 @@ def penalty_rows(K: int, d: int, nonzeros: float | None = None) -> int:
 class Trials(ABC):
     """Fits of one problem under one strength of the penalty after another, each compared.
 
-    vectors: how many times the penalty of Problem counts. held_rows: on which losses are taken, in
-    so many folds.
+    vectors: how many times the penalty of Problem counts. alike: losses that differ by a smaller
+    share tell no two penalties apart, however many rows there are. held_rows: on which losses are
+    taken, in so many folds.
     """
 
     problem: Problem
     folds: Sequence[Any]
     held_rows: int
+    alike = 0.0
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -195,13 +197,14 @@ def choose_l2(
     if n < ENOUGH_ROWS * problem.K and n < problem.rows:
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
-    affordable = max(1, int(FOLD_FLOPS / flops(problem, n))) if n <= ONE_FOLD else 1
+    is_much = n > ONE_FOLD and problem.nonzeros is None
+    affordable = 1 if is_much else max(1, int(FOLD_FLOPS / flops(problem, n)))
     folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
     with new_trials(problem, sample, folds, min(folds, affordable)) as trial:
         losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
         best = min(losses, key=lambda i: (losses[i], i))
-        if n <= ONE_FOLD:  # few rows
-            share = ALIKE if n <= TRY_ALL else NEARLY_ALIKE
+        if n <= ONE_FOLD or trial.alike:  # few rows, or short fits
+            share = max(trial.alike, ALIKE if n <= TRY_ALL else NEARLY_ALIKE)
             alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
             best = next((i for i in sorted(losses) if losses[i] <= alike), best)
         C = STRENGTHS[best]
