@@ -18,7 +18,7 @@ import pytest
 
 import fastsoftmax
 from bench.bench_peers import load_data
-from bench.conftest import draw_problem
+from bench.conftest import FIRST, draw_problem
 from bench.interleave import median_seconds
 
 # Rows, features and classes of tables like well-known ones.
@@ -101,7 +101,7 @@ def bench_shell(benchmark, report, quick, tmp_path, name) -> None:
     }
     for case, taken in seconds.items():
         report.add(
-            "From the shell: seconds to the saved model",
+            FIRST,
             data=name,
             case=case,
             s=f"{taken:.2f}",
