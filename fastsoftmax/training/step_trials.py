@@ -31,7 +31,7 @@ VECTORS = 22
 # On 8,000 descriptions of packages 20 epochs end 0.5 % above the test loss of the optimum, 40 end
 # 0.1 % below it.
 LEAST_EPOCHS, MOST_EPOCHS, MANY_ROWS = 4, 30, 10_000
-EPOCHS = 8  # of a fit, whose steps fall to 0
+SHORTER = 4  # times as few epochs has a fit that is compared, whose steps fall to 0 as well
 STEP_COST = 4.0  # of a fit's products, to those of full gradients: what lies apart takes longer
 NONZERO_FLOPS = 200.0  # that finding a feature's weights takes as long as
 START_FLOPS = 1e8  # that beginning a fit takes as long as
@@ -56,10 +56,15 @@ def planned_epochs(rows: int) -> int:
     return max(LEAST_EPOCHS, min(MOST_EPOCHS, round(MOST_EPOCHS * (MANY_ROWS / rows) ** (1 / 3))))
 
 
+def trial_epochs(rows: int) -> int:
+    """Return how many epochs of steps a fit to so many rows has that is compared with others."""
+    return max(LEAST_EPOCHS, round(planned_epochs(rows) / SHORTER))
+
+
 def step_flops(problem: Problem, rows: int) -> float:
     """Return about what a fit by steps takes."""
     each = STEP_COST * 4.0 * problem.K + NONZERO_FLOPS
-    return START_FLOPS + EPOCHS * rows * each * problem.row_numbers
+    return START_FLOPS + trial_epochs(rows) * rows * each * problem.row_numbers
 
 
 class StepTrials(Trials):
@@ -81,7 +86,10 @@ class StepTrials(Trials):
         self._fresh, self._eta0 = fresh, eta0
         self.folds = [split(sample, fold, folds) for fold in range(used)]
         self.held_rows = sum(len(held.order) for _, held in self.folds)
-        self._pool = ThreadPoolExecutor(problem.threads)
+        # Each fit has weights of its own, of a quarter of the budget together where that can be.
+        size = problem.K * (problem.d + 1) * np.dtype(problem.dtype).itemsize
+        at_once = min(problem.threads, max(1, problem.memory // (4 * size)))
+        self._pool = ThreadPoolExecutor(at_once)
         self._losses: dict[int, list[Future[tuple[float, float]]]] = {}
 
     def close(self) -> None:
@@ -110,8 +118,9 @@ class StepTrials(Trials):
         l2 = self.vectors / (STRENGTHS[strength] * len(kept.order))
         with self._fresh(l2 * self.problem.units) as sgd, np.errstate(all="ignore"):
             n = len(kept.order)
-            schedule = Schedule("linear", self._eta0, float(EPOCHS * n), float(n))
-            for epoch in range(EPOCHS):
+            epochs = trial_epochs(n)
+            schedule = Schedule("linear", self._eta0, float(epochs * n), float(n))
+            for epoch in range(epochs):
                 order = np.random.Generator(np.random.Philox(epoch)).permutation(n)
                 visit(sgd, taken(kept, order), schedule(epoch * n + np.arange(n)))
             loss = 0.0

@@ -250,7 +250,7 @@ def _tried_downhill(trial: Trials) -> dict[int, float]:
         while 0 <= at + step < len(STRENGTHS):
             if at + step not in losses:
                 losses[at + step] = trial.loss(at + step)
-            if not losses[at + step] < losses[at]:
+            if not losses[at + step] < losses[at] * (1 - trial.alike):
                 return
             at += step
 
