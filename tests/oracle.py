@@ -122,10 +122,40 @@ def descend_penalised(
     """
     for t in np.flatnonzero(w > 0):
         descend(state, X[t : t + 1], y[t : t + 1], w[t : t + 1], eta[t : t + 1], shrink)
-        step = eta[t] * w[t]
-        lost = -np.expm1(-l2 * step)
-        due = l1 * np.where(l2 > 0, lost / np.where(l2 > 0, l2, 1.0), step)
-        state.W = np.sign(state.W) * np.maximum(np.abs(state.W) * (1 - lost) - due, 0.0)
+        state.W = penalised(state.W, eta[t] * w[t], l2, l1)
+    return state
+
+
+def penalised(W: np.ndarray, step: float, l2: np.ndarray, l1: np.ndarray) -> np.ndarray:
+    """Return weights after the penalties (d,) of their features acted for steps of so much."""
+    lost = -np.expm1(-l2 * step)
+    due = l1 * np.where(l2 > 0, lost / np.where(l2 > 0, l2, 1.0), step)
+    return np.sign(W) * np.maximum(np.abs(W) * (1 - lost) - due, 0.0)
+
+
+def descend_by_feature(
+    state: State,
+    X: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    eta: np.ndarray,
+    l2: np.ndarray,
+    l1: np.ndarray,
+) -> State:
+    """AdaGrad with one number a feature, and penalties (d,) that act by its step sizes."""
+    G, of_b = np.zeros(X.shape[1]), 0.0
+    for t in np.flatnonzero(w > 0):
+        z = state.W @ X[t] + state.b
+        state.loss += w[t] * -log_softmax(z)[y[t]]
+        g = softmax(z)
+        g[y[t]] -= 1
+        g *= w[t]
+        G, of_b = G + g @ g * X[t] ** 2, of_b + g @ g
+        share = np.divide(1.0, np.sqrt(G), out=np.zeros_like(G), where=G > 0)
+        state.W -= eta[t] * share * np.outer(g, X[t])
+        state.b -= eta[t] * g / np.sqrt(of_b)
+        state.W = penalised(state.W, eta[t] * w[t], share * l2, share * l1)
+        state.count_step()
     return state
 
 
@@ -138,8 +168,12 @@ def descend_batches(
     batch_size: int,
     l2: float = 0.0,
     fit_intercept: bool = True,
+    own: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> State:
-    """Mini-batch SGD: one step with the mean of w (p - onehot(y)) x' over each batch."""
+    """Mini-batch SGD: one step with the mean of w (p - onehot(y)) x' over each batch.
+
+    own: penalties l2 and l1 (d,) of features, which act after each step.
+    """
     X = X.astype(np.float64)
     counted = np.flatnonzero(w > 0)
     for start in range(0, len(counted), batch_size):
@@ -153,6 +187,8 @@ def descend_batches(
         state.W *= max(0.0, 1 - eta[rows[0]] * w[rows].mean() * l2)
         state.W -= eta[rows[0]] * g.T @ X[rows] / len(rows)
         state.b -= fit_intercept * eta[rows[0]] * g.sum(axis=0) / len(rows)
+        if own is not None:
+            state.W = penalised(state.W, eta[rows[0]] * w[rows].mean(), *own)
         state.count_step()
     return state
 

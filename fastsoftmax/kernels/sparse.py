@@ -23,6 +23,7 @@ import numpy as np
 
 from fastsoftmax.kernels.bounds import IMPLICIT, OFF, TRIAL_ROWS, bounded
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.list_products import list_logits, list_step
 from fastsoftmax.kernels.lists import (
     AHEAD,
     ask_for_row,
@@ -76,117 +77,6 @@ def new_feature_average(K: int, d: int, dtype: np.dtype) -> FeatureAverage:
     )
 
 
-@kernel(EXACT)
-def _margins_1(R, t, V, b, lists, slot, scale, k):
-    """Set a vector of logits: four sums, for one would wait for itself."""
-    zero = splat(V, V.dtype.type(0))
-    a0, a1, a2, a3 = zero, zero, zero, zero
-    index, value, count = lists.index, lists.value, lists.count[slot]
-    whole = count - count % 4
-    for j in range(0, whole, 4):
-        a0 = fma(splat(V, value[slot, j]), load(V, index[slot, j], k), a0)
-        a1 = fma(splat(V, value[slot, j + 1]), load(V, index[slot, j + 1], k), a1)
-        a2 = fma(splat(V, value[slot, j + 2]), load(V, index[slot, j + 2], k), a2)
-        a3 = fma(splat(V, value[slot, j + 3]), load(V, index[slot, j + 3], k), a3)
-    for j in range(whole, count):
-        a0 = fma(splat(V, value[slot, j]), load(V, index[slot, j], k), a0)
-    store(R, t, k, fma(splat(V, scale), (a0 + a1) + (a2 + a3), load(b, 0, k)))
-
-
-@kernel(EXACT)
-def _margins_4(R, t, V, b, lists, slot, scale, k):
-    """Set four vectors of logits."""
-    L, zero, s = lanes(V), splat(V, V.dtype.type(0)), splat(V, scale)
-    a0, a1, a2, a3 = zero, zero, zero, zero
-    index, value = lists.index, lists.value
-    for j in range(lists.count[slot]):
-        f, x = index[slot, j], splat(V, value[slot, j])
-        a0 = fma(x, load(V, f, k), a0)
-        a1 = fma(x, load(V, f, k + L), a1)
-        a2 = fma(x, load(V, f, k + 2 * L), a2)
-        a3 = fma(x, load(V, f, k + 3 * L), a3)
-    store(R, t, k, fma(s, a0, load(b, 0, k)))
-    store(R, t, k + L, fma(s, a1, load(b, 0, k + L)))
-    store(R, t, k + 2 * L, fma(s, a2, load(b, 0, k + 2 * L)))
-    store(R, t, k + 3 * L, fma(s, a3, load(b, 0, k + 3 * L)))
-
-
-@kernel(EXACT)
-def _margins_8(R, t, V, b, lists, slot, scale, k):
-    """Set eight vectors of logits."""
-    L, zero, s = lanes(V), splat(V, V.dtype.type(0)), splat(V, scale)
-    a0, a1, a2, a3, a4, a5, a6, a7 = zero, zero, zero, zero, zero, zero, zero, zero
-    index, value = lists.index, lists.value
-    for j in range(lists.count[slot]):
-        f, x = index[slot, j], splat(V, value[slot, j])
-        a0 = fma(x, load(V, f, k), a0)
-        a1 = fma(x, load(V, f, k + L), a1)
-        a2 = fma(x, load(V, f, k + 2 * L), a2)
-        a3 = fma(x, load(V, f, k + 3 * L), a3)
-        a4 = fma(x, load(V, f, k + 4 * L), a4)
-        a5 = fma(x, load(V, f, k + 5 * L), a5)
-        a6 = fma(x, load(V, f, k + 6 * L), a6)
-        a7 = fma(x, load(V, f, k + 7 * L), a7)
-    store(R, t, k, fma(s, a0, load(b, 0, k)))
-    store(R, t, k + L, fma(s, a1, load(b, 0, k + L)))
-    store(R, t, k + 2 * L, fma(s, a2, load(b, 0, k + 2 * L)))
-    store(R, t, k + 3 * L, fma(s, a3, load(b, 0, k + 3 * L)))
-    store(R, t, k + 4 * L, fma(s, a4, load(b, 0, k + 4 * L)))
-    store(R, t, k + 5 * L, fma(s, a5, load(b, 0, k + 5 * L)))
-    store(R, t, k + 6 * L, fma(s, a6, load(b, 0, k + 6 * L)))
-    store(R, t, k + 7 * L, fma(s, a7, load(b, 0, k + 7 * L)))
-
-
-@kernel(EXACT)
-def list_logits(R, t, V, b, lists, slot, scale):
-    """Set R[t] = scale V' x + b of a listed row; padding logits are those of b, -inf."""
-    noinline()
-    L, width, k = lanes(V), V.shape[1], 0
-    while k + 8 * L <= width:
-        _margins_8(R, t, V, b, lists, slot, scale, k)
-        k += 8 * L
-    while k + 4 * L <= width:
-        _margins_4(R, t, V, b, lists, slot, scale, k)
-        k += 4 * L
-    while k < width:
-        _margins_1(R, t, V, b, lists, slot, scale, k)
-        k += L
-
-
-@kernel(EXACT)
-def _add_vector(V, U, f, k, x, r, sigma):
-    """Add x r to a vector of V, and sigma times what that changed to U, where that is not None."""
-    old = load(V, f, k)
-    new = fma(x, r, old)
-    store(V, f, k, new)
-    if U is not None:
-        store(U, f, k, fma(sigma, new - old, load(U, f, k)))
-
-
-@kernel(EXACT)
-def list_step(V, U, R, lists, slot, factor, sigma):
-    """Add factor x_f R[0] to V_f for each number of a listed row; U: see `_add_vector`."""
-    noinline()
-    L, width, k = lanes(V), V.shape[1], 0
-    index, value, times = lists.index, lists.value, splat(V, sigma)
-    while k + 4 * L <= width:
-        r0, r1 = load(R, 0, k), load(R, 0, k + L)
-        r2, r3 = load(R, 0, k + 2 * L), load(R, 0, k + 3 * L)
-        for j in range(lists.count[slot]):
-            f, x = index[slot, j], splat(V, factor * value[slot, j])
-            _add_vector(V, U, f, k, x, r0, times)
-            _add_vector(V, U, f, k + L, x, r1, times)
-            _add_vector(V, U, f, k + 2 * L, x, r2, times)
-            _add_vector(V, U, f, k + 3 * L, x, r3, times)
-        k += 4 * L
-    while k < width:
-        r0 = load(R, 0, k)
-        for j in range(lists.count[slot]):
-            f, x = index[slot, j], splat(V, factor * value[slot, j])
-            _add_vector(V, U, f, k, x, r0, times)
-        k += L
-
-
 @kernel(FAST)
 def _settle(V, U, A, sigma):
     """Let A <- A + sigma V - U, and U = 0."""
@@ -215,7 +105,7 @@ def _lost(due):
 
 @kernel(EXACT)
 def _decay(V, U, f, lost, sigma):
-    """Multiply the weights of a feature by 1 - lost; U: see `_add_vector`."""
+    """Multiply the weights of a feature by 1 - lost; U: see `add_vector`."""
     share, times = splat(V, V.dtype.type(1.0 - lost)), splat(V, sigma)
     for k in range(0, V.shape[1], lanes(V)):
         old = load(V, f, k)
@@ -227,7 +117,7 @@ def _decay(V, U, f, lost, sigma):
 
 @kernel(EXACT)
 def _soften(V, U, f, decay, due, sigma):
-    """Let |v| be max(0, decay |v| - due) for the weights of a feature; U: see `_add_vector`."""
+    """Let |v| be max(0, decay |v| - due) for the weights of a feature; U: see `add_vector`."""
     noinline()
     zero = V.dtype.type(0)
     for k in range(V.shape[1]):
@@ -240,7 +130,7 @@ def _soften(V, U, f, decay, due, sigma):
 
 
 @kernel(EXACT)
-def _catch_up(V, U, lazy, lists, slot, state):
+def catch_up(V, U, lazy, lists, slot, state):
     """Let what is due of penalties act on the weights of a listed row's features.
 
     Where that would be rounding it waits on: a frequent feature would lose by each of them.
@@ -291,12 +181,36 @@ def _sum_biases(total, b):
 
 
 @kernel(EXACT)
+def shrink_all(weights, U, A, lazy, keep):
+    """Multiply all weights by keep >= 0."""
+    state = weights.state
+    if keep <= 0.0:
+        _bring_back(weights, U, A, lazy, True)
+        return
+    state[S] *= keep
+    while state[S] < LOW:
+        _bring_back(weights, U, A, lazy, False)
+
+
+@kernel(EXACT)
+def count_step(weights, U, total_b, step):
+    """Note a step of size eta w, for penalties that wait and, where U is not None, for averages."""
+    state = weights.state
+    state[H] += step
+    state[P] += step / state[S]
+    if U is not None:
+        state[SIGMA] += state[S]
+        state[STEPS] += 1.0
+        _sum_biases(total_b, weights.b)
+
+
+@kernel(EXACT)
 def _take_step(weights, U, A, total_b, lazy, lists, slot, rows, t, l2, bias):
     """Take the step of a listed row that counts; return its loss and whether it was a hit."""
     V, b, R, state = weights.V, weights.b, weights.R, weights.state
     one = V.dtype.type(1)
     if lazy is not None:
-        _catch_up(V, U, lazy, lists, slot, state)
+        catch_up(V, U, lazy, lists, slot, state)
     list_logits(R, 0, V, b, lists, slot, V.dtype.type(state[S]))
     norm = 0.0
     if rows.bound != OFF:
@@ -310,19 +224,9 @@ def _take_step(weights, U, A, total_b, lazy, lists, slot, rows, t, l2, bias):
         )
     else:
         loss, hit = residual(R, b, 0, rows.y[t], V.dtype.type(step), bias)
-    if keep <= 0.0:
-        _bring_back(weights, U, A, lazy, True)
-    else:
-        state[S] *= keep
-        while state[S] < LOW:
-            _bring_back(weights, U, A, lazy, False)
+    shrink_all(weights, U, A, lazy, keep)
     list_step(V, U, R, lists, slot, one / V.dtype.type(state[S]), V.dtype.type(state[SIGMA]))
-    state[H] += step
-    state[P] += step / state[S]
-    if U is not None:
-        state[SIGMA] += state[S]
-        state[STEPS] += 1.0
-        _sum_biases(total_b, b)
+    count_step(weights, U, total_b, step)
     return loss, hit
 
 

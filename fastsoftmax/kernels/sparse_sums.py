@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
+from fastsoftmax.kernels.list_products import list_logits
 from fastsoftmax.kernels.lists import AHEAD, ask_for_row, ask_for_weights, list_norm, list_row
 from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.sparse import S, list_logits
+from fastsoftmax.kernels.sparse import S
 from fastsoftmax.kernels.vectors import by_address
 
 

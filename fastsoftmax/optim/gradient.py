@@ -15,7 +15,7 @@ from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
 from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.rules.sparse import squared_norms_of_lists
+from fastsoftmax.optim.rules.sparse_rule import squared_norms_of_lists
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
 

@@ -17,7 +17,7 @@ from fastsoftmax.kernels.workers import Team
 from fastsoftmax.kernels.workspace import ALIGNMENT, aligned
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.preconditioner import SURE, UNSEEN, Batch, Diagonal
-from fastsoftmax.optim.rules.sparse import squared_norms_of_lists
+from fastsoftmax.optim.rules.sparse_rule import squared_norms_of_lists
 from fastsoftmax.optim.tables import affine_of
 from fastsoftmax.optim.tally import Tally
 
@@ -103,6 +103,12 @@ class SparseGradient:
     ) -> None:
         """Make room for K classes, d features and the sums."""
         self._sums = _Sums(K, d, np.dtype(dtype), threads, scaling)
+
+    def __enter__(self) -> SparseGradient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End its threads."""

@@ -30,7 +30,8 @@ def rows_of(K, d, n=150):
 @pytest.mark.parametrize("rule", choice.RULES)
 def test_each_rule_is_the_first_to_fit_its_example(rule):
     K, d, options = rule.example
-    assert choice.choose_rule(Task(K, d, TrainOptions.of(**options).steps)) is rule
+    task = Task(K, d, TrainOptions.of(**options).steps, rule.nonzeros)
+    assert choice.choose_rule(task) is rule
 
 
 @pytest.mark.parametrize("rule", choice.RULES)
@@ -44,7 +45,7 @@ def test_each_rule_goes_on_from_copies_of_its_views(rule, average):
         here = np.arange(first, stop)
         sgd.step((Dense(X),), here, y[here], w[here], eta[here] / 10, ends=stop == len(y))
 
-    with SGD(K, d, told) as whole, SGD(K, d, told) as other:
+    with SGD(K, d, told, rule.nonzeros) as whole, SGD(K, d, told, rule.nonzeros) as other:
         for sgd in (whole, other):
             sgd.penalise(np.full(d, 1e-3), np.full(d, 1e-4))
         step(whole, 0, 70)
@@ -64,7 +65,7 @@ def stepped(rule, dtype, threads, average):
     K, d, options = rule.example
     X, y, w, eta = rows_of(K, d)
     told = TrainOptions.of(average=average, threads=threads, dtype=dtype, l2=0.01, **options)
-    with SGD(K, d, told) as sgd:
+    with SGD(K, d, told, rule.nonzeros) as sgd:
         tally = sgd.step((Dense(X),), np.arange(len(y)), y, w, eta, ends=True)
         sgd.weights.settle()
         return sgd.weights.mean(), tally, (X, y, w, eta)
@@ -114,7 +115,7 @@ def test_each_kernel_that_steps_belongs_to_one_rule():
         for path in (floors.PACKAGE / "kernels").glob("*.py")
         for name in re.findall(r"^def (descend\w*)", path.read_text(), re.MULTILINE)
     }
-    homes = [sys.modules[rule.__module__] for rule in (*choice.RULES, choice.SparseRows)]
+    homes = [sys.modules[rule.__module__] for rule in choice.RULES]
     used = [name for home in homes for name in vars(home) if name.startswith("descend")]
     assert sorted(used) == sorted(kernels)
 

@@ -84,6 +84,51 @@ def test_penalties_that_wait_are_those_that_act_at_each_step(dtype, own_l2, l1):
             assert_array_equal(view, before[name])
 
 
+@each_dtype
+@pytest.mark.parametrize("penalty", ["none", "of all", "own"])
+def test_batches_and_their_mean_are_those_of_dense_rows(dtype, penalty):
+    rng = np.random.default_rng(4)
+    l2 = {"none": np.zeros(D), "of all": np.full(D, 0.4), "own": rng.random(D)}[penalty]
+    l1 = 0.01 * rng.random(D) * (penalty == "own")
+    shrink, left = (0.0, (l2, l1)) if penalty == "own" else (l2[0], None)
+    eta = 3 * ETA
+    want = oracle.descend_batches(
+        oracle.zeros(K, D), X, Y, WEIGHT, eta, 16, l2=shrink, own=left
+    )  # fmt: skip
+    with sgd(dtype=dtype, batch_size=16, average=True) as own:
+        own.penalise(l2, l1)
+        for s in (slice(0, 1), slice(1, 100), slice(100, 100), slice(100, N)):
+            own.step(PARTS, ORDER[s], Y[s], WEIGHT[s], eta[s], ends=s.stop == N)
+        W, b = own.weights.get()
+        assert_allclose(W, want.W, atol=5 * TOLERANCE[dtype])
+        assert_allclose(b, want.b, atol=5 * TOLERANCE[dtype])
+        W, b = own.weights.mean()
+        assert_allclose(b, want.b_sum / want.steps, atol=5 * TOLERANCE[dtype])
+        if penalty != "own":  # what waits is missed by the mean until then
+            assert_allclose(W, want.W_sum / want.steps, atol=5 * TOLERANCE[dtype])
+
+
+@each_dtype
+@pytest.mark.parametrize("is_penalised", [False, True])
+def test_step_sizes_of_features_and_what_waits_for_them_are_those_of_dense_rows(
+    dtype, is_penalised
+):
+    rng = np.random.default_rng(4)
+    l2, l1 = is_penalised * rng.random(D), 0.05 * is_penalised * rng.random(D)
+    want = oracle.descend_by_feature(oracle.zeros(K, D), X, Y, WEIGHT, 0.3 * ETA, l2, l1)
+    with sgd(dtype=dtype, adaptive=True, average=True) as own:
+        own.penalise(l2, l1)
+        for s in (slice(0, 70), slice(70, N)):
+            own.step(PARTS, ORDER[s], Y[s], WEIGHT[s], 0.3 * ETA[s])
+        W, b = own.weights.get()
+        assert_allclose(W, want.W, atol=10 * TOLERANCE[dtype])
+        assert_allclose(b, want.b, atol=10 * TOLERANCE[dtype])
+        assert (W == 0).any() == is_penalised
+        if not is_penalised:
+            mean = want.W_sum / want.steps
+            assert_allclose(own.weights.mean()[0], mean, atol=10 * TOLERANCE[dtype])
+
+
 def test_the_factor_of_all_weights_is_brought_back_before_digits_are_lost():
     with sgd(dtype="float32", l2=0.9, average=True) as own:
         for _ in range(20):

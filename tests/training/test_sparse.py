@@ -86,7 +86,16 @@ def full(model, width=D):
     ("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)], ids=["float32", "float64"]
 )
 @pytest.mark.parametrize(
-    "options", [{}, {"l2": 0.01}, {"average": True, "l2": 0.01}, {"max_step": "cap"}], ids=str
+    "options",
+    [
+        {},
+        {"l2": 0.01},
+        {"average": True, "l2": 0.01},
+        {"max_step": "cap"},
+        {"batch_size": 8},
+        {"batch_size": 16, "average": True, "l2": 0.01},
+    ],
+    ids=str,
 )
 def test_an_epoch_of_sparse_rows_is_one_of_dense_rows(dtype, tolerance, options):
     told = {**BY_HAND, **options, "dtype": dtype, "weight": WEIGHT}
@@ -344,12 +353,11 @@ def test_runs_that_are_kept_cached_and_split_leave_the_same_bits(tmp_path):
         assert_array_equal(other.intercept, found[0].intercept)
 
 
-@pytest.mark.parametrize(
-    "options", [{"adaptive": True}, {"batch_size": 8}], ids=["adaptive", "batch_size"]
-)
-def test_options_that_sparse_rows_have_not_are_refused(options):
-    with pytest.raises(fastsoftmax.OptionError, match="rows that are not sparse"):
-        train(sp.csr_matrix(X), Y, **options)
+def test_step_sizes_of_features_suit_rare_ones():
+    csr, told = sp.csr_matrix(X * np.geomspace(0.01, 10, D)), {"epochs": 3, "scaling": "off"}
+    plain, own = (train(csr, Y, adaptive=adaptive, **told) for adaptive in (False, True))
+    assert own.history[-1]["log_loss"] < plain.history[-1]["log_loss"]
+    assert own.record["ended"] == "epochs"
 
 
 def test_the_estimator_takes_sparse_rows():

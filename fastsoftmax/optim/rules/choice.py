@@ -16,9 +16,14 @@ from fastsoftmax.optim.rules.panels import Panels
 from fastsoftmax.optim.rules.rowwise import Rowwise
 from fastsoftmax.optim.rules.rule import Rule, Task
 from fastsoftmax.optim.rules.sparse import SparseRows
+from fastsoftmax.optim.rules.sparse_adagrad import SparseAdaGrad
+from fastsoftmax.optim.rules.sparse_batches import SparseBatches
 
 # Asked in this order; the last one takes what is left.
 RULES: tuple[type[Rule], ...] = (
+    SparseAdaGrad,
+    SparseBatches,
+    SparseRows,
     AdaGrad,
     MiniBatch,
     Binary,
@@ -32,6 +37,4 @@ RULES: tuple[type[Rule], ...] = (
 
 def choose_rule(task: Task) -> type[Rule]:
     """Return the first rule that takes such steps."""
-    if task.nonzeros is not None:
-        return SparseRows
     return next(rule for rule in RULES if rule.fits(task))

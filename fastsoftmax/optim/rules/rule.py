@@ -90,6 +90,7 @@ class Rule(ABC):
 
     name: ClassVar[str]  # as `warmup` tells it
     example: ClassVar[tuple[int, int, dict[str, Any]]]  # K, d and options of a problem it fits
+    nonzeros: ClassVar[float | None] = None  # of a row of that problem, where rows are sparse
     numbers: ClassVar[int] = 1  # held for each weight, those of averages aside
 
     def __init__(self, task: Task, threads: int) -> None:
