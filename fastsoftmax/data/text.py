@@ -12,7 +12,7 @@ from pyarrow import types
 from fastsoftmax.data import compute as pc
 from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.values import Where, as_numpy
-from fastsoftmax.data.vocabulary import NORMS, Recipe, Vocabulary
+from fastsoftmax.data.vocabulary import NGRAMS, NORMS, Recipe, Vocabulary
 from fastsoftmax.errors import DataError
 from fastsoftmax.kernels import ngrams, text_counts, text_features
 from fastsoftmax.kernels.characters import character_table
@@ -296,3 +296,19 @@ def _names_of(
     offsets = np.frombuffer(ends, np.int64, len(taken) + 1).copy()
     size = int(offsets[-1])
     return np.frombuffer(joined or b"", np.uint8, size).copy(), offsets
+
+
+def look_at_nothing() -> None:
+    """Call each kernel of texts on a text, for whoever notes which kernels there are."""
+    texts = texts_of(pa.array(["a"]), NGRAMS, "", str)
+    sizes = ngrams.Sizes(*NGRAMS.sizes)
+    tokens, found = ngrams.room_for(1, sizes)
+    counter = _counter_of(np.empty((0, 3), np.int64), np.empty(0, np.uint8), 0, 0)
+    one, keys = np.ones(1, np.bool_), np.zeros(1, np.int64)
+    text_counts.count_rows(counter, 0, 1, one, texts, sizes, 0, tokens, found)
+    ngrams.hash_names(keys, texts, tokens)
+    lookup = text_features.Lookup(np.full((2, 2), -1, np.int64), 0)
+    text_features.place_keys(lookup.pairs, keys)
+    entries = text_features.Entries(np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(1, "f4"))
+    weighting = text_features.Weighting(0.0, 0.0, 0)
+    text_features.encode(entries, 0, 0, texts, sizes, lookup, weighting, tokens, found)

@@ -8,22 +8,24 @@ from contextlib import contextmanager
 import numpy as np
 
 from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
-from fastsoftmax.data.parts import Dense
+from fastsoftmax.data.parts import Dense, Part, Sparse
 from fastsoftmax.data.source import Source
 from fastsoftmax.kernels.compile import IN_PYTHON, Call, announce, are_missing, foreseeing
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.hessian import WholeHessian, new_preconditioner
-from fastsoftmax.optim.moments import MomentSums
 from fastsoftmax.optim.objective import precision
 from fastsoftmax.optim.preconditioner import Batch, ByClass, Diagonal, Preconditioner
 from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.sparse_gradient import SparseDiagonal, SparseGradient
+from fastsoftmax.optim.sparse_moments import new_moment_sums
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.tuning import penalty_rows
 
 NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
 ONE = (np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1))
 PARTS = (Dense(np.ones((1, 1), np.float32)),)
+SPARSE = (Sparse(np.arange(2), np.zeros(1, np.int32), np.ones(1, np.float32), 1),)
 ITEM_BYTES = (1, 2, 4, 8)
 
 
@@ -56,38 +58,45 @@ def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:
     The first has in it what most others are made of; then come those that take long to compile.
     """
     o, K, d = learner.options, learner.K, learner.d
+    parts = PARTS if learner.nonzeros is None else SPARSE
     with foreseeing() as calls, np.errstate(all="ignore"):
         if learner.sgd_epochs > 0:
-            step_over_nothing(SGD(K, d, o.changed(threads=1)), measures=measures)
+            sgd = SGD(K, d, o.changed(threads=1), learner.nonzeros)
+            step_over_nothing(sgd, parts, measures=measures)
         if learner.finishes or o.penalty.l2 == "auto":
             dtype = precision(K, d, learner.steps or 1, o.steps.dtype)
-            pass_over_nothing(dtype)
-            for kind in _curvatures(learner, dtype):
-                learn_nothing(SMALL[kind](dtype))
+            if learner.nonzeros is None:
+                pass_over_nothing(FullGradient(2, 1, dtype, 1))
+                for kind in _curvatures(learner, dtype):
+                    learn_nothing(SMALL[kind](dtype))
+            else:
+                pass_over_nothing(SparseGradient(2, 1, dtype, 1), SPARSE)
+                learn_nothing(SparseDiagonal(2, 1, dtype, None), SPARSE)
         if o.penalty.scaling != "off":
-            MomentSums(1).add(PARTS, NOTHING[0], NOTHING[2])
+            sums = new_moment_sums(1, sparse=learner.nonzeros is not None)
+            sums.add(parts, NOTHING[0], NOTHING[2])
         lay_out_nothing(_item_bytes(source))
     return calls
 
 
-def step_over_nothing(sgd: SGD, *, measures: bool) -> None:
+def step_over_nothing(sgd: SGD, parts: tuple[Part, ...] = PARTS, *, measures: bool) -> None:
     """Look at no rows, and take a step over them."""
     with sgd:
-        sgd.squared_norms(PARTS, NOTHING[0])
-        sgd.warm_up(PARTS, measures=measures)
+        sgd.squared_norms(parts, NOTHING[0])
+        sgd.warm_up(parts, measures=measures)
 
 
-def pass_over_nothing(dtype: str) -> None:
-    """Sum a full gradient over no rows."""
-    with FullGradient(2, 1, dtype, 1) as full:
-        full.squared_norms(PARTS, NOTHING[0], None)
-        full.add(PARTS, *NOTHING)
+def pass_over_nothing(full: FullGradient | SparseGradient, parts: tuple[Part, ...] = PARTS) -> None:
+    """Sum a full gradient over a row."""
+    with full:
+        full.squared_norms(parts, NOTHING[0], None)
+        full.add(parts, *ONE)
 
 
-def learn_nothing(curvature: Preconditioner) -> None:
+def learn_nothing(curvature: Preconditioner, parts: tuple[Part, ...] = PARTS) -> None:
     """Take the curvature of two classes and a feature from a row, and use it."""
     with curvature:
-        curvature.learn(np.zeros((2, 2)), Batch(PARTS, *ONE), np.ones(2), np.ones(2))
+        curvature.learn(np.zeros((2, 2)), Batch(parts, *ONE), np.ones(2), np.ones(2))
         curvature.apply(np.zeros((2, 2)))
 
 

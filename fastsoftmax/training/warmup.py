@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.data.source import Chunk
+from fastsoftmax.data.text import look_at_nothing
 from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.inference.scorer import Scorer, TrainedWeights
 from fastsoftmax.kernels.ahead import Crew
@@ -14,20 +17,27 @@ from fastsoftmax.kernels.code import code_folder
 from fastsoftmax.kernels.compile import Call, announce, are_missing, foreseeing
 from fastsoftmax.kernels.scoring import new_judged_sums
 from fastsoftmax.labels import given_classes
-from fastsoftmax.optim.moments import MomentSums
+from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.rules.choice import RULES
+from fastsoftmax.optim.rules.rule import Rule
 from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.optim.sparse_gradient import SparseDiagonal, SparseGradient
+from fastsoftmax.optim.sparse_moments import new_moment_sums
 from fastsoftmax.options import TrainOptions, available_threads
 from fastsoftmax.training.foresight import (
     ITEM_BYTES,
     NOTHING,
     PARTS,
     SMALL,
+    SPARSE,
     lay_out_nothing,
     learn_nothing,
     pass_over_nothing,
     step_over_nothing,
 )
+
+# Kernels of sparse rows are others where penalties wait for a feature; others' are not.
+PENALTIES = {False: (0.0,), True: (0.0, 1.0)}
 
 
 def warm_up() -> int:
@@ -56,17 +66,30 @@ def all_calls() -> list[Call]:
         for dtype in ("float32", "float64"):
             for average in (False, True):
                 for rule in RULES:
-                    K, d, own = rule.example
-                    options = TrainOptions.of(dtype=dtype, average=average, threads=1, **own)
-                    step_over_nothing(SGD(K, d, options), measures=True)
-            pass_over_nothing(dtype)
+                    for l1 in PENALTIES[rule.nonzeros is not None]:
+                        _step(rule, l1, dtype=dtype, average=average)
+            pass_over_nothing(FullGradient(2, 1, dtype, 1))
+            pass_over_nothing(SparseGradient(2, 1, dtype, 1), SPARSE)
             for small in SMALL.values():
                 learn_nothing(small(dtype))
+            learn_nothing(SparseDiagonal(2, 1, dtype, None), SPARSE)
             _score(np.zeros((2, 1), dtype))
-        MomentSums(1).add(PARTS, NOTHING[0], NOTHING[2])
+        for parts in (PARTS, SPARSE):
+            new_moment_sums(1, sparse=parts is SPARSE).add(parts, NOTHING[0], NOTHING[2])
+        look_at_nothing()
         lay_out_nothing(ITEM_BYTES)
         checksum(np.zeros(1))
     return calls
+
+
+def _step(rule: type[Rule], l1: float, **options: Any) -> None:
+    """Take a step of a rule; l1: a penalty of each feature's own."""
+    K, d, own = rule.example
+    parts = PARTS if rule.nonzeros is None else SPARSE
+    sgd = SGD(K, d, TrainOptions.of(threads=1, **options, **own), rule.nonzeros)
+    if l1 > 0:
+        sgd.penalise(np.zeros(d), np.full(d, l1))
+    step_over_nothing(sgd, parts, measures=True)
 
 
 def _score(weights: np.ndarray) -> None:

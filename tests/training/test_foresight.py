@@ -52,7 +52,22 @@ def test_a_run_calls_the_kernels_that_it_foresees_and_no_others(tmp_path, shape)
     n, K, d, options = SHAPES[shape]
     X, y = problem(n, K, d)
     columns = {f"x{j}": X[:, j] for j in range(d)}
-    pq.write_table(pa.table({**columns, "y": y}), tmp_path / "rows.parquet")
+    calls_what_it_foresees(pa.table({**columns, "y": y}), options, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", ["", ', "learning_rate": 0.1, "l1": 0.01', ', "batch_size": 8, "epochs": 1']
+)
+def test_a_run_over_sparse_rows_does_so_too(tmp_path, options):
+    X, y = problem(900, 5, 12)
+    rows = [{j: X[t, j] for j in range(t % 12)} for t in range(len(y))]
+    maps = pa.array([list(row.items()) for row in rows], pa.map_(pa.int32(), pa.float32()))
+    told = '{"sparse": ["x"]' + options + "}"
+    calls_what_it_foresees(pa.table({"x": maps, "y": y}), told, tmp_path)
+
+
+def calls_what_it_foresees(rows, options, tmp_path):
+    pq.write_table(rows, tmp_path / "rows.parquet")
     finished = subprocess.run(
         [sys.executable, "-c", SEEN, str(tmp_path / "rows.parquet"), options],
         cwd=Path(fastsoftmax.__file__).parent.parent,

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -93,3 +94,40 @@ def test_predictions_after_it_compile_nothing_more(monkeypatch):
     model.predict_proba(X)
     model.predict(X)
     assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+SPARSE = """
+import numpy, scipy.sparse, pyarrow
+from fastsoftmax import train
+from fastsoftmax.kernels.compile import Call, Kernel
+from fastsoftmax.training.warmup import all_calls
+foreseen, missed, ready = set(all_calls()), set(), Kernel.ready
+def noted(kernel, kinds):
+    if Call(kernel, kinds) not in foreseen:
+        missed.add(kernel.name)
+    return ready(kernel, kinds)
+Kernel.ready = noted
+Z = numpy.random.default_rng(0).random((90, 7))
+X = scipy.sparse.csr_matrix(numpy.where(Z < 0.3, Z, 0.0))
+y = [0, 1, 2] * 30
+by_hand = {"epochs": 1, "learning_rate": 0.1}
+train(X, y)
+train(X, y, l1=0.01, dtype="float64", validation=(X, y), **by_hand)
+train(X, y, batch_size=8, average=True, **by_hand)
+train(X, y, adaptive=True, **by_hand)
+text = pyarrow.table({"t": ["a b c", "b c", "d"] * 30, "y": y})
+for own in ({}, {"bits": 8}):
+    train(text, "y", text=["t"], **own)
+print(*missed)
+"""
+
+
+def test_sparse_rows_and_texts_after_it_compile_nothing_more():
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SPARSE],
+        cwd=Path(fastsoftmax.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.stdout.split(), finished.stderr) == ([], "")
