@@ -27,6 +27,8 @@ BLOCK = 16
 class Moments:
     """What is known of columns (d,) float64: mean, deviation, largest distance from the mean, and
     of some rows the median and the width of the middle 80 %, 0 where that is not known.
+
+    is_sparse: 1 for columns that are measured about 0, 0 for others; None where there are none.
     """
 
     mean: np.ndarray = field(metadata=OF_COLUMNS)
@@ -34,6 +36,7 @@ class Moments:
     reach: np.ndarray = field(metadata=OF_COLUMNS)
     median: np.ndarray = field(metadata=OF_COLUMNS)
     width: np.ndarray = field(metadata=OF_COLUMNS)
+    is_sparse: np.ndarray | None = field(default=None, metadata=OF_COLUMNS)
 
     def scaling(
         self, kind: str, dtype: np.dtype[Any], wide: np.ndarray, *, centred: bool, scaled: bool

@@ -92,13 +92,14 @@ class SparseMomentSums:
                 # The spread is what deviation times reach is: a feature not seen has one, too.
                 deviation[own] = np.maximum(deviation[own], UNSEEN * np.sqrt(high))
                 reach[own] = spread / deviation[own]
-        mean = np.zeros(self.d)
+        mean, is_sparse = np.zeros(self.d), np.ones(self.d)
+        is_sparse[self._columns] = 0.0
         if self._dense is not None:
             beside = self._dense.moments()
             mean[self._columns], deviation[self._columns] = beside.mean, beside.deviation
             reach[self._columns] = beside.reach
         median, width = middle or (np.zeros(self.d), np.zeros(self.d))
-        return Moments(mean, deviation, reach, median, width)
+        return Moments(mean, deviation, reach, median, width, is_sparse)
 
 
 def _norms(part: Sparse, rows: np.ndarray) -> tuple[float, float]:

@@ -49,12 +49,12 @@ def prepared_by(learner: Learner, moments: Moments | None, scaling: Scaling | No
         # A column that never changes has no weight to penalise.
         deviation = moments.deviation if o.penalty.standardize else 1.0
         units = np.square(scaling.scale * deviation)
-        if o.penalty.standardize and learner.nonzeros is not None:
-            # Features of sparse rows alone are measured about 0. Divided by their deviations, rare
-            # ones, which are most of all there are, would cost next to nothing: on rows drawn from
+        if o.penalty.standardize and moments.is_sparse is not None:
+            # Divided by the deviations of sparse features, which are measured about 0, rare ones,
+            # which are most of all there are, would cost next to nothing: on rows drawn from
             # topics the held-out loss was 1.74 where one cost as much as another by its scale, and
             # 1.43 as they come, in rows of a norm of 1.
-            few = moments.mean == 0
+            few = moments.is_sparse > 0
             norm = math.sqrt(float(np.square(moments.deviation[few]).sum()))
             units[few] = np.square(scaling.scale[few] * norm)
     return Prepared(scaling, moments, float(o.penalty.l1), o.reading.memory_bytes, units)
