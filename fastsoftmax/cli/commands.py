@@ -337,11 +337,11 @@ def one_or_all(paths: list[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else paths
 
 
-def typed_classes(words: list[str], data: list[str], target: str) -> list[Any]:
+def typed_classes(words: list[str], data: list[str], target: str | None) -> list[Any]:
     """Return classes in the type of the target: on the command line all are words."""
     from fastsoftmax.data.outline import outline
 
-    kind = dict(outline(data).columns).get(target, "")
+    kind = dict(outline(data).columns).get(target or "", "")
     if "string" in kind:
         return list(words)
     if "bool" in kind:

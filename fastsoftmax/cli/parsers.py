@@ -125,7 +125,8 @@ def _add_training(parser: CommandParser, add_option: Callable[[Any, Any], None])
 def _add_trained_rows(parser: CommandParser) -> None:
     """Add the rows that are trained on, and their columns."""
     parser.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
-    _add_column(parser, "--target", "the column of classes", required=True)
+    text = "the column of classes; default of svmlight files their own"
+    _add_column(parser, "--target", text, required=True)
     _add_columns(parser, "--features", "the feature columns; default all but target and weight")
     _add_column(parser, "--weight", "the column of sample weights")
     _add_columns(parser, "--categorical", "columns whose values are categories")
@@ -509,7 +510,20 @@ def parsed(parser: CommandParser, argv: list[str]) -> dict[str, Any]:
     for word in words:
         if word.startswith("--config="):
             _take_config(parser, word.removeprefix("--config="), words)
+    target = parser._option_string_actions.get("--target")
+    if target is not None and target.required:
+        target.required = not _have_labels(parser, words)
     return vars(parser.parse_args(words))
+
+
+def _have_labels(parser: CommandParser, words: list[str]) -> bool:
+    """Return whether the data have labels of their own, where no column of them is named."""
+    if any(word.startswith("--target=") for word in words):
+        return False
+    from fastsoftmax.data.formats.recognise import labels_itself
+
+    data = [word for word in words if not word.startswith("-")]
+    return labels_itself(data or parser.get_default("data") or [])
 
 
 def _take_config(parser: CommandParser, path: str, words: list[str]) -> None:

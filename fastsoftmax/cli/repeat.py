@@ -19,8 +19,8 @@ PLAIN = frozenset(range(0x20, 0x7F)) - frozenset(b"\\'!")  # a shell may read ! 
 
 def same_run(args: dict[str, Any], options: TrainOptions) -> str:
     """Return the line that repeats a run of these arguments."""
-    words = ["fastsoftmax", "train", *args["data"], *_flag("--target", args["target"])]
-    for name in ("features", "weight", "categorical", "classes", "init"):
+    words = ["fastsoftmax", "train", *args["data"]]
+    for name in ("target", "features", "weight", "categorical", "classes", "init"):
         value = args[name]
         if value is not None:
             text = value if isinstance(value, str) else as_list(value)

@@ -513,6 +513,7 @@ def test_files_may_have_names_that_are_not_utf_8(here, capfd):
         ([*TRAIN, "--learning_rate=3"], "no option --learning_rate; did you mean --learning-rate?"),
         (["train", "x", "--traget", "y"], "there is no option --traget; did you mean --target?"),
         (["train", "x", "-o", "m"], "the following arguments are required: --target"),
+        (["train", "x.svm", "x.csv", "-o", "m"], "the following arguments are required: --target"),
         (["evaluate", "m"], "the following arguments are required: DATA"),
         ([*TRAIN, "--epochs", "many"], "--epochs: 'many' is not a whole number"),
         ([*TRAIN, "--l2", "x"], "--l2: 'x' is not a number"),
