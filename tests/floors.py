@@ -44,7 +44,7 @@ ROOMS = (
     " open outline pack convert appraise glance suspects some_rows)"
     " inference(answers scorer bulk)"
     " model(scaling strict_json record safetensors parameters sparse_logits logits scoring ranking"
-    " texts file"
+    " texts many file"
     " coefficients sql onnx shard_scoring model export)"
     " optim(tally shared_mean state schedules moments sparse_moments tables l1 penalties weights"
     " feature_weights"

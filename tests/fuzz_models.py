@@ -31,7 +31,9 @@ import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.cli.main import main
+from fastsoftmax.data.in_use import InUse
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.vocabulary import Recipe, Vocabulary
 from fastsoftmax.errors import DataError, ModelFileError
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, load
@@ -76,13 +78,21 @@ def write_bases(folder: Path) -> list[bytes]:
     file = {"name": "a.parquet", "size": 9, "rows": 4, "sha256": "0", "pieces": ["1", "2"]}
     parent = {"sha256": "0123456789", "rows": 4, "epochs": 2}
     treated.record |= {"rows": 4, "data": [file], "ledger": [file], "lineage": [parent]}
+    sparse = make_model(3, 7)
+    sparse.columns = SPARSE
     files = []
-    for model in [*models, treated]:
+    for model in [*models, treated, sparse]:
         model.save(folder / "base")
         files.append((folder / "base").read_bytes())
     return files
 
 
+SPARSE = (
+    Column("t", text=Vocabulary(Recipe((1, 1)), np.frombuffer(b"ab", np.uint8), np.arange(3))),
+    Column("c", None, Classes("string", ("p", "q")), sparse=InUse(2, np.array([1, 0]))),
+    Column("i", None, Classes("int64", (3, 9)), sparse=InUse(2, np.array([0, 1]))),
+    Column("s", sparse=InUse(9, np.array([5]))),
+)
 TABLE = pa.table(
     {
         "a": pa.array(["p", "q", None]),
@@ -90,9 +100,14 @@ TABLE = pa.table(
         "v": pa.array([[1.0, 2.0, 3.0]] * 3),
         "w": pa.array([[1.0, 2.0], None, [3.0, None]]),
         "label": [0, 1, 2],
+        "t": ["a b", "", "b"],
+        "c": [["p"], [], ["z", "q"]],
+        "i": pa.array([3, 9, 4]),
+        "s": pa.array([[5], [], [1, 5]]),
     }
 )
 TABLES = [
+    TABLE.select(["t", "c", "i", "s"]),
     TABLE.select(["b", "v"]).rename_columns(["a", "v"]),
     TABLE.select(["a", "w"]).rename_columns(["a", "v"]),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,6 @@ from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import Where, as_arrow, as_numpy, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
-from fastsoftmax.labels import Classes
 
 ACCEPTED = (
     "Sparse columns are lists of (index, value) or of indices, maps from an index or a word to a"
@@ -128,6 +128,11 @@ def sparse_part(batch: pa.RecordBatch, column: Column, where: Where, unknown: li
     return Sparse(ends, index, value, len(column.sparse))
 
 
+# How words are found, for as long as the column is used: of a million it takes half a second to
+# make, which each chunk would take.
+_finders: WeakKeyDictionary[InUse, Finder] = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Indices:
     """Rows of indices int64, none twice in a row, and values, none of which is 0."""
@@ -142,7 +147,7 @@ def indices_of(column: Column, told: Numbers, where: Where) -> Indices:
     assert column.sparse is not None
     subject, ends, values = f'column "{column.name}"', told.ends, told.values
     if column.categories is not None:
-        index = _found_words(column.categories, told, subject, where)
+        index = _found_words(column, told, subject, where)
         ends, index, values = _kept(ends, index, values, index >= 0)
     else:
         index = as_numpy(told.keys).astype(np.int64) - (column.sparse.base or 0)
@@ -199,13 +204,18 @@ def _counted(ends: np.ndarray, rows: np.ndarray, index: np.ndarray) -> Indices:
     return Indices(np.concatenate([[0], np.cumsum(own)]), index[firsts], counts.astype(np.float32))
 
 
-def _found_words(known: Classes, told: Numbers, subject: str, where: Where) -> np.ndarray:
-    ends = told.ends
+def _found_words(column: Column, told: Numbers, subject: str, where: Where) -> np.ndarray:
+    ends, known = told.ends, column.categories
+    assert known is not None
+    assert column.sparse is not None
+    finder = _finders.get(column.sparse)
+    if finder is None:
+        finder = _finders[column.sparse] = Finder(known)
 
     def place(item: int) -> str:
         return where(int(np.searchsorted(ends, item, side="right")) - 1)
 
-    return Finder(known)(told.keys, subject, place).astype(np.int64)
+    return finder(told.keys, subject, place).astype(np.int64)
 
 
 def column_numbers(batch: pa.RecordBatch, column: Column, where: Where) -> Numbers:

@@ -22,6 +22,7 @@ from fastsoftmax.data.vocabulary import Vocabulary
 from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import require_path, write_file
 from fastsoftmax.labels import KINDS, Classes
+from fastsoftmax.model.many import category_tensors, read_categories
 from fastsoftmax.model.parameters import Parameters
 from fastsoftmax.model.record import check_record, is_epoch
 from fastsoftmax.model.safetensors import decode_tensors, encode_tensors
@@ -35,7 +36,7 @@ from fastsoftmax.model.strict_json import (
     parse_json,
     require,
 )
-from fastsoftmax.model.texts import describe_text, read_text, text_tensors
+from fastsoftmax.model.texts import are_distinct, describe_text, read_text, text_tensors
 from fastsoftmax.options import is_count
 
 FORMAT = "fastsoftmax"
@@ -67,7 +68,7 @@ def save_model(model: Parameters, path: str | os.PathLike[str]) -> None:
         }
     if model.scaling is not None:
         tensors |= {"centre": model.scaling.centre, "scale": model.scaling.scale}
-    tensors |= text_tensors(model.columns or ())
+    tensors |= text_tensors(model.columns or ()) | category_tensors(model.columns or ())
     metadata = {"format": FORMAT, "format_version": VERSION, "model": text}
     write_file(path, encode_tensors(tensors, metadata))
 
@@ -107,10 +108,9 @@ def _describe(model: Parameters) -> dict[str, Any]:
 def _describe_column(column: Column) -> dict[str, Any]:
     told: dict[str, Any] = {"name": column.name, "width": column.width}
     if column.categories is not None:
-        told["categories"] = {
-            "kind": column.categories.kind,
-            "values": list(column.categories.values),
-        }
+        told["categories"] = {"kind": column.categories.kind}
+        if column.sparse is None:
+            told["categories"]["values"] = list(column.categories.values)
     if column.fill is not None:
         told["fill"] = list(column.fill)
     if column.indicator:
@@ -189,7 +189,7 @@ def _read_in_use(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {name: tensors.pop(name) for name in list(tensors) if name.startswith(IN_USE)}
     for index in found.values():
         fits = index.dtype == np.int64 and index.ndim == 1 and len(index) > 0
-        require(fits and len(np.unique(index)) == len(index), "its sparse columns are malformed")
+        require(fits and are_distinct(index), "its sparse columns are malformed")
     require(not found or BY_FEATURE in tensors, "its sparse columns have no weights")
     if BY_FEATURE in tensors and "weights" not in tensors:
         tensors["weights"] = tensors.pop(BY_FEATURE).T
@@ -248,7 +248,12 @@ def _read_columns(
         return None
     listed = list_of(told, _is_column, "its columns are malformed")
     columns = tuple(
-        _read_column(each, in_use.get(str(number)), read_text(each, tensors, number))
+        _read_column(
+            each,
+            in_use.get(str(number)),
+            read_text(each, tensors, number),
+            _read_categories(each, tensors, number),
+        )
         for number, each in enumerate(listed)
     )
     known = {str(number) for number, each in enumerate(columns) if each.sparse is not None}
@@ -278,12 +283,27 @@ def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None
     return InUse(width, index.astype(np.int64, copy=False), base=base)
 
 
-def _read_column(told: dict[str, Any], index: np.ndarray | None, text: Vocabulary | None) -> Column:
+def _read_categories(
+    told: dict[str, Any], tensors: dict[str, np.ndarray], number: int
+) -> Classes | None:
     categories = told.get("categories")
-    if categories is not None:
-        categories = _read_values(categories, "categories")
-        require(len(categories) > 0, "a column of it has no categories")
-        require(told["width"] is None, "a column of it holds lists of categories")
+    if categories is None:
+        return None
+    require(told["width"] is None, "a column of it holds lists of categories")
+    if told.get("sparse") is not None:
+        described = object_of(categories, {"kind"}, "its categories are malformed")
+        return read_categories(described["kind"], tensors, number)
+    found = _read_values(categories, "categories")
+    require(len(found) > 0, "a column of it has no categories")
+    return found
+
+
+def _read_column(
+    told: dict[str, Any],
+    index: np.ndarray | None,
+    text: Vocabulary | None,
+    categories: Classes | None,
+) -> Column:
     fill = told.get("fill")
     if fill is not None:
         wanted = told["width"] or 1
