@@ -85,6 +85,11 @@ def pack(
         memory=memory,
     )
     with closing(source):
+        if source.nonzeros is not None:
+            raise DataError(
+                "sparse rows cannot be packed: their zeros are left out as they are. Train on them"
+                " as they stand, or give dense ones (X.toarray())."
+            )
         stored = _common_dtype(source) if dtype is None else np.dtype(dtype)
         packing = _packing(source, stored, target if isinstance(target, str) else None)
         writer = _Writer(source, packing, target)

@@ -46,13 +46,26 @@ def format_of(path: str | os.PathLike[str], given: str | None = None) -> str:
 def _onnx(model: Parameters) -> bytes:
     from fastsoftmax.model.onnx import onnx_bytes
 
+    _refuse_sparse(model, "onnx")
     return onnx_bytes(model)
 
 
 def _sql(model: Parameters) -> bytes:
     from fastsoftmax.model.sql import select_of
 
+    _refuse_sparse(model, "sql")
     return select_of(model).encode()
+
+
+def _refuse_sparse(model: Parameters, kind: str) -> None:
+    """Raise OptionError for a model of rows that no such program takes."""
+    for column in model.columns or ():
+        if column.sparse is not None or column.text is not None:
+            what = "a text" if column.text is not None else "sparse"
+            raise OptionError(
+                f'format {kind} takes numbers and categories alone, and column "{column.name}" is'
+                f" {what}: export the weights, to parquet, csv, json or npz"
+            )
 
 
 def _parquet(model: Parameters) -> memoryview:

@@ -181,7 +181,8 @@ class Model:
     def to_sklearn(self) -> Any:
         """Return a fitted scikit-learn LogisticRegression that takes the d features as numbers.
 
-        One column for each of `feature_names`: nulls and categories are the caller's to encode.
+        One column for each of `feature_names`: nulls and categories are the caller's to encode. Of
+        a sparse matrix it takes all columns.
         """
         # The one room that may import scikit-learn stands above this one, and is asked by its name.
         return import_module("fastsoftmax.sklearn").logistic_regression(self)

@@ -57,15 +57,10 @@ class Parameters:
 
     @property
     def feature_index(self) -> np.ndarray:
-        """Which of the numbers of its column each feature (d,) is, int64."""
+        """Which of the numbers of its column each feature (d,) is, int64; one more for nulls."""
         if self.columns is None:
             return np.arange(self.n_features)
-        return np.concatenate(
-            [
-                np.arange(column.n_features) if column.sparse is None else column.sparse.index
-                for column in self.columns
-            ]
-        )
+        return np.concatenate([_numbers_of(column) for column in self.columns])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -95,3 +90,11 @@ class Parameters:
         """The standard deviations (d,) of the features in training, or None where not known."""
         known = self.record.get("deviations")
         return None if known is None else np.array(known, dtype=np.float64)
+
+
+def _numbers_of(column: Column) -> np.ndarray:
+    """Return which numbers of a column's rows are its features."""
+    if column.sparse is None:
+        return np.arange(column.n_features)
+    nulls = [column.sparse.width] if column.indicator else []
+    return np.append(column.sparse.index, np.array(nulls, np.int64))

@@ -290,14 +290,24 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
 
 
 def logistic_regression(model: Model) -> LogisticRegression:
-    """Return a LogisticRegression that is fitted as the model is, in raw units and float64."""
-    fitted = LogisticRegression()
+    """Return a LogisticRegression that is fitted as the model is, in raw units and float64.
+
+    Of one column of sparse rows it takes all numbers, as a matrix has them.
+    """
+    fitted, width, columns = LogisticRegression(), model.n_features, model.columns or ()
+    alone = columns[0].sparse if len(columns) == 1 else None
+    is_matrix = alone is not None and columns[0].categories is None and not columns[0].indicator
+    if alone is not None and is_matrix:
+        width = alone.width
     fitted.classes_ = model.classes
-    fitted.coef_, fitted.intercept_ = _folded(model.coef), _folded(model.intercept)
-    fitted.n_features_in_ = model.n_features
+    coef = _coef_of_all(model, width) if is_matrix else model.coef
+    fitted.coef_, fitted.intercept_ = _folded(coef), _folded(model.intercept)
+    fitted.n_features_in_ = width
     fitted.n_iter_ = np.array([max(len(model.history), 1)], np.int32)
     # A frame's columns are then checked; vectors come as matrices, whose columns have no names.
-    if model.columns is not None and all(column.width is None for column in model.columns):
+    if model.columns is not None and all(
+        column.width is None and column.sparse is None for column in model.columns
+    ):
         fitted.feature_names_in_ = np.array(model.feature_names, dtype=object)
     return fitted
 

@@ -229,6 +229,16 @@ def test_numbers_and_categories_stand_beside_sparse_columns():
     assert best.record["ended"] in ("floor", "tolerance")
 
 
+def test_numbers_about_zero_beside_sparse_columns_are_not_taken_for_sparse():
+    signs = np.where(np.arange(N) % 2, 1.0, -1.0)
+    told = {"l2": 0.1, "standardize": True, "solver": "lbfgs", "tolerance": 1e-9, **SPARSE}
+    found = [
+        train(table("maps", number=numbers), "y", weight=None, **told).coef
+        for numbers in (signs, signs + 5)
+    ]
+    assert_allclose(*found, atol=1e-4)
+
+
 def test_bags_are_counted_and_words_are_features():
     bags = [[3, 1, 3], [], [2], [1, 1, 1, 2]] * 30
     words = [["b", "a", "b"], [], ["c"], ["a", "a", "a", "c"]] * 30
@@ -412,6 +422,22 @@ def test_the_command_line_trains_on_sparse_columns(tmp_path, capsys):
     assert pq.read_metadata(tmp_path / "p.parquet").num_rows == N
     assert main(["inspect", model]) == 0
     capsys.readouterr()
+
+
+def test_the_command_line_takes_the_labels_of_svmlight_files(tmp_path, capsys):
+    from fastsoftmax.cli.main import main
+
+    svmlight(tmp_path / "x.svm")
+    path, model = str(tmp_path / "x.svm"), str(tmp_path / "m.safetensors")
+    hand = ["--learning-rate", "0.3", "--epochs", "1", "--scaling", "off"]
+    assert main(["train", path, *hand, "-o", model]) == 0
+    out = capsys.readouterr().out
+    assert f"fastsoftmax train {path} -o" in out
+    want = train(path, None, **BY_HAND)
+    assert_array_equal(fastsoftmax.load(model).coef, want.coef)
+    config = tmp_path / "run.toml"
+    config.write_text(f'data = "{path}"\noutput = "{model}"\nepochs = 1')
+    assert main(["train", "--config", str(config), "--learning-rate", "0.3"]) == 0
 
 
 def test_passes_that_are_interrupted_go_on_with_the_same_bits(tmp_path):
