@@ -360,6 +360,9 @@ class Texts:
     """Which columns are texts, and what becomes of them."""
 
     text: tuple[str, ...] | None = names_option("columns of texts, whose n-grams are features")
+    hashed: tuple[str, ...] | None = names_option(
+        "columns of categories, ids or tags whose values are hashed to 2^bits features, or 2^18"
+    )
     ngrams: str | int | None = option(
         "1-2", "n-grams of words: the least n and the largest; or none"
     )
@@ -398,6 +401,7 @@ class Texts:
         if self.ngrams is None and self.chars is None:
             raise OptionError("ngrams and chars are both none: of texts, nothing would be left")
         given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        given = [name for name in given if self.hashed is None or name not in ("hashed", "bits")]
         if given and self.text is None:
             raise OptionError(f"{given[0]} is of columns of texts: name them with text=")
 
@@ -642,8 +646,9 @@ class TrainOptions:
         if isinstance(self.penalty.class_weight, dict):  # its labels may be of any kind, JSON's
             # keys are text
             shaping["class_weight"] = [list(pair) for pair in self.penalty.class_weight.items()]
-        if self.texts.text is not None:
-            shaping["text"] = list(self.texts.text)
+        for name in ("text", "hashed"):
+            if shaping[name] is not None:
+                shaping[name] = list(shaping[name])
         return shaping
 
     def given(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastsoftmax.errors import OptionError, UnknownOptionError
 
-LISTS = ("data", "validation", "features", "categorical", "classes", "text")
+LISTS = ("data", "validation", "features", "categorical", "classes", "text", "hashed")
 TEXTS = ("target", "weight", "output", "init")
 
 

@@ -9,6 +9,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import pyarrow as pa
 
@@ -31,6 +32,7 @@ from fastsoftmax.data.sparse_columns import (
     EMPTY,
     NO_SPARSE,
     SparseRequest,
+    check_hashed,
     check_type,
     is_svmlight,
 )
@@ -148,10 +150,9 @@ def _wanted_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tup
 def _feature(
     schema: pa.Schema, name: str, request: ColumnRequest, peek: Peek, origin: str
 ) -> Feature:
-    asked = dict(request.sparse.columns)
-    if name in asked or is_svmlight(require(schema, name, origin)):
-        asked.setdefault(name, None)
-        return _sparse_feature(schema, name, asked[name], request, origin)
+    few = _feature_of_few(schema, name, request, origin)
+    if few is not None:
+        return few
     kind = stored = require(schema, name, origin)
     if pa.types.is_null(stored):  # all is null: it is what the model knows
         kind = _known_kind(name, request) or stored
@@ -187,6 +188,18 @@ def _feature(
     return Feature(Column(name, width, fill=fill, shape=shape, axes=axes), kind, stored)
 
 
+def _feature_of_few(
+    schema: pa.Schema, name: str, request: ColumnRequest, origin: str
+) -> Feature | None:
+    """Return a column whose rows tell what they have of many features; None for others."""
+    if name in request.sparse.hashed:
+        return _hashed_feature(schema, name, request, origin)
+    asked = dict(request.sparse.columns)
+    if name in asked or is_svmlight(require(schema, name, origin)):
+        return _sparse_feature(schema, name, asked.get(name), request, origin)
+    return None
+
+
 def _sparse_feature(
     schema: pa.Schema,
     name: str,
@@ -220,6 +233,19 @@ def _sparse_feature(
     return Feature(Column(name, fill=fill, sparse=in_use, pair=pair), kinds[0])
 
 
+def _hashed_feature(schema: pa.Schema, name: str, request: ColumnRequest, origin: str) -> Feature:
+    kind = stored = require(schema, name, origin)
+    try:
+        check_hashed(kind)
+    except ValueError as odd:
+        raise DataError(f'{origin}: column "{name}" is to be hashed, but {odd}.') from None
+    if pa.types.is_null(kind):
+        kind = pa.string()
+    fill = (0.0,) if request.nulls != "error" else None
+    in_use = InUse(1 << request.sparse.bits, EMPTY.index, is_hashed=True)
+    return Feature(Column(name, fill=fill, sparse=in_use), kind, stored)
+
+
 def _sparse_names(names: tuple[str, ...], request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return the features' names, those of lists of indices and values in pairs as one."""
     found = list(names)
@@ -240,6 +266,8 @@ def _is_listed(schema: pa.Schema, column: Column) -> bool:
     """Return whether a sparse column is not one of categories that are many."""
     if column.sparse is None or column.pair is not None:
         return column.sparse is not None
+    if column.sparse.is_hashed:
+        return False
     at = schema.get_field_index(column.name)
     return column.categories is None or at < 0 or not is_label(schema.field(at).type)
 
@@ -279,14 +307,21 @@ def _check_like(features: Sequence[Feature], like: Sequence[Column], origin: str
 
 
 def _refuse_no_features(request: ColumnRequest, names: Sequence[str], origin: str) -> None:
-    for option, listed in (("categorical", request.categorical), ("text", request.texts.names)):
+    asked = {
+        "categorical": request.categorical,
+        "text": request.texts.names,
+        "hashed": request.sparse.hashed,
+        "sparse": tuple(name for name, _ in request.sparse.columns),
+    }
+    for option, listed in asked.items():
         for name in listed:
             if name not in names:
                 raise DataError(
                     f'{origin}: {option}= lists "{name}", which is no feature{nearest(name, names)}'
                 )
-    for name in set(request.texts.names) & set(request.categorical):
-        raise DataError(f'{origin}: column "{name}" is listed in text= and in categorical=.')
+    for (one, some), (other, more) in combinations(asked.items(), 2):
+        for name in sorted(set(some) & set(more)):
+            raise DataError(f'{origin}: column "{name}" is listed in {one}= and in {other}=.')
 
 
 def _refuse_packed(features: Sequence[Feature], request: ColumnRequest, origin: str) -> None:
@@ -347,7 +382,8 @@ def choose_columns(schema: pa.Schema, request: ColumnRequest, peek: Peek, origin
             require(schema, name, origin)
     if request.like is not None:
         few = tuple((c.name, c.pair) for c in request.like if _is_listed(schema, c))
-        request = replace(request, sparse=SparseRequest(few))
+        hashed = tuple(c.name for c in request.like if c.sparse is not None and c.sparse.is_hashed)
+        request = replace(request, sparse=SparseRequest(few, hashed=hashed))
     names = _sparse_names(_wanted_names(schema, request, origin), request, origin)
     if request.like is not None:
         few_names = {name for name, _ in request.sparse.columns}

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-TABLE_WIDTH = 2**26  # up to which a table tells where each number stands; else it is searched for
+TABLE_WIDTH = 2**24  # up to which a table tells where each number stands; else it is searched for
 MOST_FEATURES = 2**31 - 1
+COUNTED_WIDTH = 2**20  # up to which each number has a count of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +18,16 @@ class InUse:
 
     Each is a feature, in that order; those that are not among them are left out of all rows.
     mean: how many a row has, as far as that is known. base: what svmlight files call the first
-    number, 0 or 1, where the rows are of such.
+    number, 0 or 1, where the rows are of such. is_hashed: the numbers are those that values of the
+    column are hashed to. collisions: of these, while a model is trained; see Vocabulary.
     """
 
     width: int
     index: np.ndarray
     mean: float = 16.0
     base: int | None = None
+    is_hashed: bool = False
+    collisions: float | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -74,7 +78,7 @@ class UseCount:
         self.width, self.rows = width, 0
         self._index = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
-        self._dense = np.zeros(width if width <= TABLE_WIDTH else 0, np.int64)
+        self._dense = np.zeros(width if width <= COUNTED_WIDTH else 0, np.int64)
 
     def add(self, index: np.ndarray, rows: int) -> None:
         """Count the numbers of so many rows."""

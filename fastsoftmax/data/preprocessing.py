@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
+from fastsoftmax.data.hashed import Collisions, hashes_of
 from fastsoftmax.data.in_use import InUse, UseCount
 from fastsoftmax.data.label_stats import Discovery
 from fastsoftmax.data.layouts import is_vector
@@ -309,6 +310,41 @@ class _SparseIndices(_ColumnSurvey):
 
 
 @final
+class _Hashed(_ColumnSurvey):
+    """Which indices the values of a column are hashed to, and how many of them collide."""
+
+    def __init__(self, feature: Feature, null_policy: NullPolicy) -> None:
+        super().__init__(feature, null_policy)
+        assert feature.column.sparse is not None
+        width = feature.column.sparse.width
+        self._count, self._collisions = UseCount(width), Collisions(width.bit_length() - 1)
+
+    def look(self, array: pa.Array, rows: SurveyedBatch) -> None:
+        column = self.feature.column
+        told = column_numbers(rows.batch, column, rows.where)
+        found = indices_of(column, told, rows.where)
+        counted = np.repeat(rows.trained, np.diff(found.ends))
+        self._count.add(found.index[counted], int(rows.trained.sum()))
+        hashes = hashes_of(told.keys)
+        self._collisions.add(hashes[np.repeat(rows.trained, np.diff(told.ends))])
+
+    def __add__(self, other: _Hashed) -> _Hashed:
+        merged = super().__add__(other)
+        merged._count = self._count + other._count
+        merged._collisions = self._collisions + other._collisions
+        return merged
+
+    def learnt(self) -> Feature:
+        feature, in_use = super().learnt(), self._count.in_use()
+        if not len(in_use):
+            raise DataError(
+                f'column "{feature.column.name}" has no value in any row: leave it out.'
+            )
+        in_use = replace(in_use, is_hashed=True, collisions=self._collisions.share)
+        return replace(feature, column=replace(feature.column, sparse=in_use))
+
+
+@final
 class _SparseWords(_ColumnSurvey):
     """Which words rows of a sparse column have."""
 
@@ -350,6 +386,8 @@ def _survey_of(feature: Feature, null_policy: NullPolicy) -> _ColumnSurvey:
     column = feature.column
     if column.text is not None:
         return _Texts(feature, null_policy)
+    if column.sparse is not None and column.sparse.is_hashed:
+        return _Hashed(feature, null_policy)
     if column.sparse is not None:
         worded = column.pair is None and is_worded(feature.kind)
         return (_SparseWords if worded else _SparseIndices)(feature, null_policy)

@@ -86,7 +86,9 @@ class Column:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of its features: `age`; `pixels[0]`, `pixels[1]`, ...; `origin=JFK`, ..."""
-        if self.sparse is not None and self.categories is None:
+        if self.sparse is not None and self.sparse.is_hashed:
+            names = tuple(f"{self.name}=#{j}" for j in self.sparse.index.tolist())
+        elif self.sparse is not None and self.categories is None:
             names = tuple(f"{self.name}[{j}]" for j in self.sparse.index.tolist())
         elif self.text is not None:
             names = tuple(f"{self.name}={ngram}" for ngram in self.text.all_names())

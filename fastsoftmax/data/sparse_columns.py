@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import types
 
 from fastsoftmax.data import compute as pc
-from fastsoftmax.data.encode import Finder
+from fastsoftmax.data.encode import Finder, is_label
+from fastsoftmax.data.hashed import hashes_of, indices_and_signs
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse
 from fastsoftmax.data.layouts import is_number, is_text, is_vector, item_type
 from fastsoftmax.data.parts import Sparse
@@ -32,6 +33,7 @@ VECTOR = ("type", "size", "indices", "values")  # the fields of Spark's VectorUD
 # Of rows of svmlight files, whose indices begin at 0 or at 1.
 PAIR = pa.struct([("svmlight index", pa.int32()), ("value", pa.float64())])
 DENSE_VECTOR = 1  # the type of one that tells all of its numbers
+BITS = 18  # of the indices that values are hashed to, unless told
 EMPTY = InUse(MOST_FEATURES, np.zeros(0, np.int64))  # until it is known
 
 
@@ -40,12 +42,15 @@ class SparseRequest:
     """Which columns are sparse: by their names, with those of the lists of indices and values.
 
     width: how many numbers a row has, by name, "" for all; those not told are learnt. first: what
-    svmlight files call the first number, 0 or 1, where that is told.
+    svmlight files call the first number, 0 or 1, where that is told. hashed: columns whose values
+    are hashed to so many bits.
     """
 
     columns: tuple[tuple[str, tuple[str, str] | None], ...] = ()
     width: tuple[tuple[str, int], ...] = ()
     first: int | None = None
+    hashed: tuple[str, ...] = ()
+    bits: int = BITS
 
     def width_of(self, name: str) -> int | None:
         """Return how many numbers a row of a column has, or None where nobody says."""
@@ -89,6 +94,14 @@ def check_type(kind: pa.DataType, values: pa.DataType | None) -> None:
     if value is not None and not is_number(value):
         raise ValueError(f"its values are {value}, which are no numbers")
     is_worded(kind)
+
+
+def check_hashed(kind: pa.DataType) -> None:
+    """Raise ValueError where what a column holds is nothing that is hashed."""
+    if types.is_map(kind) or is_vector(kind) or types.is_struct(kind):
+        check_type(kind, None)
+    elif not types.is_null(kind) and (not is_label(kind) or types.is_floating(kind)):
+        raise ValueError(f"it is of type {kind}, and strings and integers are hashed")
 
 
 def is_vector_type(kind: pa.DataType) -> bool:
@@ -146,6 +159,8 @@ def indices_of(column: Column, told: Numbers, where: Where) -> Indices:
     """Return the rows that a column tells, checked; words that are not known are left out."""
     assert column.sparse is not None
     subject, ends, values = f'column "{column.name}"', told.ends, told.values
+    if column.sparse.is_hashed:
+        return _hashed(told, column.sparse.width.bit_length() - 1)
     if column.categories is not None:
         index = _found_words(column, told, subject, where)
         ends, index, values = _kept(ends, index, values, index >= 0)
@@ -170,6 +185,26 @@ def indices_of(column: Column, told: Numbers, where: Where) -> Indices:
             " add up what belongs together."
         )
     return Indices(*_kept(ends, index, values, values != 0))
+
+
+def _hashed(told: Numbers, bits: int) -> Indices:
+    """Return the sums of signed values at the indices that keys are hashed to, in their order."""
+    index, values = indices_and_signs(hashes_of(told.keys), bits)
+    if told.values is not None:
+        values = values * told.values
+    rows = np.repeat(np.arange(len(told.ends) - 1), np.diff(told.ends))
+    order = np.lexsort((index, rows))
+    index, values, rows = index[order], values[order], rows[order]
+    begins = np.flatnonzero(np.append(True, (np.diff(index) != 0) | (np.diff(rows) != 0)))
+    if not len(index):
+        return Indices(told.ends, index, values)
+    own = np.bincount(rows[begins], minlength=len(told.ends) - 1)
+    ends = np.concatenate([[0], np.cumsum(own)])
+    return Indices(*_kept(ends, index[begins], *_nonzero(np.add.reduceat(values, begins))))
+
+
+def _nonzero(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return values, values != 0
 
 
 def _kept(

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastsoftmax.data.in_use import MOST_FEATURES, InUse
 from fastsoftmax.data.source import Column
-from fastsoftmax.data.vocabulary import Vocabulary
+from fastsoftmax.data.vocabulary import HASHING, Vocabulary
 from fastsoftmax.errors import ModelFileError, SaveError
 from fastsoftmax.files import require_path, write_file
 from fastsoftmax.labels import KINDS, Classes
@@ -119,6 +119,8 @@ def _describe_column(column: Column) -> dict[str, Any]:
         told["sparse"] = column.sparse.width
         if column.sparse.base is not None:
             told["base"] = column.sparse.base
+        if column.sparse.is_hashed:
+            told["hashed"] = HASHING
     if column.pair is not None:
         told["pair"] = list(column.pair)
     if column.text is not None:
@@ -280,7 +282,15 @@ def _read_sparse(told: dict[str, Any], index: np.ndarray | None) -> InUse | None
     require(within, "its sparse columns are malformed")
     base = told.get("base")
     require(base is None or base in (0, 1), "its sparse columns are malformed")
-    return InUse(width, index.astype(np.int64, copy=False), base=base)
+    version = told.get("hashed")
+    require(
+        version in (None, HASHING),
+        f"its hashes are of version {brief(version)}, and this fastsoftmax has {HASHING}",
+    )
+    require(version is None or width.bit_count() == 1, "its sparse columns are malformed")
+    return InUse(
+        width, index.astype(np.int64, copy=False), base=base, is_hashed=version is not None
+    )
 
 
 def _read_categories(
@@ -334,7 +344,17 @@ def _read_axes(told: dict[str, Any], key: str) -> tuple[int, ...] | None:
 
 
 def _is_column(told: object) -> bool:
-    optional = {"categories", "fill", "indicator", "sparse", "text", "pair", "base", *AXES}
+    optional = {
+        "categories",
+        "fill",
+        "indicator",
+        "sparse",
+        "text",
+        "pair",
+        "base",
+        "hashed",
+        *AXES,
+    }
     if not isinstance(told, dict) or set(told) - optional != {"name", "width"}:
         return False
     width = told["width"]

@@ -14,7 +14,7 @@ from fastsoftmax.data.loading.shuffle import held_out, make_plan
 from fastsoftmax.data.open import ReadingRequest, in_one_place, open_source
 from fastsoftmax.data.preprocessing import NgramPolicy, NullPolicy
 from fastsoftmax.data.source import Column, LabelStats, Source
-from fastsoftmax.data.sparse_columns import SparseRequest
+from fastsoftmax.data.sparse_columns import BITS, SparseRequest
 from fastsoftmax.data.vocabulary import Recipe, TextColumns
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.labels import Classes, given_classes
@@ -84,7 +84,7 @@ class Inputs:
                 _ngram_policy(texts, options.reading.memory_bytes),
             ),
             memory=options.reading.memory_bytes // options.reading.reader_count,
-            asked=_asked(policy),
+            asked=_asked(policy, texts),
         )
         try:
             if self.init is not None and options.reading.seen == "skip":
@@ -158,7 +158,8 @@ class Inputs:
             data, target, weight=weight, like=source.columns, like_width=source.n_features,
             label_kind=classes.kind,
             memory=options.reading.memory_bytes // 4 // options.reading.reader_count,
-            null_policy=NullPolicy(options.columns.nulls), asked=_asked(options.columns),
+            null_policy=NullPolicy(options.columns.nulls),
+            asked=_asked(options.columns, options.texts),
         )  # fmt: skip
         try:
             validation.weight_exponent = validation.scan_labels(classes).exponent
@@ -183,10 +184,11 @@ def _ngram_policy(texts: Texts, memory: int) -> NgramPolicy:
     return NgramPolicy(texts.min_count, texts.max_features, 1 << max(counted, 2).bit_length() - 1)
 
 
-def _asked(columns: Columns) -> ReadingRequest:
+def _asked(columns: Columns, texts: Texts) -> ReadingRequest:
     first = None if columns.zero_based is None else 0 if columns.zero_based else 1
+    hashed = (texts.hashed or (), texts.bits or BITS)
     return ReadingRequest(
-        columns.types, SparseRequest(columns.sparse_columns, columns.widths, first)
+        columns.types, SparseRequest(columns.sparse_columns, columns.widths, first, *hashed)
     )
 
 

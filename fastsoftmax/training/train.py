@@ -309,9 +309,9 @@ def train_to_end(trainer: Trainer, inputs: Inputs) -> None:
 
 
 def _collisions(source: Source) -> dict[str, float]:
-    """Return which share of hashed n-grams collides, of the column where it is largest."""
-    texts = (column.text for column in source.columns or ())
-    found = [text.collisions for text in texts if text is not None and text.collisions is not None]
+    """Return which share of what is hashed collides, of the column where it is largest."""
+    known = [each for column in source.columns or () for each in (column.text, column.sparse)]
+    found = [each.collisions for each in known if each is not None and each.collisions is not None]
     return {"collisions": max(found)} if found else {}
 
 
