@@ -17,7 +17,7 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.list_products import list_logits, list_step
 from fastsoftmax.kernels.lists import AHEAD, ask_for_row, ask_for_weights, list_row
 from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.sparse import SIGMA, catch_up, count_step
+from fastsoftmax.kernels.sparse import SIGMA, H, P, catch_up, count_step
 from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, splat, store
 
 # The sums of squares, of features (d,) and of the biases (1,); the penalties of features (d,).
@@ -31,14 +31,23 @@ def _rate(total, eta):
 
 
 @kernel(EXACT)
-def _adapt(squares, lazy, lists, slot, norm, eta):
+def _penalise(lazy, squares, f, state):
+    """Let the penalties of a feature be those of its step; what waits of them waits on."""
+    share, before = _rate(squares.G[f], 1.0), lazy.l2[f]
+    lazy.l2[f], lazy.l1[f] = squares.l2[f] * share, squares.l1[f] * share
+    waiting = state[H] - lazy.H[f]
+    lazy.H[f] = state[H] - (waiting * before / lazy.l2[f] if lazy.l2[f] > 0 else 0.0)
+    lazy.P[f] = state[P]
+
+
+@kernel(EXACT)
+def _adapt(squares, lazy, lists, slot, norm, eta, state):
     """Let the squares of a listed row count, and multiply its numbers by their step sizes."""
     for j in range(lists.count[slot]):
         f, x = lists.index[slot, j], np.float64(lists.value[slot, j])
         squares.G[f] += norm * x * x
         if lazy is not None:
-            share = _rate(squares.G[f], 1.0)
-            lazy.l2[f], lazy.l1[f] = squares.l2[f] * share, squares.l1[f] * share
+            _penalise(lazy, squares, f, state)
         lists.value[slot, j] = lists.value.dtype.type(x * _rate(squares.G[f], eta))
 
 
@@ -55,7 +64,7 @@ def _take_step(weights, U, total_b, lazy, squares, lists, slot, rows, t, bias):
     norm = 0.0
     for k in range(R.shape[1]):
         norm += np.float64(R[0, k]) * np.float64(R[0, k])
-    _adapt(squares, lazy, lists, slot, norm, rows.step[t])
+    _adapt(squares, lazy, lists, slot, norm, rows.step[t], state)
     squares.b[0] += norm
     own = splat(b, b.dtype.type(bias * _rate(squares.b[0], rows.step[t])))
     for k in range(0, b.shape[1], lanes(b)):
