@@ -219,6 +219,7 @@ def _training(facts: dict[str, Any]) -> str:
     options = [
         [_cell(name, head=True), _cell(value), _cell(reasons.get(name, ""))]
         for name, value in facts["options"].items()
+        if value is not None
     ]
     parts.append(_table(("option", "value", "why"), options, "Options"))
     return "".join(parts)

@@ -46,9 +46,9 @@ def escaped(text: object) -> str:
 
 
 def line_chart(series: Sequence[Series], title: str, x_name: str, y_name: str) -> str:
-    """Return lines through the points of each series, whose axes begin at or below them."""
+    """Return lines through the points of each series, whose axes begin at 0 or below them."""
     points = [point for each in series for point in each.points]
-    plane = _Plane(_range([x for x, _ in points]), _range([y for _, y in points], from_zero=True))
+    plane = _Plane(_range([x for x, _ in points]), _range([y for _, y in points]))
     drawn = [*_axes(plane, x_name, y_name), *(_line(plane, each) for each in series)]
     return _picture(drawn, series, title)
 
@@ -125,10 +125,9 @@ def _picture(drawn: Iterable[str], series: Sequence[Series], title: str) -> str:
     )
 
 
-def _range(values: Sequence[float], *, from_zero: bool = False) -> tuple[float, float]:
-    """Return where an axis begins and ends: in no point, and at 0 where that is asked for."""
-    low, high = min(values), max(values)
-    low = min(low, 0.0) if from_zero else low
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Return where an axis begins and ends: in no point, and at 0 or below."""
+    low, high = min(0.0, *values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 

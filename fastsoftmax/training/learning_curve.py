@@ -197,20 +197,23 @@ def _drawn_curves(judged: _Judged, at: np.ndarray) -> Iterator[np.ndarray]:
 def _gains(rows: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     """Return what twice the most rows gain, and how far that depends on the power.
 
-    For each power c, a + b rows^-c is fitted, with b >= 0; the gain is the mean of theirs, each
-    as likely as its fit is. Many rows tell more of what comes than few: the weights are their
-    numbers.
+    For each power c, a + b rows^-c is fitted, with a and b >= 0, for no log-loss is below 0; the
+    gain is the mean of theirs, each as likely as its fit is. Many rows tell more of what comes than
+    few: the weights are their numbers.
     """
-    scale = rows / rows[-1]
+    scale, most = rows / rows[-1], max(float(losses[-1]), 0.0)
     found = []
     for power in POWERS:
         x = scale**-power
         mean_x, mean_y = np.average(x, weights=scale), np.average(losses, weights=scale)
         slope = float(scale @ ((x - mean_x) * (losses - mean_y)) / (scale @ (x - mean_x) ** 2))
         slope = max(slope, 0.0)
-        left = losses - mean_y - slope * (x - mean_x)
+        end = mean_y - slope * mean_x
+        if end < 0:
+            end, slope = 0.0, max(float(scale @ (x * losses) / (scale @ x**2)), 0.0)
+        left = losses - end - slope * x
         # What the fit leaves at the last size is chance there, and would be the same further on.
-        found.append((float(scale @ left**2), slope * (1 - 2.0**-power)))
+        found.append((float(scale @ left**2), min(slope * (1 - 2.0**-power), most)))
     squares, gains = np.array(found).T
     likely = ((squares + 1e-12) / (squares.min() + 1e-12)) ** (-len(rows) / 2)
     mean = float(np.average(gains, weights=likely))

@@ -170,6 +170,16 @@ def test_a_page_asks_for_nothing_from_elsewhere(tmp_path):
     assert "url(" not in text
 
 
+def test_one_epoch_has_an_axis_and_options_without_a_value_have_no_line(tmp_path):
+    model = fastsoftmax.train(DIGITS[0], "digit", epochs=1, learning_rate=0.001)
+    fastsoftmax.write_report(model, DIGITS[1], tmp_path / "r.html")
+    text = page(tmp_path / "r.html")
+    chart = text[text.index("Log-loss over the rows seen, in 1 epoch") :].partition("</svg>")[0]
+    assert re.findall(r'class="middle">([\d,]+)</text>', chart) == ["0", "500", "1,000"]
+    assert "learning_rate" in text
+    assert ">halflife<" not in text
+
+
 def test_many_classes_keep_a_page_small(tmp_path):
     model = make_model(1200, 8, named=False)
     X, y = rows_of(model, 2000)

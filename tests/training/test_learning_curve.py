@@ -54,6 +54,15 @@ def test_a_curve_that_has_come_to_its_end_forecasts_next_to_nothing():
     assert curve.gain < 5e-4
 
 
+def test_no_forecast_is_below_nothing():
+    """Of labels that anybody can tell."""
+    random = np.random.default_rng(1)
+    X = random.normal(size=(600, 2))
+    curve = fastsoftmax.learning_curve(X, (X[:, 0] > 0).astype(int))
+    assert 0 <= curve.forecast < curve.log_loss[-1]
+    assert curve.gain > 0.1 * curve.log_loss[-1]
+
+
 def test_the_same_rows_give_the_same_curve():
     rows = drawn(0, 1000)
     one, two = (fastsoftmax.learning_curve(*rows, threads=t, **GIVEN) for t in (1, 2))
