@@ -20,6 +20,7 @@ from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.sparse_gradient import SparseDiagonal, SparseGradient
 from fastsoftmax.optim.sparse_moments import new_moment_sums
 from fastsoftmax.training.learner import Learner
+from fastsoftmax.training.step_trials import compares_by_steps
 from fastsoftmax.training.tuning import penalty_rows
 
 NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0))
@@ -59,11 +60,13 @@ def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:
     """
     o, K, d = learner.options, learner.K, learner.d
     parts = PARTS if learner.nonzeros is None else SPARSE
+    by_steps = compares_by_steps(learner, learner.steps or 1)
     with foreseeing() as calls, np.errstate(all="ignore"):
-        if learner.sgd_epochs > 0:
+        for averages in _ways_to_average(learner, by_steps=by_steps):
             sgd = SGD(K, d, o.changed(threads=1), learner.nonzeros)
-            step_over_nothing(sgd, parts, measures=measures)
-        if learner.finishes or o.penalty.l2 == "auto":
+            sgd.weights.average_steps(counts=averages)
+            step_over_nothing(sgd, parts, measures=measures or by_steps)
+        if learner.finishes or (o.penalty.l2 == "auto" and not by_steps):
             dtype = precision(K, d, learner.steps or 1, o.steps.dtype)
             if learner.nonzeros is None:
                 pass_over_nothing(FullGradient(2, 1, dtype, 1))
@@ -77,6 +80,17 @@ def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:
             sums.add(parts, NOTHING[0], NOTHING[2])
         lay_out_nothing(_item_bytes(source))
     return calls
+
+
+def _ways_to_average(learner: Learner, *, by_steps: bool) -> set[bool]:
+    """Return whether steps are averaged, or are not, or first the one and then the other."""
+    ways = {False} if by_steps else set()
+    if learner.sgd_epochs > 0:
+        ways.add(True)  # where nothing is averaged, that is the same
+        planned = learner.planned_epochs or 1
+        if learner.averages_tail and not learner.is_watched and planned > 1:
+            ways.add(False)
+    return ways
 
 
 def step_over_nothing(sgd: SGD, parts: tuple[Part, ...] = PARTS, *, measures: bool) -> None:

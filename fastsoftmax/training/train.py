@@ -155,8 +155,8 @@ def opened_trainer(
         stack.callback(rows.close)
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
         stack.callback(trainer.close)
-        stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
         _watch_means(trainer, callbacks)
+        stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         rows.watch(_watch_of(trainer))
         # Last: they are told of what the others made of an event.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -40,6 +41,7 @@ SHAPES = {
     "few weights": (900, 5, 12, "{}"),
     "two classes": (900, 2, 12, "{}"),
     "many features": (4200, 10, 600, "{}"),
+    "given epochs": (900, 5, 12, '{"epochs": 3}'),
     "validation": (900, 5, 12, '{"holdout": 0.2, "epochs": 3, "average": false}'),
     "by hand": (900, 5, 12, '{"learning_rate": 0.1, "epochs": 2, "l2": 0.01}'),
     "a penalty of the first kind": (900, 5, 12, '{"l1": 0.001}'),
@@ -64,6 +66,14 @@ def test_a_run_over_sparse_rows_does_so_too(tmp_path, options):
     maps = pa.array([list(row.items()) for row in rows], pa.map_(pa.int32(), pa.float32()))
     told = '{"sparse": ["x"]' + options + "}"
     calls_what_it_foresees(pa.table({"x": maps, "y": y}), told, tmp_path)
+
+
+def test_a_run_that_ends_by_steps_does_so_too(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [[(int(j), 1.0) for j in random.choice(3000, 6, replace=False)] for _ in range(600)]
+    maps = pa.array(rows, pa.map_(pa.int32(), pa.float32()))
+    y = pa.array(random.integers(0, 3, 600))
+    calls_what_it_foresees(pa.table({"x": maps, "y": y}), '{"sparse": ["x"]}', tmp_path)
 
 
 def calls_what_it_foresees(rows, options, tmp_path):
