@@ -16,7 +16,6 @@ from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.products import all_margins, class_tiles, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual
-from fastsoftmax.kernels.sizes import range_count
 from fastsoftmax.kernels.vectors import address_of, noinline
 from fastsoftmax.kernels.workspace import aligned, padded
 
@@ -25,9 +24,8 @@ from fastsoftmax.kernels.workspace import aligned, padded
 GradientSums = namedtuple("GradientSums", "W b part_W part_b")
 
 
-def new_sums(K: int, d: int, dtype: np.dtype, workers: int) -> GradientSums:
+def new_sums(K: int, d: int, dtype: np.dtype, workers: int, ranges: int) -> GradientSums:
     """Return empty sums for the full gradient of K classes and d features."""
-    ranges = range_count(K, d)
     return GradientSums(
         np.zeros((ranges, K, d)),
         np.zeros((ranges, K)),

@@ -5,11 +5,13 @@ Sums are float64 and do not depend on the number of threads.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from fastsoftmax.data.parts import Part, Sparse
 from fastsoftmax.kernels.gather import Affine, part_table
-from fastsoftmax.kernels.gradient import add_gradient, new_sums
+from fastsoftmax.kernels.gradient import GradientSums, add_gradient, new_sums
 from fastsoftmax.kernels.measure import squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
 from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
@@ -29,16 +31,22 @@ class FullGradient:
     """
 
     def __init__(
-        self, K: int, d: int, dtype: str, threads: int, scaling: Scaling | None = None
-    ) -> None:
-        """Make room for K classes, d features and the sums of each thread."""
+        self, K: int, d: int, dtype: str, threads: int, scaling: Scaling | None = None,
+        *, ranges: int | None = None,
+    ) -> None:  # fmt: skip
+        """Make room for K classes, d features and the sums of each thread.
+
+        ranges: into which rows are cut, each of which has float64 sums, so that threads share
+        them; by default as K and d suggest.
+        """
         self.K, self.d, self.rows = K, d, gradient_rows(K, d)
         self._affine = affine_of(scaling, np.dtype(dtype))
         kind = np.dtype(dtype)
-        ranges, self._drained = range_count(K, d), drained_rows(K, d)
+        ranges, self._drained = ranges or range_count(K, d), drained_rows(K, d)
         self._team = Team(min(threads, ranges))
         self._weights = new_coefficients(K, d, kind)
-        self._sums = new_sums(K, d, kind, self._team.size)
+        self._new_sums = partial(new_sums, K, d, kind, self._team.size, ranges)
+        self._sums: GradientSums | None = None
         self._blocks = [new_block(K, d, kind, self.rows) for _ in range(self._team.size)]
 
     def __enter__(self) -> FullGradient:
@@ -55,8 +63,11 @@ class FullGradient:
         """Start anew, at weights (K, d) and biases (K,)."""
         self._weights.W[:, : self.d] = coef
         self._weights.b[0, : self.K] = intercept
-        self._sums.W[:] = 0
-        self._sums.b[:] = 0
+        if self._sums is None:
+            self._sums = self._new_sums()  # zeros that nobody touched take no memory yet
+        else:
+            self._sums.W[:] = 0
+            self._sums.b[:] = 0
 
     def add(
         self,
@@ -66,6 +77,7 @@ class FullGradient:
         weight: np.ndarray,
     ) -> Tally:
         """Add some rows; return their weighted loss and hits."""
+        assert self._sums is not None  # begun
         table = part_table(parts, affine=self._affine)
         rows, sums = Rows(table, order, labels, weight, weight), self._sums
         ranges, tiles = len(sums.b), -(-len(order) // self.rows)
@@ -99,7 +111,12 @@ class FullGradient:
 
         Both float64; ranges are added in their order.
         """
-        return -self._sums.W.sum(axis=0), -self._sums.b.sum(axis=0)
+        assert self._sums is not None  # begun
+        W, b = self._sums.W, self._sums.b
+        if len(b) == 1:  # they are handed on: other memory would have to be cleared first
+            self._sums = None
+            return np.negative(W[0], out=W[0]), np.negative(b[0], out=b[0])
+        return -W.sum(axis=0), -b.sum(axis=0)
 
 
 def squared_norms_of(

@@ -66,7 +66,8 @@ class PassRows:
     """What is known of the rows of a pass: n of them count, of K classes and d features.
 
     dtype: in which to compute. threads: that may. scaling: of the features, or None. nonzeros: of a
-    row in the mean, where rows are sparse.
+    row in the mean, where rows are sparse. is_part: they are a part of the rows of a pass, which is
+    one thread's work, so that no sums are kept for others.
     """
 
     K: int
@@ -76,6 +77,7 @@ class PassRows:
     threads: int
     scaling: Scaling | None = None
     nonzeros: float | None = None
+    is_part: bool = False
 
     @property
     def flops(self) -> float:
@@ -114,8 +116,12 @@ class LocalPass(RowPass):
     def __init__(self, rows: PassRows, batches: Callable[[], Iterable[Batch]]) -> None:
         super().__init__(rows)
         self._batches = batches
-        kind = FullGradient if rows.nonzeros is None else SparseGradient
-        self._full = kind(rows.K, rows.d, rows.dtype, rows.threads, rows.scaling)
+        told = rows.K, rows.d, rows.dtype, rows.threads, rows.scaling
+        self._full: FullGradient | SparseGradient
+        if rows.nonzeros is None:
+            self._full = FullGradient(*told, ranges=1 if rows.is_part else None)
+        else:
+            self._full = SparseGradient(*told)
 
     def close(self) -> None:
         """End its threads."""

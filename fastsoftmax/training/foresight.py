@@ -104,6 +104,7 @@ def pass_over_nothing(full: FullGradient | SparseGradient, parts: tuple[Part, ..
     """Sum a full gradient over a row."""
     with full:
         full.squared_norms(parts, NOTHING[0], None)
+        full.begin(np.zeros((2, 1)), np.zeros(2))
         full.add(parts, *ONE)
 
 

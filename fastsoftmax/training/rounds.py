@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import final
 
 import numpy as np
 
 from fastsoftmax.data.loading.loader import Loader
+from fastsoftmax.data.loading.mixed_rows import whole_window
 from fastsoftmax.data.loading.sample import draw, sample_window
 from fastsoftmax.data.loading.shards import Shards, dealt
 from fastsoftmax.data.loading.shuffle import ShufflePlan
@@ -95,7 +97,7 @@ class ShardedPass(RowPass):
         super().__init__(pass_rows(learner, learner.options.reading.thread_count))
         self._shards, self._classes, self._survey = shards, classes, survey
         self._weights, self._dtype = learner.row_weights.fresh(), str(learner.sgd.dtype)
-        self._tasks_rows = pass_rows(learner, 1)
+        self._tasks_rows = replace(pass_rows(learner, 1), is_part=True)
 
     def sums(self, theta: np.ndarray) -> PassSums:
         """Return the sums over all rows; see RowPass."""
@@ -190,11 +192,15 @@ class ShardedRows(RunRows):
             self._validation.close()
 
     def first_window(self, count: int) -> Window:
-        """Return so many rows from all shards, as far as they are few bytes."""
+        """Return so many rows from all shards, as far as they are few bytes; or all in memory."""
         if self._sample is not None:
             sample, self._sample = self._sample, None
             return sample
         source, options = self.source, self._options
+        # Those that one machine would choose on, so that it chooses the same.
+        whole = whole_window(source, self.shards.shards[0], self.classes)
+        if whole is not None:
+            return whole
         assert source.pieces is not None  # no stream
         most = max(SAMPLE_BYTES // max(source.row_bytes, 1), 1)
         draws = draw(source.pieces, options.shuffling.seed, min(count, most))

@@ -104,3 +104,16 @@ def test_large_sums_have_few_ranges():
     assert range_count(10, 784) == 16
     assert range_count(1000, RANGE_SUMS // 500) == 8
     assert range_count(10_000, 1024) == 4
+
+
+def test_sums_that_no_thread_shares_are_the_same_and_stay_with_whoever_asked():
+    X, y, w, W, b = problem(7, 33, 90)
+    want = summed(7, 33, (X, y, w, W, b))
+    with FullGradient(7, 33, "float64", 1, ranges=1) as full:
+        found = []
+        for factor in (1.0, 2.0):
+            full.begin(W, b)
+            full.add((Dense(X),), np.arange(90), y, w * factor)
+            found.append(full.gradient())
+    assert_allclose(found[0][0], want[0], rtol=0, atol=1e-12 * np.abs(want[0]).max())
+    assert_allclose(found[1][0], 2.0 * found[0][0], rtol=1e-12)

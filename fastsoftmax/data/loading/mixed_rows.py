@@ -67,19 +67,26 @@ def visits_of(
     span: the first row of the shard's order in this epoch, and the first after them. Of rows that
     lie in memory as a whole, a shard has some from all over, whichever it has in passes.
     """
-    whole = source.whole(classes)
-    if whole is None:
+    window = whole_window(source, shard, classes)
+    if window is None:
         rows = kept_rows_of(MixedRows, source, shard, classes)
         for index, order in _ordered(shard, rows.sizes, epoch, span):
             yield rows.window(index), order
         return
-    held = None if shard.held is None else shard.held_out(0, whole.rows)
-    window = as_window(replace(whole, held=held), source, lambda row: row, 0, last=False)
-    first, stop = _share(whole.rows, shard)
-    numbers = mixed_order(whole.rows, _seed_of(shard))[first:stop]
+    first, stop = _share(window.rows, shard)
+    numbers = mixed_order(window.rows, _seed_of(shard))[first:stop]
     sizes = [min(WHOLE_ROWS, len(numbers) - i) for i in range(0, len(numbers), WHOLE_ROWS)]
     for index, order in _ordered(shard, sizes, epoch, span):
         yield window, numbers[index * WHOLE_ROWS + order]
+
+
+def whole_window(source: Source, shard: Shard, classes: Classes) -> Window | None:
+    """Return all rows of the source where they lie in memory as a whole; else None."""
+    whole = source.whole(classes)
+    if whole is None:
+        return None
+    held = None if shard.held is None else shard.held_out(0, whole.rows)
+    return as_window(replace(whole, held=held), source, lambda row: row, 0, last=True)
 
 
 def _share(rows: int, shard: Shard) -> tuple[int, int]:
