@@ -47,6 +47,69 @@ def test_texts_go_with_other_options(options):
     assert fastsoftmax.evaluate(model, TABLE).accuracy > 0.99
 
 
+BY_HAND = {"text": ["text"], "learning_rate": 0.2, "epochs": 3, "shuffle_window": 100}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"average": True, "l1": 1e-5},
+        {"batch_size": 16, "average": True, "nulls": "zero"},
+        {"adaptive": True, "l2": 1e-3},
+        {"solver": "lbfgs", "l2": 1e-3, "epochs": "auto"},
+    ],
+    ids=str,
+)
+def test_runs_over_texts_that_are_resumed_leave_the_same_bits(options, tmp_path):
+    gaps = TABLE.set_column(0, "text", pa.array([*TEXTS[:-1], None if "nulls" in options else ""]))
+    told = {**BY_HAND, **options}
+    if "solver" in told:
+        del told["learning_rate"]
+    want = fastsoftmax.train(gaps, "y", **told)
+    kept = {"checkpoint": str(tmp_path), "checkpoint_every": 1}
+    stop = lambda event: event.epoch >= 2  # noqa: E731
+    fastsoftmax.train(gaps, "y", report=stop, **kept, **told)
+    again = fastsoftmax.train(gaps, "y", resume=True, **kept, **told)
+    assert_array_equal(again.coef, want.coef)
+    assert_array_equal(again.intercept, want.intercept)
+    other = gaps.set_column(0, "text", pa.array(["else", *gaps["text"].to_pylist()[1:]]))
+    with pytest.raises(fastsoftmax.FastsoftmaxError, match=r"resume|checkpoint"):
+        fastsoftmax.train(other, "y", resume=True, **kept, **{**told, "ngrams": "1"})
+
+
+def test_texts_are_swept_stopped_early_weighted_and_calibrated(tmp_path):
+    weighted = TABLE.append_column("w", pa.array(np.where(CLASSES == 2, 0.0, 1.0)))
+    model = fastsoftmax.train(weighted, "y", weight="w", **BY_HAND, classes=range(3))
+    assert (model.predict(TABLE) != 2).all()
+    twice = pa.concat_tables([TABLE.slice(0, 200), TABLE.slice(0, 200)])
+    stays = {**BY_HAND, "shuffle": "off", "schedule": "constant", "min_count": 1, "epochs": 1}
+    light = TABLE.slice(0, 200).append_column("w", pa.array([2.0] * 200))
+    first = fastsoftmax.train(twice, "y", **stays | {"min_count": 2}).feature_names
+    assert set(first) == set(fastsoftmax.train(light, "y", weight="w", **stays).feature_names)
+    swept = fastsoftmax.sweep(TABLE, "y", holdout=0.3, **BY_HAND | {"learning_rate": [1e-3, 0.2]})
+    assert swept.table[0]["learning_rate"] == 0.2
+    noisy = TABLE.set_column(2, "y", pa.array(np.where(RNG.random(300) < 0.5, 0, CLASSES)))
+    stopped = fastsoftmax.train(
+        noisy, "y", holdout=0.3, patience=1, **BY_HAND | {"epochs": 60, "learning_rate": 0.5}
+    )
+    assert stopped.record["ended"] == "patience"
+    calibrated = fastsoftmax.calibrate(stopped, TABLE, "y")
+    assert_array_equal(calibrated.predict(TABLE), stopped.predict(TABLE))
+    calibrated.save(tmp_path / "m")
+    assert fastsoftmax.load(tmp_path / "m").record["temperature"] > 0
+
+
+def test_the_estimator_ends_a_pipeline_that_begins_with_texts():
+    pytest.importorskip("sklearn")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    classifier = fastsoftmax.SoftmaxClassifier(l2=1e-4)
+    pipeline = make_pipeline(TfidfVectorizer(), classifier).fit(TEXTS, CLASSES)
+    assert pipeline.score(TEXTS, CLASSES) > 0.99
+    assert pipeline.predict_proba(TEXTS[:2]).shape == (2, 3)
+
+
 def test_options_of_texts_without_texts_are_refused():
     with pytest.raises(fastsoftmax.OptionError, match="ngrams is of columns of texts"):
         fastsoftmax.train(TABLE, "y", ngrams="1-3")
