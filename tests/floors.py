@@ -42,7 +42,7 @@ ROOMS = (
     " loading/sample loading/cache loading/kept_rows loading/buckets loading/loader"
     " loading/deal loading/shard_rows loading/mixed_rows loading/shards"
     " open outline pack convert appraise glance suspects some_rows)"
-    " inference(answers scorer bulk)"
+    " inference(answers scorer sparse_scorer bulk)"
     " model(scaling strict_json record safetensors parameters sparse_logits logits scoring ranking"
     " texts many file"
     " coefficients sql onnx shard_scoring model export)"

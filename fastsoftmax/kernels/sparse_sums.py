@@ -113,6 +113,19 @@ def measure_lists(weights, lists, rows):
 
 
 @kernel(EXACT, entry=True)
+def logits_of_lists(R, weights, lists, rows):
+    """Set R (n, width) to the logits of rows; return whether all their numbers are finite."""
+    weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
+    n = rows.order.shape[0]
+    finite = list_row(lists, 0, rows, 0) if n > 0 else True
+    scale = R.dtype.type(weights.state[S])
+    for t in range(n):
+        finite &= _list_next(weights, lists, rows, t, n)
+        list_logits(R, t, weights.V, weights.b, lists, t & 1, scale)
+    return finite
+
+
+@kernel(EXACT, entry=True)
 def norms_of_lists(norms, lists, rows):
     """Set norms[i] = ||x||^2 of each row; return whether all is finite."""
     finite = True

@@ -6,18 +6,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.errors import DataError
-from fastsoftmax.inference.answers import Answer, is_worth
+from fastsoftmax.inference.answers import Answer, is_worth, is_worth_for_sparse
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.parameters import Parameters
-from fastsoftmax.model.sparse_logits import sparse_part
+from fastsoftmax.model.sparse_logits import later, sparse_part
 
 if TYPE_CHECKING:
+    from fastsoftmax.data.parts import Part
     from fastsoftmax.data.source import Chunk, Source
     from fastsoftmax.inference.bulk import Bulk
     from fastsoftmax.labels import Classes
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 PEEKED_BYTES = 2**26
 
 Finish = Callable[[np.ndarray], np.ndarray]
+# Yields first row and logits of each block of parts, whose rows it can place.
+Blocks = Callable[["tuple[Part, ...]", Callable[[int], str]], Iterator[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,46 @@ def scored(
     `classes` are those to encode the labels against; None leaves labels and weights out. chunks:
     those of the source, where they were asked for already.
     """
+    blocks_of = _blocks_of(model, source)
     for chunk in source.chunks(classes) if chunks is None else chunks:
 
         def place(row: int, chunk: Chunk = chunk) -> str:
             return source.place(chunk.piece, chunk.start + row)
 
-        for start, logits in logits_of(model, chunk.parts, place):
+        for start, logits in blocks_of(chunk.parts, place):
             yield Scores(chunk, start, logits)
+
+
+def _blocks_of(model: Parameters, source: Source) -> Blocks:
+    """Return what yields the logits of rows: by kernels, where they are sparse and it pays."""
+    numpy = partial(logits_of, model)
+    if source.nonzeros is None:
+        return numpy
+    has_texts = any(column.text is not None for column in model.columns or ())
+    # Where texts are read, kernels are there.
+    if not has_texts and (
+        source.rows is None
+        or not is_worth_for_sparse(source.rows, len(model.bias), source.nonzeros)
+    ):
+        return numpy
+    from fastsoftmax.inference.sparse_scorer import SparseScorer
+
+    scaling = model.scaling
+    affine = None if scaling is None else (scaling.centre, scaling.scale)
+    scorer = SparseScorer(model.weights, model.bias, affine)
+
+    def by_kernels(
+        parts: tuple[Part, ...], place: Callable[[int], str]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        for start, z in scorer.blocks(parts):
+            if np.isfinite(z).all():
+                yield start, z
+                continue
+            some = tuple(part[start : start + len(z)] for part in parts)
+            for first, again in logits_of(model, some, partial(later, place, start)):
+                yield start + first, again
+
+    return by_kernels
 
 
 def peek(

@@ -11,6 +11,7 @@ from fastsoftmax.data.source import Chunk
 from fastsoftmax.data.text import look_at_nothing
 from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.inference.scorer import Scorer, TrainedWeights
+from fastsoftmax.inference.sparse_scorer import SparseScorer
 from fastsoftmax.kernels.ahead import Crew
 from fastsoftmax.kernels.checksum import checksum
 from fastsoftmax.kernels.code import code_folder
@@ -74,6 +75,7 @@ def all_calls() -> list[Call]:
                 learn_nothing(small(dtype))
             learn_nothing(SparseDiagonal(2, 1, dtype, None), SPARSE)
             _score(np.zeros((2, 1), dtype))
+            list(SparseScorer(np.zeros((2, 1), dtype), np.zeros(2, dtype), None).blocks(SPARSE))
         for parts in (PARTS, SPARSE):
             new_moment_sums(1, sparse=parts is SPARSE).add(parts, NOTHING[0], NOTHING[2])
         look_at_nothing()

@@ -85,6 +85,21 @@ def test_a_million_categories_are_loaded_at_once(tmp_path):
     assert time.process_time() - start < 2  # 0.4 s where nothing else runs
 
 
+def test_many_sparse_rows_are_scored_by_the_kernels_as_few_are_by_numpy(monkeypatch):
+    X = random_rows(90, 8, 0.4)
+    csr = sp.csr_matrix(X)
+    y = np.arange(90) % 3
+    model = fastsoftmax.train(csr, y, **BY_HAND)
+    few, told = model.predict_proba(csr), fastsoftmax.evaluate(model, csr, y)
+    monkeypatch.setattr("fastsoftmax.model.scoring.is_worth_for_sparse", lambda *sizes: True)
+    many = model.predict_proba(csr)
+    assert_allclose(many, few, rtol=1e-5)
+    assert_allclose(fastsoftmax.evaluate(model, csr, y).log_loss, told.log_loss, rtol=1e-6)
+    csr.data[11] = np.inf
+    with pytest.raises(DataError, match=r'row \d+: column "x\[\d\]" is infinite'):
+        model.predict(csr)
+
+
 def test_what_takes_no_sparse_rows_is_refused(tmp_path):
     csr = sp.csr_matrix(random_rows(60, 8))
     sparse = fastsoftmax.train(csr, np.arange(60) % 3, **BY_HAND)

@@ -117,7 +117,7 @@ train(X, y, batch_size=8, average=True, **by_hand)
 train(X, y, adaptive=True, **by_hand)
 text = pyarrow.table({"t": ["a b c", "b c", "d"] * 30, "y": y})
 for own in ({}, {"bits": 8}):
-    train(text, "y", text=["t"], **own)
+    train(text, "y", text=["t"], **own).predict(text)
 print(*missed)
 """
 
