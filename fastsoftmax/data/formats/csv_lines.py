@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types, decoded
 from fastsoftmax.errors import DataError
 
 DELIMITERS = ",;\t|"
@@ -36,7 +36,7 @@ class CsvLines(Dialect):
         if head.startswith(UTF16):
             raise DataError(f"{path}: it is in UTF-16. Write it in UTF-8.")
         end = self._first_row(head)
-        text, bare = _decoded(path, head[:end], 1), re.sub('"[^"]*"', "", head[:end].decode())
+        text, bare = decoded(path, head[:end], 1), re.sub('"[^"]*"', "", head[:end].decode())
         if "\r" in bare.strip():
             raise DataError(
                 f"{path}: its lines end in carriage returns alone. Write them with line feeds, as"
@@ -110,7 +110,7 @@ class CsvLines(Dialect):
         if (line := self._unclosed(block)) is not None:
             return DataError(f"{path}, line {line}: a quote is opened and never closed. Close it.")
         try:
-            text = _decoded(path, block.data, block.line)
+            text = decoded(path, block.data, block.line)
         except DataError as error:
             return error
         for number, fields, _ in rows_of(text, self._comma):
@@ -156,19 +156,6 @@ def rows_of(text: str, comma: str) -> Iterator[tuple[int, list[str], bool]]:
             if fields != [""] or quoted is not None:
                 yield start, fields, is_closed
             fields, start, is_closed = [], line, True
-
-
-def _decoded(path: str, data: bytes, line: int) -> str:
-    """Return bytes that begin at a line as text; raise DataError where they are not in UTF-8."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        at = line + data.count(b"\n", 0, error.start)
-        odd = data[max(error.start - 10, 0) : error.start + 10]
-        raise DataError(
-            f"{path}, line {at}: it is not in UTF-8 ({odd!r}). Write the file in UTF-8, as iconv"
-            " does."
-        ) from error
 
 
 def _is_number(text: str) -> bool:

@@ -50,3 +50,16 @@ class Dialect(ABC):
     @abstractmethod
     def odd(self, block: TextBlock, name: str, kind: pa.DataType) -> str | None:
         """Say which line holds the first value that is not of a type, and what it is."""
+
+
+def decoded(path: str, data: bytes, line: int) -> str:
+    """Return bytes that begin at a line as text; raise DataError where they are not in UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        at = line + data.count(b"\n", 0, error.start)
+        odd = data[max(error.start - 10, 0) : error.start + 10]
+        raise DataError(
+            f"{path}, line {at}: it is not in UTF-8 ({odd!r}). Write the file in UTF-8, as iconv"
+            " does."
+        ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
-from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types
+from fastsoftmax.data.formats.dialect import Dialect, TextBlock, Types, decoded
 from fastsoftmax.errors import DataError
 
 
@@ -65,6 +65,10 @@ class JsonLines(Dialect):
         return table.select(schema.names).cast(schema)
 
     def _read(self, block: TextBlock, schema: pa.Schema, unexpected: str) -> pa.Table:
+        try:
+            block.data.decode()  # Arrow takes any bytes for text
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid(str(error)) from error
         return pyarrow.json.read_json(
             pa.BufferReader(block.data),
             pyarrow.json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
@@ -75,12 +79,16 @@ class JsonLines(Dialect):
 
     def complaint(self, path: str, block: TextBlock) -> DataError | None:
         """Return the first line that is no object, or holds a value that is not of its type."""
+        try:
+            decoded(path, block.data, block.line)
+        except DataError as error:
+            return error
         for number, line in enumerate(block.data.split(b"\n"), start=block.line):
             if not line.strip():
                 continue
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_with_keys_once)
             except ValueError as error:
                 return DataError(f"{place}: it is no JSON ({error}). Correct it, or leave it out.")
             if not isinstance(row, dict):
@@ -118,6 +126,16 @@ class JsonLines(Dialect):
             if not _is_of(value, kind):
                 return f"line {number} holds {value!r:.80}"
         return None
+
+
+def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; raise ValueError where one of its keys stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f'the key "{name}" stands in it twice')
+        found[name] = value
+    return found
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

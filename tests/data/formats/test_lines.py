@@ -194,6 +194,10 @@ def test_what_is_wrong_with_a_csv_file_is_named_by_line(tmp_path, lines, sentenc
         (['{"a": 1, "y": 0}', "[1]"], r"rows.jsonl, line 2: it holds b'\[1\]', and no object"),
         (["[1, 2]"], "rows.jsonl: it begins with .*, and no object"),
         (
+            ['{"a": 1, "y": 0}', '{"a": 1, "a": 2, "y": 0}'],
+            'line 2: .*the key "a" stands in it twice',
+        ),
+        (
             ['{"a": 1, "y": 0}', '{"a": "x", "y": 1}'],
             "line 2: column \"a\" holds 'x', and a number at line 1",
         ),
@@ -250,13 +254,14 @@ def test_whole_numbers_in_one_file_and_others_in_the_next_are_one_column(tmp_pat
         ("größe,y\n1,2\n".encode("latin-1"), r"line 1: it is not in UTF-8 \(b'gr.xf6"),
         ("a,y\n1,x\n2,grün\n".encode("latin-1"), r"line 3: it is not in UTF-8 \(b'.*gr.xfcn"),
         ("a,y\n1,x\n".encode("utf-16"), "rows.csv: it is in UTF-16. Write it in UTF-8"),
+        ('{"a": 1, "y": 0}\n{"a": 1, "y": "ü"}'.encode("latin-1"), "line 2: it is not in UTF-8"),
     ],
 )
 def test_text_that_is_not_in_utf_8_is_named_and_never_repaired(tmp_path, data, sentence):
-    path = tmp_path / "rows.csv"
+    path = tmp_path / ("rows.jsonl" if data.startswith(b"{") else "rows.csv")
     path.write_bytes(data)
     with pytest.raises(DataError, match=sentence):
-        fastsoftmax.train(path, "y", categorical=["y"] if b"a,y" in data else [])
+        fastsoftmax.train(path, "y")
 
 
 def test_a_value_that_made_a_long_column_text_is_named_wherever_it_is_found(tmp_path):
