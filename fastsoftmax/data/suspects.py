@@ -176,7 +176,10 @@ def _between(
     if features:
         yield from _overlap(columns, others, features)
     theirs = others.sample()
-    for name in shared:
+    for name in columns.names:
+        if name not in others.names:
+            yield Suspect("drift", name, "the validation data have no column of this name")
+            continue
         distance, chance = _distance(sample[name], theirs[name], columns, others, name)
         if distance > DRIFTED + chance:
             how = _middles(sample[name], theirs[name])

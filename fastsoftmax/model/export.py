@@ -44,16 +44,16 @@ def format_of(path: str | os.PathLike[str], given: str | None = None) -> str:
 
 
 def _onnx(model: Parameters) -> bytes:
+    _refuse_sparse(model, "onnx")
     from fastsoftmax.model.onnx import onnx_bytes
 
-    _refuse_sparse(model, "onnx")
     return onnx_bytes(model)
 
 
 def _sql(model: Parameters) -> bytes:
+    _refuse_sparse(model, "sql")
     from fastsoftmax.model.sql import select_of
 
-    _refuse_sparse(model, "sql")
     return select_of(model).encode()
 
 

@@ -126,6 +126,9 @@ def test_columns_that_drift_are_named(tmp_path, honest):
     got = found(tmp_path, train, validation=more)
     assert set(got) == {("drift", "a"), ("drift", "town")}
     assert "medians" in got["drift", "a"]
+    del more["a"], more["town"]
+    got = found(tmp_path, train, validation=more)
+    assert got["drift", "a"] == "the validation data have no column of this name"
 
 
 def test_packed_data_are_looked_at_column_by_column(tmp_path, honest):
