@@ -65,6 +65,9 @@ def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:
         for averages in _ways_to_average(learner, by_steps=by_steps):
             sgd = SGD(K, d, o.changed(threads=1), learner.nonzeros)
             sgd.weights.average_steps(counts=averages)
+            if learner.nonzeros is not None and o.penalty.l2 != 0.0 and o.penalty.scaling != "off":
+                # Penalties of scaled features differ, and so wait for their features.
+                sgd.penalise(np.linspace(1e-3, 2e-3, d), np.full(d, o.penalty.l1))
             step_over_nothing(sgd, parts, measures=measures or by_steps)
         if learner.finishes or (o.penalty.l2 == "auto" and not by_steps):
             dtype = precision(K, d, learner.steps or 1, o.steps.dtype)

@@ -29,6 +29,8 @@ from fastsoftmax.training.step_trials import StepTrials, compares_by_steps, step
 from fastsoftmax.training.tuning import (
     RATE_ROWS,
     RATES,
+    SPARSE,
+    STRENGTHS,
     Choice,
     Problem,
     Rate,
@@ -133,6 +135,9 @@ def choose_by_steps(
     learner: Learner, window: Window, prepared: Prepared, sample: Batch, rows: int
 ) -> Prepared:
     """Choose first the steps and then l2, by fits made of such steps; return what was prepared."""
+    # As the steps to come are: what takes them is compiled once.
+    prepared.l2 = 1.0 / (STRENGTHS[SPARSE] * rows)
+    learner.sgd.weights.average_steps(counts=False)
     learner.take(prepared)
     schedule = choose_schedule(learner, window, sample)
     prepared = learner.prepared
