@@ -77,7 +77,10 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 body{max-width:none;padding:0;font-size:10pt}
 nav,.skip{display:none}
 .scroll{max-height:none;overflow:visible;border:0}
-thead th{position:static}
+table{font-size:8pt}
+thead th{position:static;white-space:normal}
+tbody th,tbody td{overflow-wrap:anywhere}
+.sorted td,.sorted tbody th{max-width:none}
 h2,h3{break-after:avoid}
 th button{display:contents}
 tr,figure,.weights,.cards div{break-inside:avoid}

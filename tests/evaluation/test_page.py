@@ -299,6 +299,17 @@ def test_a_page_fits_phones_and_desks_and_is_sorted_by_keyboard(tmp_path, width)
     assert found["page"] == "rgb(255, 255, 255)"
 
 
+def test_a_printed_page_has_all_of_its_tables(tmp_path):
+    """On paper nothing can be moved aside; A4 without its edges is some 690 pixels wide."""
+    model = fastsoftmax.train(DIGITS[0], "digit", epochs=1, learning_rate=0.001)
+    file = tmp_path / ("a" * 30 + "-" + "b" * 60 + ".parquet")
+    shutil.copy(DIGITS[1], file)
+    fastsoftmax.write_report(model, file, tmp_path / "r.html")
+    text = page(tmp_path / "r.html").replace("@media print", "@media all")
+    (tmp_path / "r.html").write_text(text, encoding="utf-8")
+    assert probed(tmp_path / "r.html", width=690)["wide"] <= 690
+
+
 def test_a_page_is_dark_where_that_is_asked_for(tmp_path):
     model = make_model(3, 4, named=False)
     X, y = rows_of(model)
