@@ -54,7 +54,8 @@ class FeatureMajor(Weights):
 
     def get(self) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of W (K, d) and b (K,) as they are now; see Weights."""
-        W = self._present() * self.dtype.type(self._state[S])
+        W = self._present()
+        W *= self.dtype.type(self._state[S])
         return W.T, self.arrays.b[0, : self.K].copy()
 
     def set(self, W: np.ndarray, b: np.ndarray) -> None:

@@ -99,13 +99,15 @@ def _memory(
         rows += plan.size
     readers = read.readers * (source.reading_bytes + READER_BYTES)
     K, d = len(classes), source.n_features
-    weights = bytes_per_weight(K, d, options) * K * d
+    weights = bytes_per_weight(K, d, options, source.nonzeros) * K * d
     if not options.by_hand and options.steps.epochs == "auto":  # full gradients end the run
         weights += 8 * (2 * HISTORY + 12) * K * (d + 1)
         trained = (source.rows or 1) if stats is None else stats.positive
         itemsize = np.dtype(options.steps.dtype).itemsize
         # Of each matrix there are the sums, the factor and what they are made in; and of the
         # rows that they are taken from a copy.
+        if source.nonzeros is not None:  # a diagonal, and its sums
+            return int(rows + min(readers, memory // 4) + weights + 16 * K * d)
         if has_whole(K, d, memory):
             weights += 24 * (K * (d + 1)) ** 2
         else:

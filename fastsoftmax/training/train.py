@@ -231,7 +231,7 @@ def learners_of(
     init, source, classes = inputs.init, rows.source, rows.classes
     if init is not None:
         _refuse_other(init, source, classes)
-    refuse_what_does_not_fit(len(classes), source.n_features, settings)
+    refuse_what_does_not_fit(len(classes), source.n_features, settings, source.nonzeros)
     alone = len(settings) == 1
     stats: list[LabelStats | None] = [share.scan(source, classes) for share in shares]
     stats = stats or [rows.stats] * len(settings)

@@ -29,6 +29,22 @@ def test_what_fits_passes_and_settings_add_up(monkeypatch):
         memory_check.refuse_what_does_not_fit(250, 1000, [options, options])
 
 
+def test_weights_of_sparse_rows_must_fit_the_memory_that_is_given(monkeypatch):
+    monkeypatch.setattr(memory_check, "available_bytes", lambda: 10**12)
+    steps = {"average": False, "l2": 0.0, "memory": "1GB"}
+    memory_check.refuse_what_does_not_fit(250, 300_000, [TrainOptions.of(**steps)] * 9, 40.0)
+    with pytest.raises(OptionError) as caught:
+        memory_check.refuse_what_does_not_fit(250, 2**22, [TrainOptions.of(**steps)], 40.0)
+    assert "which take 12.68 GB to train, more than memory=1.00GB: give memory=16.5GB" in str(
+        caught.value
+    )
+    memory_check.refuse_what_does_not_fit(250, 2**22, [TrainOptions.of(**steps)])
+    with pytest.raises(OptionError, match=r"weights, which take 5\.49 GB"):
+        memory_check.refuse_what_does_not_fit(
+            250, 900_000, [TrainOptions.of(**{**steps, "average": True})], 40.0
+        )
+
+
 def test_averages_second_moments_and_full_gradients_count():
     plain = TrainOptions.of(average=False)
     more = [
