@@ -104,6 +104,13 @@ def test_a_worker_that_is_killed_changes_no_bit(path, want, tmp_path, seconds):
         assert digest(model, tmp_path) == want
 
 
+def test_a_worker_that_is_killed_in_rounds_of_steps_changes_no_bit(path, tmp_path):
+    told = {"epochs": 2, "shards": 3}
+    want = digest(fastsoftmax.train(path, "y", **told), tmp_path)
+    with new_client() as client, killing(client.cluster, 0.5):
+        assert digest(fastsoftmax.train(path, "y", workers=client, **told), tmp_path) == want
+
+
 def test_a_worker_that_does_not_answer_is_not_waited_for(client, monkeypatch):
     from fastsoftmax.engines import dask
     from fastsoftmax.engines.tasks import this_worker
