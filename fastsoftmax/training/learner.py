@@ -91,7 +91,8 @@ class Learner:
         """How many epochs of steps there are at most; none where all is small."""
         if not self.finishes:
             return self.last_epoch
-        if self.options.sharding.count > 1:
+        # Steps over shards need rows that are kept: else each window takes a pass of its own.
+        if self.options.sharding.count > 1 and self.options.reading.cache == "off":
             return 0
         small = 4.0 * self.K * self.sgd.row_numbers * (self.steps or 0) < SMALL_FLOPS
         if self.nonzeros is None:

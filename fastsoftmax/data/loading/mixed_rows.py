@@ -160,6 +160,12 @@ class MixedRows(ShardRows):
                 self.drop()
         elif self.size:
             self._fill_memory()
+        else:
+            logger.warning(
+                "rows of shard %d can be kept nowhere: each of the %d windows of an epoch of steps"
+                " decodes all of them; give more memory, or room for a file (cache_folder)",
+                self._shard.number + 1, len(self.sizes),
+            )  # fmt: skip
         self._is_filled = True
 
     def _fill_memory(self) -> None:
