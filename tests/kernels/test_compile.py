@@ -226,7 +226,7 @@ import sys
 from fastsoftmax.cli.main import main
 from fastsoftmax.kernels.compile import compiled
 code = main(["train", "examples/data/digits-train.parquet", "--target", "digit",
-             "--output", sys.argv[1]])
+             "--learning-rate", "0.1", "--epochs", "1", "--output", sys.argv[1]])
 print(code, len(compiled), *sorted({"numba", "scipy", "pandas"} & set(sys.modules)))
 """
 
