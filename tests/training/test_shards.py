@@ -350,7 +350,7 @@ def test_fifty_killed_processes_in_ten_runs_leave_one_digest(tmp_path, monkeypat
         def kill(progress, run=run):
             nonlocal killed
             children = _children()
-            if killed < 5 * (run + 1) and children and random.random() < 0.2:
+            if killed < 5 * (run + 1) and children and random.random() < 0.4:
                 os.kill(int(random.choice(children)), signal.SIGKILL)
                 killed += 1
 
