@@ -31,10 +31,8 @@ class Round:
     """A pass over rows in shards by some workers."""
 
     def __init__(self, shards: Shards, d: int, K: int, n: int) -> None:
-        rows, theta = (
-            PassRows(K, d, n, "float32", 1, is_part=True),
-            np.zeros((K, d + 1), np.float32),
-        )
+        rows = PassRows(K, d, n, "float32", 1, is_part=True)
+        theta = np.zeros((K, d + 1), np.float32)
         self.shards = shards
         weights = RowWeights(None, 1.0)
         self.state = PassState(

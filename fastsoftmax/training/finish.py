@@ -40,16 +40,16 @@ def ends_by_full_gradients(options: TrainOptions, *, one_pass: bool) -> bool:
 
 def planned(options: TrainOptions, source: Source, stats: LabelStats | None) -> TrainOptions:
     """Return the options of a run, which ends by epochs of steps where those are all that pays."""
-    resolved, stopping = options.resolved(one_pass=source.one_pass), options.stopping
+    stopping = options.stopping
     is_asked = stopping.solver == "lbfgs" or stopping.tolerance is not None or options.penalty.l1
     if is_asked or options.sharding.count > 1 or stats is None:
         return options
     rows = max(stats.count_steps(), 1)
-    if not ends_by_full_gradients(resolved, one_pass=source.one_pass):
-        return options
     if not vectors_are_long(source.n_features, rows, source.nonzeros):
         return options
-    return options.changed(epochs=planned_epochs(rows))
+    resolved = options.resolved(one_pass=source.one_pass)
+    is_open = ends_by_full_gradients(resolved, one_pass=source.one_pass)
+    return options.changed(epochs=planned_epochs(rows)) if is_open else options
 
 
 def enough_of(learner: Learner) -> Enough:
