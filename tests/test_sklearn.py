@@ -372,3 +372,133 @@ def test_scikit_learns_callbacks_hear_of_each_pass_and_may_stop(iris):
     assert whole.torn
     fitted = SoftmaxClassifier(l2=0.01).set_callbacks(cut).fit(*iris)
     assert (fitted.n_iter_, fitted.model_.record["ended"]) == (2, "callback")
+
+
+WORDS = {"good": "fine great lovely", "bad": "dull poor long", "odd": "weird strange unlike"}
+
+
+def reviews(rows):
+    """Return texts, and what each says of a film."""
+    rng = np.random.default_rng(0)
+    labels = np.array(list(WORDS))[rng.integers(0, 3, rows)]
+    texts = [
+        f"A {rng.choice(WORDS[label].split())} film, No {rng.integers(5)}." for label in labels
+    ]
+    return texts, labels
+
+
+TEXTS, SAID = reviews(120)
+FEW = {"l2": 1e-3, "max_iter": 20}
+
+
+@pytest.mark.parametrize("kind", ["list", "str array", "object array", "series", "arrow"])
+def test_texts_that_come_one_by_one_are_fitted_and_predicted(kind):
+    pandas, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    made = {
+        "list": list,
+        "str array": np.array,
+        "object array": lambda texts: np.array(texts, object),
+        "series": lambda texts: pandas.Series(texts, index=range(7, 7 + len(texts))),
+        "arrow": pa.array,
+    }[kind]
+    fitted = SoftmaxClassifier(text=True).fit(made(TEXTS), SAID)
+    assert fitted.score(made(TEXTS), SAID) == 1.0
+    assert_array_equal(fitted.predict(made(["how DULL"])), ["bad"])
+    assert_allclose(fitted.predict_proba(made(TEXTS)).sum(axis=1), 1)
+    assert not hasattr(fitted, "n_features_in_")
+    assert fitted.coef_.shape == (3, fitted.model_.n_features)
+    told = fastsoftmax.train(pa.table({"text": TEXTS, "y": SAID}), "y", text=["text"])
+    assert_array_equal(fitted.coef_, told.coef)
+    assert f"<td>{fitted.model_.n_features}</td>" in fitted._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+def test_columns_of_texts_stand_beside_numbers_and_are_known_by_name(kind):
+    library = pytest.importorskip({"arrow": "pyarrow"}.get(kind, kind))
+    make = library.table if kind == "arrow" else library.DataFrame
+    size = np.arange(len(TEXTS)) / 100
+    frame = make({"title": TEXTS, "size": size, "body": TEXTS[::-1]})
+    fitted = SoftmaxClassifier(text=["title", "body"], chars="3-4", l2=1e-4).fit(frame, SAID)
+    assert (fitted.n_features_in_, list(fitted.feature_names_in_)) == (3, ["title", "size", "body"])
+    assert fitted.score(frame, SAID) > 0.99
+    names = fitted.model_.feature_names
+    assert {"title=dull", "size", "body=~dull"} <= set(names)
+    turned = make({"body": TEXTS[::-1], "title": TEXTS, "size": size})
+    assert_array_equal(fitted.predict_proba(turned), fitted.predict_proba(frame))
+    with pytest.raises(DataError, match='no column "size"'):
+        fitted.predict(make({"body": TEXTS, "title": TEXTS}))
+
+
+def test_texts_are_searched_cloned_pickled_and_weighted():
+    from sklearn.utils import get_tags
+
+    estimator = SoftmaxClassifier(text=True, norm=None, **FEW)
+    assert clone(estimator).get_params() == estimator.get_params()
+    tags = get_tags(estimator).input_tags
+    assert (tags.string, tags.one_d_array, tags.two_d_array, tags.sparse) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    search = GridSearchCV(estimator, {"ngrams": ["1", "1-2"], "bits": [None, 10]}, cv=2)
+    best = search.fit(TEXTS, SAID).best_estimator_
+    assert search.best_score_ > 0.9
+    again = pickle.loads(pickle.dumps(best))
+    assert_array_equal(again.predict_proba(TEXTS), best.predict_proba(TEXTS))
+    weights = np.where(SAID == "odd", 0.0, 1.0)
+    assert "odd" not in clone(best).fit(TEXTS, SAID, weights).predict(TEXTS)
+    begun = clone(best).set_params(warm_start=True, solver="sgd", max_iter=1).fit(TEXTS, SAID)
+    first = begun.loss_curve_[0]
+    assert begun.fit(TEXTS, SAID).loss_curve_[0] < first
+    begun.set_params(text=None, norm="l2", bits=None, ngrams="1-2", warm_start=False)
+    assert begun.fit(np.eye(3), [0, 1, 2]).n_features_in_ == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "X", "message"),
+    [
+        (None, TEXTS, "Texts that come one by one need text=True"),
+        (None, np.array(TEXTS), "Texts that come one by one need text=True"),
+        (True, "a film", r"X is one text: give a list of texts"),
+        (True, [*TEXTS[1:], 3], "row 119: X has 3: text=True is for strings"),
+        (True, [*TEXTS[1:], None], 'row 119: column "text" is null'),
+        (True, np.eye(120), r"X is an array of shape \(120, 120\): text=True is for a list"),
+        (True, dict(enumerate(TEXTS)), "X is a dict: text=True is for a list"),
+        (True, TEXTS[1:], "target has 120 values, but the data have 119 rows"),
+        (["title"], np.eye(120), "X is a ndarray, whose columns have no names"),
+    ],
+    ids=range(9),
+)
+def test_texts_that_are_none_are_an_error_that_says_what_to_give(told, X, message):
+    with pytest.raises(FastsoftmaxError, match=message):
+        SoftmaxClassifier(text=told, **FEW).fit(X, SAID)
+
+
+def test_columns_of_strings_that_nobody_named_are_an_error_that_says_how():
+    pandas, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    columns = {"size": np.arange(120.0), "title": TEXTS}
+    for frame in (pandas.DataFrame(columns), pa.table(columns)):
+        with pytest.raises(DataError, match=r'Columns of texts are named, as text=\["title"\]'):
+            SoftmaxClassifier(**FEW).fit(frame, SAID)
+        with pytest.raises(DataError, match=r"X has columns, and text=True is for texts that come"):
+            SoftmaxClassifier(text=True, **FEW).fit(frame, SAID)
+        with pytest.raises(DataError, match='"heading"'):
+            SoftmaxClassifier(text=["heading"], **FEW).fit(frame, SAID)
+        with pytest.raises(OptionError, match=r'text must be a list of columns, as \["title'):
+            SoftmaxClassifier(text="title", **FEW).fit(frame, SAID)
+    with pytest.raises(OptionError, match="ngrams is of columns of texts"):
+        SoftmaxClassifier(ngrams="1", **FEW).fit(np.eye(120), SAID)
+    with pytest.raises(OptionError, match="partial_fit takes no texts"):
+        SoftmaxClassifier(text=True).partial_fit(TEXTS, SAID, classes=list(WORDS))
+
+
+def test_it_has_every_option_of_texts_with_its_default():
+    from dataclasses import fields
+
+    from fastsoftmax.options import Texts
+
+    ours = SoftmaxClassifier().get_params()
+    for option in fields(Texts):
+        if option.name != "hashed":
+            assert ours[option.name] == option.default

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax.errors import MissingExtraError
+from fastsoftmax.sklearn.given import takes_texts
 from fastsoftmax.training.progress import Progress
 
 try:
@@ -35,9 +36,12 @@ class Conventions(CallbackSupportMixin, TransformerMixin):
     """What a classifier of ours does as scikit-learn's own do it."""
 
     def __sklearn_tags__(self) -> Any:
-        """Return what rows it takes: sparse ones too."""
+        """Return what rows it takes: sparse ones too, and texts where it is told so."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = not takes_texts(self)
+        tags.input_tags.string = takes_texts(self)
+        tags.input_tags.one_d_array = self.text is True
+        tags.input_tags.two_d_array = self.text is not True
         return tags
 
     def transform(self, X: Any) -> np.ndarray:
@@ -68,7 +72,7 @@ class Conventions(CallbackSupportMixin, TransformerMixin):
         last = history[-1] if history else {}
         facts = {
             "classes": len(self.classes_),
-            "features": self.n_features_in_,
+            "features": self.model_.n_features if takes_texts(self) else self.n_features_in_,
             "rows": record.get("rows"),
             "passes": len(history),
             "log-loss": last.get("log_loss"),

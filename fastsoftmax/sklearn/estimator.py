@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,48 +10,59 @@ import numpy as np
 
 from fastsoftmax.errors import (
     DataError,
-    FastsoftmaxError,
     MissingExtraError,
     NotConverged,
     OptionError,
     TrainingInterrupted,
 )
-from fastsoftmax.labels import Classes, exact_labels, given_classes
+from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model
-from fastsoftmax.model.scoring import log_sum_exp, softmax
 from fastsoftmax.options import TrainOptions, is_count
+from fastsoftmax.sklearn.answers import Answers, coef_of_all, folded
 from fastsoftmax.sklearn.conventions import Conventions, FitTasks, with_callbacks
+from fastsoftmax.sklearn.given import (
+    distinct_labels,
+    labelled_rows,
+    numbers_of,
+    refuse_balanced,
+    refuse_masked,
+    refuse_texts,
+    row_weights,
+    takes_texts,
+    text_options,
+    told_as_ours,
+)
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
 
 try:
     from scipy.sparse import issparse
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.exceptions import ConvergenceWarning, NotFittedError
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.utils import check_random_state
     from sklearn.utils.class_weight import compute_sample_weight
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as missing:
     raise MissingExtraError(
         'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
     ) from missing
 
-ROWS: dict[str, Any] = {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
-SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
 
-
-class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
+class SoftmaxClassifier(Conventions, Answers, BaseEstimator):
     """Multinomial logistic regression, as a scikit-learn classifier.
 
-    solver: lbfgs goes to the optimum; sgd takes exact per-sample steps. max_iter: passes over the
-    rows. tol: for lbfgs the share of the objective that may be left to gain; for sgd, stop when an
-    epoch's progressive log-loss is not lower than the one before by this much. l2: `auto` chooses
-    it on held-out rows; scikit-learn's C is 1 / (l2 rows). n_jobs: threads; None and -1 are all
-    cores this process may use. random_state: None is seed 0, never random. class_weight:
-    a dict or "balanced". warm_start: begin at the last fit's weights. The others are those of
-    `fastsoftmax.train`; a step size of None is measured on the data.
+    solver: lbfgs goes to the optimum; sgd takes exact per-sample steps; auto is lbfgs, but for
+    texts, where tol is None, the default run of `fastsoftmax.train`, which chooses its epochs.
+    max_iter: passes over the rows. tol: for lbfgs the share of the objective that may be left to
+    gain; for sgd, stop when an epoch's progressive log-loss is not lower than the one before by
+    this much. l2: `auto` chooses it on held-out rows; scikit-learn's C is 1 / (l2 rows). n_jobs:
+    threads; None and -1 are all cores this process may use. random_state: None is seed 0, never
+    random. class_weight: a dict or "balanced". warm_start: begin at the last fit's weights. The
+    others are those of `fastsoftmax.train`; a step size of None is measured on the data.
+
+    text: True where X is texts, one by one: a list, an array (n,) or a series of strings. Or a list
+    of the columns that are texts, of an Arrow table or a data frame, whose other columns are
+    numbers; columns are known by their names. ngrams to tf: what becomes of texts, as in `train`.
 
     After fit: classes_, coef_ (K, d) and intercept_ (K,), or (1, d) and (1,) for two classes,
     n_iter_, loss_curve_ (progressive log-loss of each epoch), n_features_in_, feature_names_in_,
@@ -64,7 +73,7 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        solver: str = "lbfgs",
+        solver: str = "auto",
         max_iter: int = 200,
         learning_rate: float | str | None = None,
         schedule: str | None = None,
@@ -81,6 +90,16 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         verbose: int = 0,
         dtype: str = "float32",
         shuffle: str = "auto",
+        text: bool | list[str] | None = None,
+        ngrams: str | int | None = "1-2",
+        chars: str | int | None = None,
+        bits: int | None = None,
+        min_count: int = 2,
+        max_features: int = 2**20,
+        lower: bool = True,
+        normalize: str | None = None,
+        norm: str | None = "l2",
+        tf: str = "count",
     ) -> None:
         self.solver = solver
         self.max_iter = max_iter
@@ -99,6 +118,16 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         self.verbose = verbose
         self.dtype = dtype
         self.shuffle = shuffle
+        self.text = text
+        self.ngrams = ngrams
+        self.chars = chars
+        self.bits = bits
+        self.min_count = min_count
+        self.max_features = max_features
+        self.lower = lower
+        self.normalize = normalize
+        self.norm = norm
+        self.tf = tf
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxClassifier:
@@ -107,28 +136,26 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         sample_weight (n,) >= 0 is measured in units of its mean positive value; a row of weight 0
         is not trained on. Raises ValueError where scikit-learn's own estimators do.
         """
-        X, y = self._checked(X, y, reset=True)
+        X, y = labelled_rows(self, X, y, reset=True)
         before = getattr(self, "classes_", None) if self.warm_start else None
-        with _told_as_ours():
+        with told_as_ours():
             self.classes_, labels = np.unique(y, return_inverse=True)
         again = before is not None and np.array_equal(before, self.classes_)
         weights = self._weights(X, y, sample_weight)
         if weights is not None and not weights.any():
             raise DataError("the weights of all rows are zero: no row is left to learn from.")
-        tasks = FitTasks(self, X, y)
+        tasks, ending = FitTasks(self, X, y), self._ending()
         self._train(
             X, labels, weights, self.model_ if again else None,
             callbacks=[tasks],
-            solver=self.solver,
-            tolerance=self.tol if self.solver == "lbfgs" else None,
-            epochs=self.max_iter,
+            **ending,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             halflife=self.halflife,
             shuffle=self.shuffle,
             seed=_seed_of(self.random_state),
         )  # fmt: skip
-        goes_on = self.solver == "lbfgs" or self.tol is not None  # until little is left to gain
+        goes_on = ending["solver"] == "lbfgs" or self.tol is not None  # until little is left
         if goes_on and self.model_.record["ended"] == "epochs":
             warnings.warn(
                 f"the fit ended by max_iter={self.max_iter} before it had converged: raise"
@@ -149,13 +176,14 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         The step is constant: learning_rate, or 1 / (1 + mean ||x||^2) of the first call's rows.
         A row of weight 0 takes no step, and a call of such rows alone leaves all as it is.
         """
-        _refuse_balanced(self.class_weight)
+        refuse_balanced(self.class_weight)
+        refuse_texts(self)
         begins = not hasattr(self, "model_")
         if begins and classes is None:
             raise OptionError("classes must be given at the first call of partial_fit")
-        X, y = self._checked(X, y, reset=begins)
-        known = self.classes_ if classes is None else _distinct(classes, "classes")
-        labels = _numbers_of(y, known, None if begins else self.classes_)
+        X, y = labelled_rows(self, X, y, reset=begins)
+        known = self.classes_ if classes is None else distinct_labels(classes, "classes")
+        labels = numbers_of(y, known, None if begins else self.classes_)
         weights = self._weights(X, y, sample_weight)
         counted = None if weights is None else weights > 0
         self.classes_ = known
@@ -176,47 +204,13 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         loss = self.model_.history[-1]["log_loss"]
         return self._with_losses([*getattr(self, "loss_curve_", []), loss])
 
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Return the logits (n, K) in float64, or for two classes (n,) the second's lead."""
-        z = self._logits(X, exact=True)
-        return z[:, 1] - z[:, 0] if len(self.classes_) == 2 else z
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each row (n,)."""
-        z = self._logits(X)
-        return self.classes_[z.argmax(axis=1)]
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities (n, K) in float64, in the order of classes_."""
-        return softmax(self._logits(X))
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of the probabilities (n, K)."""
-        z = self._logits(X, exact=True)
-        return z - log_sum_exp(z)[:, None]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of rows whose class is predicted."""
-        with _told_as_ours():
-            return super().score(X, exact_labels(y), sample_weight)
-
-    @property
-    def coef_(self) -> np.ndarray:
-        """The weights in raw units: (K, d), or (1, d) for two classes."""
-        return _folded(_coef_of_all(self.model_, self.n_features_in_))
-
-    @property
-    def intercept_(self) -> np.ndarray:
-        """The biases: (K,), or (1,) for two classes."""
-        return _folded(self.model_.intercept)
-
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        with _told_as_ours():
-            _refuse_masked(X, "X")
-            exact = exact_labels(y)
-            X, y = validate_data(self, X, exact, reset=reset, **ROWS)
-            check_classification_targets(y)
-        return X, y
+    def _ending(self) -> dict[str, Any]:
+        """Return the options that say by which steps a fit goes how far."""
+        if self.solver == "auto" and self.tol is None and takes_texts(self):
+            return {"solver": "sgd", "tolerance": None, "epochs": "auto"}
+        solver = "lbfgs" if self.solver == "auto" else self.solver
+        tolerance = self.tol if solver == "lbfgs" else None
+        return {"solver": solver, "tolerance": tolerance, "epochs": self.max_iter}
 
     def _step_size(self, X: np.ndarray) -> Any:
         """Return the step that is given, or else the one measured on the rows of the first call."""
@@ -230,34 +224,13 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
         self.loss_curve_, self.n_iter_ = losses, len(losses)
         return self
 
-    def _logits(self, X: Any, *, exact: bool = False) -> np.ndarray:
-        """Return the logits (n, K) in float64.
-
-        Those of a row that do not fit are of a row so much shorter, which tells the most probable
-        class and, their differences being what they are, its probability; exact: raise DataError.
-        """
-        check_is_fitted(self, "model_")
-        _refuse_masked(X, "X")
-        with _told_as_ours():
-            X = validate_data(self, X, reset=False, **ROWS)
-        X, model = X.astype(np.float64), self.model_
-        if issparse(X) or model.parameters.is_sparse:
-            return _sparse_logits(model, X)
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = X if model.conditioning is None else model.conditioning.apply(X)
-            z = scaled @ model.weights.T.astype(np.float64) + model.bias
-            far = ~np.isfinite(z).all(axis=1)
-            if far.any() and not exact:
-                z[far] = (X[far] * SHORTER) @ model.coef.T + model.intercept * SHORTER
-        return _finite_logits(z)
-
     def _weights(self, X: np.ndarray, y: np.ndarray, sample_weight: Any) -> np.ndarray | None:
         """Return sample_weight times class_weight, or None where there is neither."""
         if sample_weight is None and self.class_weight is None:
             return None
-        _refuse_masked(sample_weight, "sample_weight")
-        with _told_as_ours():
-            weights = _row_weights(sample_weight, X)
+        refuse_masked(sample_weight, "sample_weight")
+        with told_as_ours():
+            weights = row_weights(sample_weight, X)
             return weights * compute_sample_weight(self.class_weight, y)
 
     def _train(
@@ -281,7 +254,7 @@ class SoftmaxClassifier(Conventions, ClassifierMixin, BaseEstimator):
                     report=_Patience(self.tol if options["solver"] == "sgd" else None),
                     batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
                     fit_intercept=self.fit_intercept, threads=_threads_of(self.n_jobs),
-                    verbose=bool(self.verbose), **options,
+                    verbose=bool(self.verbose), **text_options(self), **options,
                 )  # fmt: skip
         except TrainingInterrupted as stop:
             self.model_ = _with_classes(stop.model, _spoken(self.classes_))
@@ -300,8 +273,8 @@ def logistic_regression(model: Model) -> LogisticRegression:
     if alone is not None and is_matrix:
         width = alone.width
     fitted.classes_ = model.classes
-    coef = _coef_of_all(model, width) if is_matrix else model.coef
-    fitted.coef_, fitted.intercept_ = _folded(coef), _folded(model.intercept)
+    coef = coef_of_all(model, width) if is_matrix else model.coef
+    fitted.coef_, fitted.intercept_ = folded(coef), folded(model.intercept)
     fitted.n_features_in_ = width
     fitted.n_iter_ = np.array([max(len(model.history), 1)], np.int32)
     # A frame's columns are then checked; vectors come as matrices, whose columns have no names.
@@ -310,41 +283,6 @@ def logistic_regression(model: Model) -> LogisticRegression:
     ):
         fitted.feature_names_in_ = np.array(model.feature_names, dtype=object)
     return fitted
-
-
-def _sparse_logits(model: Model, X: Any) -> np.ndarray:
-    """Return the logits (n, K) in float64, where the rows or those of training are sparse."""
-    if model.parameters.is_sparse:
-        X = X[:, model.feature_index]
-    with np.errstate(over="ignore", invalid="ignore"):
-        z = np.asarray(X @ model.coef.T + model.intercept)
-    return _finite_logits(z)
-
-
-def _finite_logits(z: np.ndarray) -> np.ndarray:
-    """Return logits, or raise DataError where they do not fit float64."""
-    lost = ~np.isfinite(z).all(axis=1)
-    if lost.any():
-        raise DataError(
-            f"row {int(lost.argmax())}: the features are so large that their logits do not fit"
-            " float64. Check them, or scale them before training."
-        )
-    return z
-
-
-def _coef_of_all(model: Model, width: int) -> np.ndarray:
-    """Return the weights (K, width), 0 for the features of sparse rows that no row had."""
-    if not model.parameters.is_sparse:
-        return model.coef
-    coef = np.zeros((len(model.classes_), width))
-    coef[:, model.feature_index] = model.coef
-    return coef
-
-
-def _refuse_masked(values: Any, name: str) -> None:
-    """Raise DataError for masked values: scikit-learn would use what lies below the mask."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        raise DataError(f"{name} has masked values; fill them, or leave their rows out.")
 
 
 class _Patience:
@@ -362,40 +300,12 @@ class _Patience:
         return gain < self.tol
 
 
-class _TypeError(DataError, TypeError):
-    """A value is of a type that no label or feature has: scikit-learn wants a TypeError then."""
-
-
-@contextlib.contextmanager
-def _told_as_ours() -> Iterator[None]:
-    """Raise what scikit-learn and NumPy say of values that are given as a DataError."""
-    try:
-        # To look for NaN scikit-learn sums all values up, and large ones overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            yield
-    except (FastsoftmaxError, NotFittedError, MemoryError, Warning):
-        raise
-    except TypeError as error:
-        raise _TypeError(str(error)) from error
-    except Exception as error:
-        raise DataError(str(error)) from error
-
-
-def _row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
-    """Return weights (n,) in float64; all may be 0, which scikit-learn refuses by now."""
-    if sample_weight is not None and not np.isscalar(sample_weight):
-        weights = np.asarray(sample_weight, dtype=np.float64)
-        if weights.shape == (X.shape[0],) and not weights.any():
-            return weights
-    return _check_sample_weight(sample_weight, X, dtype=np.float64)
-
-
 def _seed_of(random_state: Any) -> int:
     if random_state is None:
         return 0
     if isinstance(random_state, int | np.integer):
         return int(random_state)  # as options check it
-    with _told_as_ours():
+    with told_as_ours():
         return int(check_random_state(random_state).randint(2**31 - 1))
 
 
@@ -415,52 +325,6 @@ def _untrained(labels: np.ndarray, n_features: int, dtype: str) -> Model:
     return Model(weights, bias, _spoken(labels))
 
 
-def _refuse_balanced(class_weight: Any) -> None:
-    if isinstance(class_weight, str):
-        raise OptionError(
-            f"class_weight={class_weight!r} needs all rows at once, and partial_fit sees"
-            " one batch at a time: take the weights of sklearn.utils.class_weight."
-            "compute_class_weight('balanced', classes=classes, y=y), y being all labels, and"
-            " give them as a dictionary"
-        )
-
-
-def _distinct(classes: Any, what: str) -> np.ndarray:
-    """Return the distinct labels, sorted; raise DataError where they are of no one kind."""
-    try:
-        found = np.unique(np.asarray(exact_labels(classes)))
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise DataError(f"{what} must be labels of one kind, got {classes!r:.200}.") from error
-    with _told_as_ours():
-        check_classification_targets(found)
-    return found
-
-
-def _numbers_of(y: np.ndarray, known: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Return where each label of y stands among the classes; raise DataError for those that do not.
-
-    before: the classes of the first call, which stay.
-    """
-    if before is not None and not _are_same(known, before):
-        raise DataError(f"classes {known} are not those of the first call, {before}.")
-    at = {label: number for number, label in enumerate(known.tolist())}
-    found, inverse = np.unique(y, return_inverse=True)
-    strangers = [label for label in found.tolist() if label not in at]
-    if strangers:
-        raise DataError(
-            f"y has labels that are not in classes, as {strangers[:5]}: the classes of the first"
-            f" call of partial_fit are {known[:10]}. Name there all that will ever come, or begin"
-            " with a new estimator."
-        )
-    return np.array([at[label] for label in found.tolist()])[inverse]
-
-
-def _are_same(some: np.ndarray, others: np.ndarray) -> bool:
-    return some.tolist() == others.tolist()
-
-
 def _constant_rate(X: np.ndarray) -> float:
     """Return 1 / (1 + mean ||x||^2), the step for rows like these."""
     with np.errstate(over="ignore"):
@@ -474,11 +338,6 @@ def _constant_rate(X: np.ndarray) -> float:
             " them, as by scikit-learn's StandardScaler."
         )
     return 1.0 / (1.0 + mean)
-
-
-def _folded(values: np.ndarray) -> np.ndarray:
-    """Return rows for each class, or for two classes the second's minus the first's."""
-    return values[1:] - values[:1] if len(values) == 2 else values
 
 
 def _with_classes(model: Model, classes: Classes) -> Model:
