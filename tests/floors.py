@@ -24,7 +24,7 @@ ROOMS = (
     " workspace sizes barrier workers softmax checksum"
     " permute cholesky gather transpose prefetch bounds operands tiles products recurrence blocks"
     " lookahead panels rowwise narrow binary minibatch adagrad"
-    " lists list_products sparse sparse_batches sparse_adagrad sparse_sums"
+    " lists list_products by_feature waiting sparse sparse_batches sparse_adagrad sparse_sums"
     " gradient curvature measure scoring"
     " characters hashing tokens ngrams text_features text_counts)"
     " labels options files"

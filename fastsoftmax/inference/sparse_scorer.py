@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastsoftmax.data.parts import Part
+from fastsoftmax.kernels.by_feature import new_feature_weights
 from fastsoftmax.kernels.gather import Affine
 from fastsoftmax.kernels.lists import ListTables, new_lists
-from fastsoftmax.kernels.sparse import new_feature_weights
 from fastsoftmax.kernels.sparse_sums import logits_of_lists
 from fastsoftmax.kernels.workspace import aligned
 

@@ -20,7 +20,17 @@ from fastsoftmax.kernels.compile import EXACT, kernel, word
 from fastsoftmax.kernels.gather import Affine, code_at, gather, part_table
 from fastsoftmax.kernels.later import types
 from fastsoftmax.kernels.parts import Nonzeros, PartLike
-from fastsoftmax.kernels.vectors import I64, address_of, noinline, prefetch_line
+from fastsoftmax.kernels.vectors import (
+    I64,
+    address_of,
+    fma,
+    lanes,
+    load,
+    noinline,
+    prefetch_line,
+    splat,
+    total,
+)
 from fastsoftmax.kernels.workspace import aligned, padded
 
 # What the numbers of a part are: ones, float32, float64, or codes of categories.
@@ -163,13 +173,12 @@ def double_at(typing_context, address):
 
 @kernel(EXACT)
 def _list_nonzeros(lists, slot, count, at, row):
-    """List a row of a sparse part after `count` numbers; return their number, and 0 or NaN."""
+    """List a row of a sparse part after `count` numbers; return how many there are then."""
     index, value, kind = lists.index, lists.value, at[KIND]
     column, scale, step = at[COLUMN], at[SCALE], at[STEP]
     place = at[INDPTR] + row * 8
     first, stop = int64_at(place), int64_at(place + 8)
     indices, values = at[INDEX], at[VALUE]
-    odd = 0.0
     for j in range(first, stop):
         f = code_at(indices + 4 * j)
         x = double_at(scale + step * f)
@@ -177,17 +186,15 @@ def _list_nonzeros(lists, slot, count, at, row):
             x *= single_at(values + 4 * j)
         elif kind == DOUBLE:
             x *= double_at(values + 8 * j)
-        cast = value.dtype.type(x)
         index[slot, count] = column + f
-        value[slot, count] = cast
-        odd += np.float64(cast) * 0.0
+        value[slot, count] = value.dtype.type(x)
         count += 1
-    return count, odd
+    return count
 
 
 @kernel(EXACT)
 def _list_dense(lists, slot, count, rows, t):
-    """List a row of the dense parts after `count` numbers; as `_list_nonzeros`."""
+    """List a row of the dense parts after `count` numbers; return as well whether it is finite."""
     index, value, X, columns = lists.index, lists.value, lists.X, rows.columns
     finite = gather(X, np.int64(0), np.int64(1), rows.order, t, rows.dense)
     zero = X.dtype.type(0)
@@ -200,10 +207,23 @@ def _list_dense(lists, slot, count, rows, t):
 
 
 @kernel(EXACT)
+def _is_finite(value, slot, count):
+    """Return whether the numbers of a row are finite; those after them are of rows that were."""
+    zero = splat(value, value.dtype.type(0))
+    odd = zero
+    for j in range(0, count, lanes(value)):
+        odd = fma(load(value, slot, j), zero, odd)
+    return total(odd) == value.dtype.type(0)
+
+
+@kernel(EXACT)
 def list_row(lists, slot, rows, t):
-    """List row rows.order[t] in lists[slot], cast and scaled; return whether all is finite."""
+    """List row rows.order[t] in lists[slot], cast and scaled; return whether all is finite.
+
+    Once one was not, no later row is told to be.
+    """
     noinline()
-    count, odd, finite = np.int64(0), 0.0, True
+    count, finite = np.int64(0), True
     row = rows.order[t]
     for p in range(rows.sparse.shape[0]):
         at = rows.sparse[p]
@@ -216,12 +236,11 @@ def list_row(lists, slot, rows, t):
                 )
                 count += 1
         else:
-            count, more = _list_nonzeros(lists, slot, count, at, row)
-            odd += more
+            count = _list_nonzeros(lists, slot, count, at, row)
     if rows.columns.shape[0] > 0:
         count, finite = _list_dense(lists, slot, count, rows, t)
     lists.count[slot] = count
-    return finite and odd == 0.0
+    return finite and _is_finite(lists.value, slot, count)
 
 
 @kernel(EXACT)
@@ -254,6 +273,33 @@ def ask_for_weights(W, lists, slot):
             start = first + lists.index[slot, j] * size
             for line in range(0, size, LINE):
                 prefetch_line(start + line)
+
+
+@kernel(EXACT)
+def list_first(lists, rows, t, stop):
+    """List the row t, the first of those to `stop`, for `list_next`; return whether it is finite.
+
+    A row t stands in the slot t & 1.
+    """
+    return list_row(lists, t & 1, rows, t) if t < stop else True
+
+
+@kernel(EXACT)
+def list_next(lists, rows, V, waiting, t, stop):
+    """List the row after t, and ask for the weights of its features while those of t are in use;
+    return whether it is finite.
+
+    waiting: the penalties that wait for features, or None.
+    """
+    ask_for_row(rows, t + AHEAD)
+    finite = True
+    if t + 1 < stop:
+        slot = (t + 1) & 1
+        finite = list_row(lists, slot, rows, t + 1)
+        ask_for_weights(V, lists, slot)
+        if waiting is not None:
+            ask_for_weights(waiting, lists, slot)
+    return finite
 
 
 @kernel(EXACT)

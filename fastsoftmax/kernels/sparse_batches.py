@@ -11,12 +11,14 @@ from collections import namedtuple
 
 import numpy as np
 
+from fastsoftmax.kernels.by_feature import SIGMA, S, columns_of
 from fastsoftmax.kernels.compile import EXACT, kernel
-from fastsoftmax.kernels.list_products import add_vector, list_logits, list_step
-from fastsoftmax.kernels.lists import AHEAD, ask_for_row, ask_for_weights, list_row
+from fastsoftmax.kernels.list_products import add_number, add_vector, list_logits, list_step
+from fastsoftmax.kernels.lists import list_first, list_next
 from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.sparse import SIGMA, S, catch_up, count_step, shrink_all
+from fastsoftmax.kernels.sparse import count_step, shrink_all
 from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, noinline, splat, store
+from fastsoftmax.kernels.waiting import catch_up
 from fastsoftmax.kernels.workspace import aligned, padded
 
 # The batch so far: sums of -w (p - onehot(y)) x' and -w (p - onehot(y)), the features that its rows
@@ -26,11 +28,13 @@ FeatureGradient = namedtuple("FeatureGradient", "G b touched is_touched facts")
 FILLED, WEIGHT, ETA, TOUCHED, FACTS = range(5)
 
 
-def new_feature_gradient(K: int, d: int, dtype: np.dtype) -> FeatureGradient:
-    """Return an empty batch for K classes and d features."""
-    width = padded(K, dtype)
+def new_feature_gradient(
+    K: int, d: int, dtype: np.dtype, *, mirrored: bool = False
+) -> FeatureGradient:
+    """Return an empty batch for K classes and d features; mirrored: see `new_feature_weights`."""
+    columns = columns_of(K, dtype, mirrored=mirrored)
     return FeatureGradient(
-        aligned((d, width), dtype), aligned((1, width), dtype),
+        aligned((d, columns), dtype), aligned((1, padded(K, dtype)), dtype),
         np.zeros(d, np.int64), np.zeros(d, np.uint8), np.zeros(FACTS),
     )  # fmt: skip
 
@@ -56,15 +60,19 @@ def _add_batch(V, U, gradient, factor, sigma):
     G, times, zero = gradient.G, splat(V, factor), splat(V, V.dtype.type(0))
     for i in range(np.int64(gradient.facts[TOUCHED])):
         f = gradient.touched[i]
+        gradient.is_touched[f] = 0
+        if V.shape[1] == 1:
+            add_number(V, U, f, factor * G[f, 0], sigma)
+            G[f, 0] = 0
+            continue
         for k in range(0, V.shape[1], lanes(V)):
             add_vector(V, U, f, k, times, load(G, f, k), splat(V, sigma))
             store(G, f, k, zero)
-        gradient.is_touched[f] = 0
     gradient.facts[TOUCHED] = 0.0
 
 
 @kernel(EXACT)
-def _close_batch(weights, U, A, total_b, lazy, gradient, l2, bias):
+def _close_batch(weights, U, A, total_b, waiting, gradient, l2, bias):
     """Take the step of a batch, divided by its rows."""
     V, b, state, facts = weights.V, weights.b, weights.state, gradient.facts
     # The mean over rows, not over weights: a batch of light rows takes a lighter step.
@@ -74,19 +82,19 @@ def _close_batch(weights, U, A, total_b, lazy, gradient, l2, bias):
         added = fma(splat(b, b.dtype.type(share * bias)), load(gradient.b, 0, k), load(b, 0, k))
         store(b, 0, k, added)
         store(gradient.b, 0, k, splat(b, b.dtype.type(0)))
-    shrink_all(weights, U, A, lazy, max(0.0, 1.0 - step * l2))
+    shrink_all(weights, U, A, waiting, max(0.0, 1.0 - step * l2))
     _add_batch(V, U, gradient, V.dtype.type(share / state[S]), V.dtype.type(state[SIGMA]))
     count_step(weights, U, total_b, step)
     facts[FILLED] = facts[WEIGHT] = 0.0
 
 
 @kernel(EXACT)
-def _see_row(weights, U, lazy, gradient, lists, slot, rows, t):
+def _see_row(weights, U, waiting, gradient, lists, slot, rows, t):
     """Add a listed row that counts to the batch; return its loss and whether it was a hit."""
     V, R, state, facts = weights.V, weights.R, weights.state, gradient.facts
     one, weight = V.dtype.type(1), rows.weight[t]
-    if lazy is not None:
-        catch_up(V, U, lazy, lists, slot, state)
+    if waiting is not None:
+        catch_up(V, U, waiting, lists, slot, state)
     list_logits(R, 0, V, weights.b, lists, slot, V.dtype.type(state[S]))
     loss, hit = residual(R, gradient.b, 0, rows.y[t], V.dtype.type(weight), 1.0)
     _touch(gradient, lists, slot)
@@ -100,7 +108,7 @@ def _see_row(weights, U, lazy, gradient, lists, slot, rows, t):
 
 @kernel(EXACT, entry=True)
 def descend_list_batches(
-    weights, average, lazy, gradient, lists, rows, batch_size, ends, l2, bias
+    weights, average, waiting, gradient, lists, rows, batch_size, ends, l2, bias
 ):  # fmt: skip
     """Take one step per `batch_size` rows with the mean of w (p - onehot(y)) x' over them.
 
@@ -110,31 +118,26 @@ def descend_list_batches(
     weights, gradient = by_address(weights), by_address(gradient)
     lists, rows = by_address(lists), by_address(rows)
     n, facts = rows.order.shape[0], gradient.facts
-    loss, hits, finite = 0.0, 0.0, True
-    if n > 0:
-        finite = list_row(lists, 0, rows, 0)
+    loss, hits, finite = 0.0, 0.0, list_first(lists, rows, 0, n)
     # Once more than there are rows: what is left at the end of an epoch is a batch too.
     for t in range(n + 1):
         closes = facts[FILLED] >= batch_size or (t == n and ends and facts[FILLED] > 0)
         if closes and finite and average is not None:
             _close_batch(
-                weights, average.U, average.A, average.b, lazy, gradient, l2, bias
+                weights, average.U, average.A, average.b, waiting, gradient, l2, bias
             )  # fmt: skip
         elif closes and finite:
-            _close_batch(weights, None, None, None, lazy, gradient, l2, bias)
+            _close_batch(weights, None, None, None, waiting, gradient, l2, bias)
         if t == n or not finite:
             break
         slot = t & 1
-        ask_for_row(rows, t + AHEAD)
-        if t + 1 < n:
-            finite = list_row(lists, 1 - slot, rows, t + 1)
-            ask_for_weights(weights.V, lists, 1 - slot)
+        finite = list_next(lists, rows, weights.V, waiting, t, n)
         if rows.weight[t] <= 0:
             continue
         if average is not None:
-            row_loss, hit = _see_row(weights, average.U, lazy, gradient, lists, slot, rows, t)
+            row_loss, hit = _see_row(weights, average.U, waiting, gradient, lists, slot, rows, t)
         else:
-            row_loss, hit = _see_row(weights, None, lazy, gradient, lists, slot, rows, t)
+            row_loss, hit = _see_row(weights, None, waiting, gradient, lists, slot, rows, t)
         loss += rows.weight[t] * row_loss
         hits += rows.weight[t] * hit
     return loss, hits, finite and np.isfinite(loss)

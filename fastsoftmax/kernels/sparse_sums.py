@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.kernels.by_feature import S
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.list_products import list_logits
-from fastsoftmax.kernels.lists import AHEAD, ask_for_row, ask_for_weights, list_norm, list_row
+from fastsoftmax.kernels.lists import AHEAD, ask_for_row, list_first, list_next, list_norm, list_row
 from fastsoftmax.kernels.recurrence import residual
-from fastsoftmax.kernels.sparse import S
 from fastsoftmax.kernels.vectors import by_address
-
-
-@kernel(EXACT)
-def _list_next(weights, lists, rows, t, stop):
-    """List the row after t, whose weights are then on their way; return whether it is finite."""
-    ask_for_row(rows, t + AHEAD)
-    finite = True
-    if t + 1 < stop:
-        finite = list_row(lists, (t + 1) & 1, rows, t + 1)
-        ask_for_weights(weights.V, lists, (t + 1) & 1)
-    return finite
 
 
 @kernel(EXACT, entry=True)
@@ -34,10 +23,10 @@ def residuals_of_lists(R, facts, weights, lists, rows, first, stop):
     weighted loss (nats) and hits, and 1 where anything is not finite.
     """
     weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
-    finite = list_row(lists, first & 1, rows, first) if first < stop else True
+    finite = list_first(lists, rows, first, stop)
     scale = weights.V.dtype.type(weights.state[S])
     for t in range(first, stop):
-        finite &= _list_next(weights, lists, rows, t, stop)
+        finite &= list_next(lists, rows, weights.V, None, t, stop)
         list_logits(R, t, weights.V, weights.b, lists, t & 1, scale)
         weight = rows.weight[t]
         # A share of 0 of the residuals is added to b: all rows see the same weights.
@@ -52,12 +41,11 @@ def residuals_of_lists(R, facts, weights, lists, rows, first, stop):
 def curvatures_of_lists(R, weights, lists, rows, first, stop, least):
     """Set R[t] = w max(p (1 - p), least) for the rows first : stop, 0 in padding classes."""
     weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
-    if first < stop:
-        list_row(lists, first & 1, rows, first)
+    list_first(lists, rows, first, stop)
     kind = weights.V.dtype.type
     scale, one = kind(weights.state[S]), kind(1)
     for t in range(first, stop):
-        _list_next(weights, lists, rows, t, stop)
+        list_next(lists, rows, weights.V, None, t, stop)
         list_logits(R, t, weights.V, weights.b, lists, t & 1, scale)
         residual(R, weights.b, t, rows.y[t], one, 0.0)
         weight, y = kind(rows.weight[t]), rows.y[t]
@@ -99,12 +87,10 @@ def measure_lists(weights, lists, rows):
     """Return the weighted loss (nats) and hits of rows at the weights as they are."""
     weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
     n, R = rows.order.shape[0], weights.R
-    loss, hits, finite = 0.0, 0.0, True
-    if n > 0:
-        finite = list_row(lists, 0, rows, 0)
+    loss, hits, finite = 0.0, 0.0, list_first(lists, rows, 0, n)
     scale = R.dtype.type(weights.state[S])
     for t in range(n):
-        finite &= _list_next(weights, lists, rows, t, n)
+        finite &= list_next(lists, rows, weights.V, None, t, n)
         list_logits(R, 0, weights.V, weights.b, lists, t & 1, scale)
         row_loss, hit = residual(R, weights.b, 0, rows.y[t], R.dtype.type(0), 0.0)
         loss += rows.weight[t] * row_loss
@@ -117,10 +103,10 @@ def logits_of_lists(R, weights, lists, rows):
     """Set R (n, width) to the logits of rows; return whether all their numbers are finite."""
     weights, lists, rows = by_address(weights), by_address(lists), by_address(rows)
     n = rows.order.shape[0]
-    finite = list_row(lists, 0, rows, 0) if n > 0 else True
+    finite = list_first(lists, rows, 0, n)
     scale = R.dtype.type(weights.state[S])
     for t in range(n):
-        finite &= _list_next(weights, lists, rows, t, n)
+        finite &= list_next(lists, rows, weights.V, None, t, n)
         list_logits(R, t, weights.V, weights.b, lists, t & 1, scale)
     return finite
 

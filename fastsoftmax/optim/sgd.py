@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fastsoftmax.data.parts import Part
@@ -162,6 +164,18 @@ class SGD:
         """Return the weighted loss (nats) and hits of some rows, with the weights as they are."""
         rows = (order, labels, weight)
         return self.rule.measure(self.weights, parts, self._tables.affine, rows)
+
+    def measured(
+        self,
+        parts: tuple[Part, ...],
+        order: np.ndarray,
+        labels: np.ndarray,
+        weight: np.ndarray,
+    ) -> Iterator[tuple[slice, Tally]]:
+        """Yield which of many rows some are, a call's worth, and what `measure` returns of them."""
+        for start in range(0, len(order), self.call_rows):
+            some = slice(start, start + self.call_rows)
+            yield some, self.measure(parts, order[some], labels[some], weight[some])
 
     def squared_norms(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows."""

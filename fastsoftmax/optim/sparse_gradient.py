@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax.data.parts import Part
+from fastsoftmax.kernels.by_feature import FeatureWeights, new_feature_weights
 from fastsoftmax.kernels.gather import Affine
 from fastsoftmax.kernels.lists import ListRows, Lists, ListTables, new_lists
-from fastsoftmax.kernels.sparse import FeatureWeights, new_feature_weights
 from fastsoftmax.kernels.sparse_sums import add_lists, curvatures_of_lists, residuals_of_lists
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.kernels.workspace import ALIGNMENT, aligned

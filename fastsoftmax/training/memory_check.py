@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastsoftmax.errors import OptionError
-from fastsoftmax.kernels.workspace import padded
+from fastsoftmax.optim.feature_weights import numbers_of_a_feature
 from fastsoftmax.optim.lbfgs import HISTORY
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task
@@ -77,7 +77,7 @@ def refuse_what_does_not_fit(
 
 def _refuse_more_than_given(K: int, d: int, options: TrainOptions, nonzeros: float) -> None:
     dtype = np.dtype(options.steps.dtype)
-    needed = bytes_per_weight(K, d, options, nonzeros) * padded(K, dtype) * d
+    needed = bytes_per_weight(K, d, options, nonzeros) * numbers_of_a_feature(K, dtype) * d
     needed += COPIES * dtype.itemsize * K * d
     given = options.reading.memory_bytes
     if needed > given:

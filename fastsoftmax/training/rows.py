@@ -141,13 +141,10 @@ def held_out_loss(windows: Iterable[Window], sgd: SGD) -> RunningLoss:
     for window in windows:
         order = np.arange(window.rows) if window.held is None else np.flatnonzero(window.held)
         weight = np.ones(len(order)) if window.weights is None else window.weights[order]
-        for start in range(0, len(order), sgd.call_rows):
-            here = slice(start, start + sgd.call_rows)
-            some, share = order[here], weight[here]
-            tally = sgd.measure(window.parts, some, window.labels[some], share)
+        for some, tally in sgd.measured(window.parts, order, window.labels[order], weight):
             if not tally.finite:
-                check_features(window, some, sgd.dtype)
-            total += RunningLoss.of(tally, share)
+                check_features(window, order[some], sgd.dtype)
+            total += RunningLoss.of(tally, weight[some])
     return total
 
 

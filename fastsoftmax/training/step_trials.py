@@ -123,9 +123,5 @@ class StepTrials(Trials):
             for epoch in range(epochs):
                 order = np.random.Generator(np.random.Philox(epoch)).permutation(n)
                 visit(sgd, taken(kept, order), schedule(epoch * n + np.arange(n)))
-            loss = 0.0
-            for start in range(0, len(held.order), sgd.call_rows):
-                some = slice(start, start + sgd.call_rows)
-                rows = (values[some] for values in held[1:])
-                loss += sgd.measure(held.parts, *rows).loss
+            loss = sum(tally.loss for _, tally in sgd.measured(*held))
         return loss, float(held.weight.sum())

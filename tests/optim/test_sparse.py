@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastsoftmax.data.parts import Sparse
-from fastsoftmax.kernels.sparse import S
+from fastsoftmax.kernels.by_feature import S
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.moments import MomentSums
 from fastsoftmax.optim.preconditioner import Batch

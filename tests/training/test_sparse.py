@@ -105,6 +105,22 @@ def test_an_epoch_of_sparse_rows_is_one_of_dense_rows(dtype, tolerance, options)
     assert_allclose(sparse.predict_proba(sp.csr_matrix(X)), dense.predict_proba(X), atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)], ids=["float32", "float64"]
+)
+def test_an_epoch_of_two_classes_is_one_of_dense_rows(dtype, tolerance):
+    y = (Y == 0) * 1
+    for options in ({"l2": 0.01}, {"average": True, "l2": 0.01}, {"batch_size": 8}):
+        told = {**BY_HAND, **options, "dtype": dtype, "weight": WEIGHT}
+        sparse, dense = train(sp.csr_matrix(X), y, **told), train(X, y, **told)
+        coef = np.zeros((2, D))
+        coef[:, sparse.feature_index] = sparse.coef
+        assert_allclose(coef, dense.coef, atol=tolerance)
+        assert_allclose(sparse.intercept, dense.intercept, atol=tolerance)
+        found = sparse.predict_proba(sp.csr_matrix(X))
+        assert_allclose(found, dense.predict_proba(X), atol=tolerance)
+
+
 def test_the_optimum_is_that_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     csr, weight = sp.csr_matrix(X), WEIGHT / WEIGHT.mean()

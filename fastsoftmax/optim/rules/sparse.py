@@ -27,7 +27,7 @@ class SparseRows(SparseRule):
         (tables,) = visit.tables
         rows = tables.rows(visit.order, visit.labels, visit.weight, visit.step, visit.bound)
         facts = descend_lists(
-            weights.arrays, weights.averaging, weights.lazy, self.scratch(tables), rows,
+            weights.arrays, weights.averaging, weights.waiting, self.scratch(tables), rows,
             visit.l2, visit.bias,
         )  # fmt: skip
         return Tally(*facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsoftmax.kernels.by_feature import L1, L2
 from fastsoftmax.kernels.sparse_adagrad import FeatureSquares, descend_list_adagrad
 from fastsoftmax.optim.feature_weights import FeatureMajor
 from fastsoftmax.optim.penalties import Penalties
@@ -49,7 +50,7 @@ class SparseAdaGrad(SparseRule):
         (tables,) = visit.tables
         rows = tables.rows(visit.order, visit.labels, visit.weight, visit.eta)
         facts = descend_list_adagrad(
-            weights.arrays, weights.averaging, weights.lazy, self._squares, self.scratch(tables),
+            weights.arrays, weights.averaging, weights.waiting, self._squares, self.scratch(tables),
             rows, visit.bias,
         )  # fmt: skip
         return Tally(*facts)
@@ -62,14 +63,15 @@ class SparseAdaGrad(SparseRule):
     def views(self) -> dict[str, np.ndarray]:
         """Return the sums of squared gradients, and the penalties that follow from them."""
         own = {"squares": self._squares.G, "squares_b": self._squares.b}
-        if self._weights is not None and self._weights.lazy is not None:
-            own |= {"own_l2": self._weights.lazy.l2, "own_l1": self._weights.lazy.l1}
+        if self._weights is not None and self._weights.waiting is not None:
+            waiting = self._weights.waiting
+            own |= {"own_l2": waiting[:, L2], "own_l1": waiting[:, L1]}
         return own
 
     def _share_out(self) -> None:
         """Have penalties act as each feature's step size has them."""
-        if self._weights is None or self._weights.lazy is None:
+        if self._weights is None or self._weights.waiting is None:
             return
-        G, lazy = self._squares.G, self._weights.lazy
+        G, waiting = self._squares.G, self._weights.waiting
         share = np.divide(1.0, np.sqrt(G), out=np.zeros(self.d), where=G > 0)
-        lazy.l2[:], lazy.l1[:] = self._squares.l2 * share, self._squares.l1 * share
+        waiting[:, L2], waiting[:, L1] = self._squares.l2 * share, self._squares.l1 * share

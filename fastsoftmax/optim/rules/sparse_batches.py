@@ -23,7 +23,7 @@ class SparseBatches(SparseRule):
         """Allocate the gradient of the batch at hand."""
         super().__init__(task, threads)
         self._batch_size = task.steps.batch_size
-        self._gradient = new_feature_gradient(self.K, self.d, self.dtype)
+        self._gradient = new_feature_gradient(self.K, self.d, self.dtype, mirrored=self.K == 2)
 
     @staticmethod
     def fits(task: Task) -> bool:
@@ -33,11 +33,12 @@ class SparseBatches(SparseRule):
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take one step per batch."""
         assert isinstance(weights, FeatureMajor)
+        self._follow(weights)
         (tables,) = visit.tables
         rows = tables.rows(visit.order, visit.labels, visit.weight, visit.eta)
         facts = descend_list_batches(
-            weights.arrays, weights.averaging, weights.lazy, self._gradient, self.scratch(tables),
-            rows, self._batch_size, visit.ends, visit.l2, visit.bias,
+            weights.arrays, weights.averaging, weights.waiting, self._gradient,
+            self.scratch(tables), rows, self._batch_size, visit.ends, visit.l2, visit.bias,
         )  # fmt: skip
         return Tally(*facts)
 
@@ -48,7 +49,23 @@ class SparseBatches(SparseRule):
 
     def views(self) -> dict[str, np.ndarray]:
         """Return the gradient and facts of a batch that goes on in the next call."""
+        if self._weights is not None:
+            self._follow(self._weights)
         G, b, touched, is_touched, facts = self._gradient
         K = self.K
         own = {"gradient_V": G[:, :K], "gradient_b": b[0, :K], "batch": facts}
         return own | {"touched": touched, "is_touched": is_touched}
+
+    def _follow(self, weights: FeatureMajor) -> None:
+        """Keep gradients of both classes, or of one, as the weights are kept."""
+        old = self._gradient
+        if (old.G.shape[1] == 1) == weights.is_mirrored:
+            return
+        self._gradient = new_feature_gradient(
+            self.K, self.d, self.dtype, mirrored=weights.is_mirrored
+        )
+        for there, here in zip(old[1:], self._gradient[1:], strict=True):
+            here[:] = there
+        self._gradient.G[:, :1] = old.G[:, :1]
+        if not weights.is_mirrored:
+            self._gradient.G[:, 1:2] = -old.G

@@ -1,0 +1,67 @@
+"""The only place for the values that kernels of sparse rows share: weights by feature, and sums."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import numpy as np
+
+from fastsoftmax.kernels.bounds import TRIAL_ROWS
+from fastsoftmax.kernels.workspace import aligned, padded
+
+# Where the numbers of `state` stand: s, sigma, H, P and how many steps are averaged.
+S, SIGMA, H, P, STEPS = range(5)
+# What penalties that wait are of a feature: l2, l1, and since when they do: H where l2 > 0, else P.
+# The numbers of a feature lie together, for else each would be a line of memory to fetch.
+L2, L1, SINCE = range(3)
+WAITING = 4
+
+
+# Classes, since their values then have room for what `frames` remembers of them.
+class FeatureWeights(namedtuple("FeatureWeights", "V b R trial state")):
+    """V (d, columns) and b (1, width); scratch R (1, width) and trial; state (5,) float64.
+
+    columns: width, or 1 where there are two classes that mirror each other (see `list_products`).
+    """
+
+
+class FeatureAverage(namedtuple("FeatureAverage", "U A b")):
+    """U (d, columns); A (d, columns) and b (K,), the sums that are settled, float64."""
+
+
+def columns_of(K: int, dtype: np.dtype, *, mirrored: bool) -> int:
+    """Return how many numbers V has of a feature."""
+    return 1 if mirrored else padded(K, dtype)
+
+
+def new_feature_weights(
+    K: int, d: int, dtype: np.dtype, *, mirrored: bool = False
+) -> FeatureWeights:
+    """Return zero weights and biases for K classes and d features; padding biases are -inf.
+
+    mirrored: of two classes the second has the first one's weights with another sign.
+    """
+    width = padded(K, dtype)
+    b = aligned((1, width), dtype)
+    b[0, K:] = -np.inf
+    state = np.zeros(5)
+    state[S] = 1.0
+    return FeatureWeights(
+        aligned((d, columns_of(K, dtype, mirrored=mirrored)), dtype),
+        b, aligned((1, width), dtype), aligned((TRIAL_ROWS, width), dtype), state,
+    )  # fmt: skip
+
+
+def new_feature_average(
+    K: int, d: int, dtype: np.dtype, *, mirrored: bool = False
+) -> FeatureAverage:
+    """Return the sums over no step; mirrored: see `new_feature_weights`."""
+    shape = (d, columns_of(K, dtype, mirrored=mirrored))
+    return FeatureAverage(aligned(shape, dtype), aligned(shape, np.dtype(np.float64)), np.zeros(K))
+
+
+def new_penalties(l2: np.ndarray, l1: np.ndarray) -> np.ndarray:
+    """Return penalties (d,) that wait, as kernels take them: (d, WAITING)."""
+    waiting = aligned((len(l2), WAITING), np.dtype(np.float64))
+    waiting[:, L2], waiting[:, L1] = l2, l1
+    return waiting
