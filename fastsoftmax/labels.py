@@ -34,11 +34,11 @@ class LabelCounts(Protocol):
 class Classes:
     """K distinct classes in sorted order, and the type their labels have.
 
-    kind: one of KINDS. values: Python ints, bools or strings, sorted, distinct.
+    kind: one of KINDS. values: Python ints, bools or strings, sorted, distinct: a tuple, or Words.
     """
 
     kind: str
-    values: tuple[Any, ...]
+    values: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.values)

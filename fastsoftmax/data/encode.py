@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from fastsoftmax.data.layouts import is_code, is_number, numpy_dtype
-from fastsoftmax.data.lookup import positions_in
+from fastsoftmax.data.lookup import Known
 from fastsoftmax.data.values import (
     Where,
     as_arrow,
@@ -111,11 +111,25 @@ def _family(kind: str) -> str:
     return "integer" if kind in INTEGER_KINDS else kind
 
 
-def _held(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return classes as an array of a type that holds them all."""
-    if types.is_integer(kind) or types.is_boolean(kind):
-        return as_arrow(np.array(values, numpy_dtype(kind)))
-    return words_as_arrow(values, kind)
+def _held(classes: Classes, kind: pa.DataType) -> tuple[pa.Array, np.ndarray]:
+    """Return those classes that a type can hold, as it holds them, and their numbers, int32."""
+    count = len(classes)
+    if types.is_integer(kind):
+        limits, values = np.iinfo(numpy_dtype(kind)), np.array(classes.values, classes.kind)
+        # Compared as Python's, which know no sign.
+        fits = [limits.min <= value <= limits.max for value in (values.min(), values.max())]
+        at = np.arange(count) if all(fits) else _within(classes.values, limits)
+        return as_arrow(values[at].astype(numpy_dtype(kind))), at.astype(np.int32)
+    if types.is_boolean(kind):
+        held = as_arrow(np.array(classes.values, np.bool_))
+    else:
+        held = words_as_arrow(classes.values, kind)
+    return held, np.arange(count, dtype=np.int32)
+
+
+def _within(values: Sequence[int], limits: np.iinfo[Any]) -> np.ndarray:
+    found = [k for k, value in enumerate(values) if limits.min <= value <= limits.max]
+    return np.array(found, np.int64)
 
 
 class Encoder:
@@ -124,28 +138,24 @@ class Encoder:
     def __init__(self, classes: Classes) -> None:
         """Encode against `classes`, in their order."""
         self._classes = classes
-        self._tables: dict[pa.DataType, tuple[pa.Array, np.ndarray]] = {}
+        self._tables: dict[pa.DataType, tuple[Known, np.ndarray]] = {}
 
     def __call__(self, labels: pa.Array, subject: str, where: Where) -> np.ndarray:
         """Return class indices (n,) int32; a label of no class raises DataError."""
         plain = plain_labels(labels, subject, where)
-        values, positions = self._table(plain.type, subject)
-        at = positions_in(values, plain)
+        known, positions = self._table(plain.type, subject)
+        at = known.find(plain)
         unknown = np.flatnonzero(at < 0)
         if unknown.size:
             self._refuse_unknown(plain, int(unknown[0]), subject, where)
         return at if positions.size == len(self._classes) else positions[at]
 
-    def _table(self, kind: pa.DataType, subject: str) -> tuple[pa.Array, np.ndarray]:
+    def _table(self, kind: pa.DataType, subject: str) -> tuple[Known, np.ndarray]:
         """Return the classes that the type `kind` can hold, and where they stand in the order."""
         if kind not in self._tables:
             self._refuse_other_family(kind, subject)
-            values = list(enumerate(self._classes.values))
-            if types.is_integer(kind):
-                limits = np.iinfo(numpy_dtype(kind))
-                values = [(k, value) for k, value in values if limits.min <= value <= limits.max]
-            held = _held([value for _, value in values], kind)
-            self._tables[kind] = held, np.array([k for k, _ in values], dtype=np.int32)
+            held, positions = _held(self._classes, kind)
+            self._tables[kind] = Known(held), positions
         return self._tables[kind]
 
     def _refuse_other_family(self, kind: pa.DataType, subject: str) -> None:
@@ -170,9 +180,11 @@ class Finder(Encoder):
     def __call__(self, labels: pa.Array, subject: str, where: Where) -> np.ndarray:
         """Return indices (n,) int32 of values without nulls."""
         plain = plain_labels(labels, subject, where)
-        values, positions = self._table(plain.type, subject)
-        at = positions_in(values, plain)  # of all positions, -1 is the last
-        return np.append(positions, np.int32(-1))[at]
+        known, positions = self._table(plain.type, subject)
+        at = known.find(plain)
+        if positions.size == len(self._classes):
+            return at
+        return np.append(positions, np.int32(-1))[at]  # of all positions, -1 is the last
 
 
 def plain_weights(weights: pa.Array, subject: str) -> pa.Array:

@@ -14,11 +14,11 @@ from pyarrow import types
 
 from fastsoftmax.data import compute as pc
 from fastsoftmax.data.values import plain_values
+from fastsoftmax.data.word_list import WORD, words_at
 
 # What hashes begin with; and the numbers of kernels/hashing.py, which loads what compilers need.
 OF_VALUE = 0x5851F42D4C957F2D
 MULTIPLIER, MIXERS = 0x2127599BF4325C37, (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53)
-WORD = 8  # bytes that are taken in at once
 SHIFT = np.uint64(33)
 
 
@@ -45,8 +45,7 @@ def _hashed(held: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarr
     left = np.arange(len(starts))  # those that have bytes from `at` on
     at = 0
     while (left := left[sizes[left] > at]).size:
-        places = starts[left, None] + np.arange(at, at + WORD)
-        words = held[places].view("<u8")[:, 0].astype(np.uint64)
+        words = words_at(held, starts[left] + at, "<")
         missing = np.maximum(at + WORD - sizes[left], 0).astype(np.uint64) * np.uint64(8)
         mask = np.uint64(2**64 - 1) >> missing
         found[left] = _absorb(found[left], words & mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +65,10 @@ def _longest(texts: TextBytes) -> int:
     return int((texts.stops - texts.starts).max(initial=0))
 
 
+# Of a million n-grams it takes 0.2 s to make, and each call of `predict` needs it.
+_lookups: WeakKeyDictionary[Vocabulary, text_features.Lookup] = WeakKeyDictionary()
+
+
 class TextEncoder:
     """A vocabulary, and how texts become its features."""
 
@@ -78,11 +83,16 @@ class TextEncoder:
 
     @cached_property
     def _lookup(self) -> text_features.Lookup:
+        known = _lookups.get(self._vocabulary)
+        if known is not None:
+            return known
         keys = self._vocabulary.indices
         keys = self._keys() if keys is None else keys
         pairs = np.full((1 << (2 * len(keys)).bit_length(), 2), -1, np.int64)
         text_features.place_keys(pairs, np.ascontiguousarray(keys))
-        return text_features.Lookup(pairs, self._recipe.bits or 0)
+        return _lookups.setdefault(
+            self._vocabulary, text_features.Lookup(pairs, self._recipe.bits or 0)
+        )
 
     def _keys(self) -> np.ndarray:
         """Return the hashes of the n-grams that names are."""

@@ -10,6 +10,7 @@ from pyarrow import types
 
 from fastsoftmax.data import compute as pc
 from fastsoftmax.data.layouts import is_code, numpy_dtype
+from fastsoftmax.data.word_list import blob_of
 from fastsoftmax.errors import DataError
 
 Where = Callable[[int], str]  # the place of a row, numbered within the batch
@@ -43,11 +44,9 @@ def as_arrow(values: np.ndarray) -> pa.Array:
 
 def words_as_arrow(words: Sequence[str], kind: pa.DataType) -> pa.Array:
     """Return words as an Arrow array of strings, or of large strings."""
-    stored = [word.encode() for word in words]
-    offsets = np.zeros(len(words) + 1, np.int64)
-    np.cumsum([len(word) for word in stored], out=offsets[1:])
+    names, offsets = blob_of(words)
     offsets = offsets if types.is_large_string(kind) else offsets.astype(np.int32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(stored))]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(names)]
     return pa.Array.from_buffers(kind, len(words), buffers)
 
 

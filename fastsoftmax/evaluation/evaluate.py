@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -245,7 +245,7 @@ class Totals:
         both.calibration = self.calibration + other.calibration
         return both
 
-    def report(self, labels: tuple[Any, ...], treated: dict[str, int]) -> Report:
+    def report(self, labels: Sequence[Any], treated: dict[str, int]) -> Report:
         """Return the means."""
         return Report(
             rows=self.rows,

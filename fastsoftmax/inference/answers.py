@@ -15,8 +15,9 @@ from fastsoftmax.labels import Classes
 # what was kept, in 10 s where they must be compiled.
 ROW_SECONDS, NUMBER_SECONDS, PRODUCT_SECONDS = 1e-6, 1e-9, 0.025e-9
 LOADING_SECONDS = 0.7
-# Of sparse rows it takes 8 ns for each number that is not 0 and class, the kernels 0.4.
-SPARSE_SECONDS = 8e-9
+# Of sparse rows it takes 8 ns for each number that is not 0 and class, the kernels 0.4, and
+# 1 ns for each weight, which they copy.
+SPARSE_SECONDS, COPY_SECONDS = 8e-9, 1e-9
 
 
 def is_worth(rows: int, K: int, d: int) -> bool:
@@ -25,9 +26,10 @@ def is_worth(rows: int, K: int, d: int) -> bool:
     return rows * a_row > LOADING_SECONDS
 
 
-def is_worth_for_sparse(rows: int, K: int, nonzeros: float) -> bool:
+def is_worth_for_sparse(rows: int, K: int, d: int, nonzeros: float, are_loaded: bool) -> bool:
     """Return the same of rows of so many numbers that are not 0, in the mean."""
-    return rows * (ROW_SECONDS + SPARSE_SECONDS * K * nonzeros) > LOADING_SECONDS
+    seconds = rows * (ROW_SECONDS + SPARSE_SECONDS * K * nonzeros)
+    return seconds > COPY_SECONDS * K * d + (0.0 if are_loaded else LOADING_SECONDS)
 
 
 @dataclass(frozen=True)

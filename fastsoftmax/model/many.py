@@ -1,18 +1,18 @@
 """The only place that knows how categories that are many lie in a model file: words as one blob.
 
-JSON of a million words takes seconds to read. Few categories, and classes, lie in the JSON.
+JSON of a million words takes seconds to read, and strings half a second to make. Few categories,
+and classes, lie in the JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
-from operator import lt
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.source import Column
+from fastsoftmax.data.word_list import Words, are_ascending, blob_of
 from fastsoftmax.labels import INTEGER_KINDS, Classes
 from fastsoftmax.model.strict_json import MalformedError, require
 
@@ -30,10 +30,7 @@ def category_tensors(columns: Iterable[Column]) -> dict[str, np.ndarray]:
         if kind in INTEGER_KINDS:
             found[f"categories.{number}.values"] = np.array(values, kind)
             continue
-        words = [value.encode() for value in values]
-        ends = np.cumsum([0, *map(len, words)], dtype=np.int64)
-        found[f"categories.{number}.names"] = np.frombuffer(b"".join(words), np.uint8)
-        found[f"categories.{number}.offsets"] = ends
+        found[f"categories.{number}.names"], found[f"categories.{number}.offsets"] = blob_of(values)
     return found
 
 
@@ -46,18 +43,16 @@ def read_categories(kind: Any, tensors: dict[str, np.ndarray], number: int) -> C
     arrays = [tensors.pop(f"categories.{number}.{key}", None) for key in keys]
     if any(array is None or array.ndim != 1 for array in arrays):
         raise MalformedError(MALFORMED)
-    values = _words(*arrays) if kind == "string" else _numbers(kind, *arrays)
-    # Code points are in the order of their UTF-8 bytes.
-    require(bool(values) and all(map(lt, values, values[1:])), MALFORMED)
-    return Classes(kind, values)
+    return Classes(kind, _words(*arrays) if kind == "string" else _numbers(kind, *arrays))
 
 
 def _numbers(kind: Any, values: Any) -> tuple[int, ...]:
     require(kind in INTEGER_KINDS and values.dtype == np.dtype(kind), MALFORMED)
+    require(len(values) > 0 and bool((values[1:] > values[:-1]).all()), MALFORMED)
     return tuple(values.tolist())
 
 
-def _words(names: Any, offsets: Any) -> tuple[str, ...]:
+def _words(names: Any, offsets: Any) -> Words:
     """Return the words that lie one after the other; refuse what is no UTF-8."""
     require(names.dtype == np.uint8 and offsets.dtype == np.int64, MALFORMED)
     whole = len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(names)
@@ -65,10 +60,8 @@ def _words(names: Any, offsets: Any) -> tuple[str, ...]:
     begins = (names & MASK) != CONTINUES
     require(bool(begins[offsets[offsets < len(names)]].all()), MALFORMED)
     try:
-        text = names.tobytes().decode()
+        names.tobytes().decode()
     except UnicodeDecodeError:
         raise MalformedError(MALFORMED) from None
-    ends = offsets
-    if len(text) < len(names):  # in characters
-        ends = np.append(0, np.cumsum(begins, dtype=np.int32))[offsets]
-    return tuple([text[start:stop] for start, stop in pairwise(ends.tolist())])
+    require(are_ascending(names, offsets), MALFORMED)  # as code points are, then
+    return Words(names, offsets)

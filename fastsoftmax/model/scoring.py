@@ -128,12 +128,10 @@ def _blocks_of(model: Parameters, source: Source) -> Blocks:
     numpy = partial(logits_of, model)
     if source.nonzeros is None:
         return numpy
-    has_texts = any(column.text is not None for column in model.columns or ())
     # Where texts are read, kernels are there.
-    if not has_texts and (
-        source.rows is None
-        or not is_worth_for_sparse(source.rows, len(model.bias), source.nonzeros)
-    ):
+    are_loaded = any(column.text is not None for column in model.columns or ())
+    (K, d), rows = model.weights.shape, source.rows
+    if rows is not None and not is_worth_for_sparse(rows, K, d, source.nonzeros, are_loaded):
         return numpy
     from fastsoftmax.inference.sparse_scorer import SparseScorer
 

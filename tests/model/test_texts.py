@@ -13,6 +13,7 @@ from fastsoftmax.data.source import Column
 from fastsoftmax.data.text import NgramCount
 from fastsoftmax.data.vocabulary import HASHING, UNICODE, Recipe, Vocabulary
 from fastsoftmax.errors import ModelFileError
+from fastsoftmax.inference.answers import is_worth_for_sparse
 from fastsoftmax.kernels import characters, hashing
 from fastsoftmax.labels import given_classes
 from fastsoftmax.model.model import Model, load
@@ -135,6 +136,20 @@ def test_a_million_words_are_loaded_at_once(tmp_path):
     model = load(tmp_path / "m")
     model.predict(pa.table({"t": ["0000007 0999999"]}))
     assert time.process_time() - start < 2  # 0.5 s where nothing else runs
+    start = time.process_time()
+    for _ in range(10):
+        model.predict(pa.table({"t": ["0000007 0999999"]}))
+    assert time.process_time() - start < 0.5  # 0.01 s, and 1.5 s where each hashes all words
+
+
+def test_few_texts_are_scored_by_numpy_as_many_are_by_the_kernels(monkeypatch):
+    model = model_of(vocabulary())
+    rows = pa.table({"t0": TEXTS, "x": np.arange(5.0)})
+    assert not is_worth_for_sparse(5, 3, 10**6, 128.0, True)
+    assert is_worth_for_sparse(5, 3, model.n_features, 128.0, True)
+    many = model.decision_function(rows)
+    monkeypatch.setattr("fastsoftmax.model.scoring.is_worth_for_sparse", lambda *sizes: False)
+    np.testing.assert_allclose(model.decision_function(rows), many, rtol=1e-5, atol=1e-6)
 
 
 def test_text_is_learnt_and_predicted_from_the_file_alone(tmp_path):
