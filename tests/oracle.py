@@ -118,11 +118,13 @@ def descend_penalised(
 ) -> State:
     """Per-sample SGD; all weights pay the penalties (d,) of their features after each row's step.
 
-    shrink: an l2 that acts with the step itself, as in `descend`.
+    shrink: an l2 that acts with the step itself, as in `descend`. The mean is of weights that paid.
     """
     for t in np.flatnonzero(w > 0):
         descend(state, X[t : t + 1], y[t : t + 1], w[t : t + 1], eta[t : t + 1], shrink)
-        state.W = penalised(state.W, eta[t] * w[t], l2, l1)
+        W = state.W
+        state.W = penalised(W, eta[t] * w[t], l2, l1)
+        state.W_sum += state.W - W
     return state
 
 

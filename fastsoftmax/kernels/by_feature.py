@@ -9,17 +9,21 @@ import numpy as np
 from fastsoftmax.kernels.bounds import TRIAL_ROWS
 from fastsoftmax.kernels.workspace import aligned, padded
 
-# Where the numbers of `state` stand: s, sigma, H, P and how many steps are averaged.
-S, SIGMA, H, P, STEPS = range(5)
-# What penalties that wait are of a feature: l2, l1, and since when they do: H where l2 > 0, else P.
-# The numbers of a feature lie together, for else each would be a line of memory to fetch.
-L2, L1, SINCE = range(3)
+# Where the numbers of `state` stand: s, sigma, H, P and how many steps are averaged. For `waiting`,
+# with u = (H - MIDDLE) / HALF: (-u)^k / k!, k < TERMS, after the last step, from LAST on, and from
+# SUMS on the sums of these over steps.
+S, SIGMA, H, P, STEPS, MIDDLE, HALF, LAST = range(8)
+TERMS = 11
+SUMS = LAST + TERMS
+# What penalties that wait are of a feature: l2, l1, since when they do (H where l2 > 0, else P) and
+# what the mean may miss. They lie together, for else each would be a line of memory to fetch.
+L2, L1, SINCE, MISSED = range(4)
 WAITING = 4
 
 
 # Classes, since their values then have room for what `frames` remembers of them.
 class FeatureWeights(namedtuple("FeatureWeights", "V b R trial state")):
-    """V (d, columns) and b (1, width); scratch R (1, width) and trial; state (5,) float64.
+    """V (d, columns) and b (1, width); scratch R (1, width) and trial; state float64.
 
     columns: width, or 1 where there are two classes that mirror each other (see `list_products`).
     """
@@ -44,7 +48,7 @@ def new_feature_weights(
     width = padded(K, dtype)
     b = aligned((1, width), dtype)
     b[0, K:] = -np.inf
-    state = np.zeros(5)
+    state = np.zeros(SUMS + TERMS)
     state[S] = 1.0
     return FeatureWeights(
         aligned((d, columns_of(K, dtype, mirrored=mirrored)), dtype),

@@ -45,8 +45,9 @@ AHEAD = 3  # rows whose numbers are asked for before they are listed
 ASKED_BYTES = 1024  # of a feature's weights: of longer ones memory fetches the next lines by itself
 
 # Scratch: two lists of one row each, index (2, room) int64 and value (2, room); count (2,) int64;
-# X (1, width), a row of the dense parts.
-Lists = namedtuple("Lists", "index value count X")
+# X (1, width), a row of the dense parts; due (4, room) float64, which is for `waiting`.
+Lists = namedtuple("Lists", "index value count X due")
+BEHIND, DUE, LOST, SUMMED = range(4)
 # Rows to visit: tables of the sparse parts and of the dense ones, and the feature that each dense
 # column is; the rest as in `operands.Rows`.
 ListRows = namedtuple("ListRows", "sparse dense columns order y weight step bound", defaults=(OFF,))
@@ -132,6 +133,7 @@ def new_lists(tables: ListTables, dtype: np.dtype, rows: int = 2) -> Lists:
         aligned((rows, padded(room, dtype)), dtype),
         np.zeros(rows, np.int64),
         aligned((1, padded(len(tables.columns), dtype)), dtype),
+        aligned((SUMMED + 1, padded(room, np.dtype(np.float64))), np.dtype(np.float64)),
     )
 
 

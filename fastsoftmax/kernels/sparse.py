@@ -25,7 +25,7 @@ from fastsoftmax.kernels.list_products import list_logits, list_step
 from fastsoftmax.kernels.lists import list_first, list_next, list_norm
 from fastsoftmax.kernels.recurrence import implicit_residual, residual
 from fastsoftmax.kernels.vectors import by_address, noinline
-from fastsoftmax.kernels.waiting import catch_up
+from fastsoftmax.kernels.waiting import catch_up, count_waiting
 
 # Below it s is brought back by a power of two, which rounds nothing: float32 sums of averages would
 # lose 1e-2 of their digits with s down to 2^-20, and lose 3e-7 with this.
@@ -93,7 +93,7 @@ def shrink_all(weights, U, A, waiting, keep):
 
 
 @kernel(EXACT)
-def count_step(weights, U, total_b, step):
+def count_step(weights, U, total_b, waiting, step):
     """Note a step of size eta w, for penalties that wait and, where U is not None, for averages."""
     state = weights.state
     state[H] += step
@@ -102,6 +102,8 @@ def count_step(weights, U, total_b, step):
         state[SIGMA] += state[S]
         state[STEPS] += 1.0
         _sum_biases(total_b, weights.b)
+        if waiting is not None:
+            count_waiting(waiting, state)
 
 
 @kernel(EXACT)
@@ -126,7 +128,7 @@ def _take_step(weights, U, A, total_b, waiting, lists, slot, rows, t, l2, bias):
         loss, hit = residual(R, b, 0, rows.y[t], V.dtype.type(step), bias)
     shrink_all(weights, U, A, waiting, keep)
     list_step(V, U, R, lists, slot, one / V.dtype.type(state[S]), V.dtype.type(state[SIGMA]))
-    count_step(weights, U, total_b, step)
+    count_step(weights, U, total_b, waiting, step)
     return loss, hit
 
 

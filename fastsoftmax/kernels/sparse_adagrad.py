@@ -75,7 +75,7 @@ def _take_step(weights, U, total_b, waiting, squares, lists, slot, rows, t, bias
     for k in range(0, b.shape[1], lanes(b)):
         store(b, 0, k, fma(own, load(R, 0, k), load(b, 0, k)))
     list_step(V, U, R, lists, slot, one, V.dtype.type(state[SIGMA]))
-    count_step(weights, U, total_b, rows.step[t] * weight)
+    count_step(weights, U, total_b, None, rows.step[t] * weight)
     return loss, hit
 
 

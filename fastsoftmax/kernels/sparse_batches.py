@@ -84,7 +84,7 @@ def _close_batch(weights, U, A, total_b, waiting, gradient, l2, bias):
         store(gradient.b, 0, k, splat(b, b.dtype.type(0)))
     shrink_all(weights, U, A, waiting, max(0.0, 1.0 - step * l2))
     _add_batch(V, U, gradient, V.dtype.type(share / state[S]), V.dtype.type(state[SIGMA]))
-    count_step(weights, U, total_b, step)
+    count_step(weights, U, total_b, waiting, step)
     facts[FILLED] = facts[WEIGHT] = 0.0
 
 

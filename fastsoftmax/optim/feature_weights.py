@@ -15,11 +15,17 @@ from typing import Any, final
 import numpy as np
 
 from fastsoftmax.kernels.by_feature import (
+    HALF,
     L1,
     L2,
+    LAST,
+    MIDDLE,
+    MISSED,
     SIGMA,
     SINCE,
     STEPS,
+    SUMS,
+    TERMS,
     FeatureAverage,
     FeatureWeights,
     H,
@@ -30,9 +36,11 @@ from fastsoftmax.kernels.by_feature import (
     new_feature_weights,
     new_penalties,
 )
+from fastsoftmax.kernels.waiting import REACH
 from fastsoftmax.optim.weights import Weights
 
 FIRST = "first"  # what views call the weights of the first class, where they stand for both
+FACTORIALS = np.cumprod(np.maximum(np.arange(TERMS), 1.0))
 SLACK = 4  # rounding units by which negatives of each other may differ
 
 
@@ -103,9 +111,13 @@ class FeatureMajor(Weights):
     def _state(self) -> np.ndarray:
         return np.asarray(self.arrays.state)
 
-    def wait(self, l2: np.ndarray, l1: np.ndarray) -> None:
-        """Have these penalties (d,) wait until a feature is met, or none where all are 0."""
+    def wait(self, l2: np.ndarray, l1: np.ndarray, *, stays: bool = True) -> None:
+        """Have these penalties (d,) wait until a feature is met, or none where all are 0.
+
+        stays: nobody changes them. Then the mean over steps misses nothing of an l2 that waits.
+        """
         self.waiting = None
+        self._state[HALF] = REACH / l2.max() if stays and l2.any() else 0.0
         if l2.any() or l1.any():
             self.waiting = new_penalties(l2, l1)
             self._owe_nothing()
@@ -139,8 +151,9 @@ class FeatureMajor(Weights):
         self.restart_average()
         self.arrays.V[:] = 0
         self.arrays.b[0, : self.K] = 0
+        half = self._state[HALF]
         self._state[:] = 0.0
-        self._state[S] = 1.0
+        self._state[S], self._state[HALF] = 1.0, half
         self._owe_nothing()
 
     @property
@@ -195,6 +208,7 @@ class FeatureMajor(Weights):
     def average_steps(self, *, counts: bool) -> None:
         """Average the steps to come, or leave the sums alone; see Weights."""
         self._counts = counts
+        self._miss_nothing()
 
     def settle(self) -> None:
         """Do nothing: kernels do it before digits are lost."""
@@ -217,6 +231,7 @@ class FeatureMajor(Weights):
             for sums in self.average:
                 sums[:] = 0
         self._state[STEPS] = self._state[SIGMA] = 0.0
+        self._miss_nothing()
 
     def views(self) -> dict[str, np.ndarray]:
         """Return the arrays that the next step depends on, by name."""
@@ -231,11 +246,33 @@ class FeatureMajor(Weights):
             }
         if self.waiting is not None:
             found["since"] = self.waiting[:, SINCE]
+            if self.is_averaged:
+                found["missed"] = self.waiting[:, MISSED]
         return found
 
     def _owe_nothing(self) -> None:
         if self.waiting is not None:
             self.waiting[:, SINCE] = self._now()
+        self._miss_nothing()
+
+    def _miss_nothing(self) -> None:
+        """Begin the sums over steps by which the mean is told what waits, with no step."""
+        if self.waiting is not None:
+            self.waiting[:, MISSED] = 0.0
+        self._state[MIDDLE] = self._state[H] + self._state[HALF]
+        self._state[LAST:SUMS] = 1.0 / FACTORIALS
+        self._state[SUMS:] = 0.0
+
+    def _missed(self) -> np.ndarray | float:
+        """Return how many steps too many the weights of each feature count for: (d, 1)."""
+        if self.waiting is None or self._state[HALF] <= 0.0:
+            return 0.0
+        l2, l1, since, missed = self.waiting.T
+        x, summed = l2 * self._state[HALF], np.zeros(self.d)
+        for coefficient in self._state[: SUMS - 1 : -1]:
+            summed = summed * x + coefficient
+        found = self._state[SIGMA] - np.exp(l2 * (since - self._state[MIDDLE])) * summed - missed
+        return np.where((l2 > 0) & (l1 <= 0), found, 0.0)[:, None]
 
     def _now(self) -> np.ndarray:
         """Return what SINCE would be of each feature if it were met now."""
@@ -245,7 +282,8 @@ class FeatureMajor(Weights):
     def _total(self) -> np.ndarray:
         """Return the sum of W over the steps that are averaged: (d, width) float64."""
         assert self.average is not None
-        return self.average.A + self._state[SIGMA] * self.arrays.V - self.average.U
+        counted = self._state[SIGMA] - self._missed()
+        return self.average.A + counted * self.arrays.V - self.average.U
 
     def _present(self) -> np.ndarray:
         """Return V (d, columns) where all penalties have acted, a copy."""

@@ -104,8 +104,36 @@ def test_batches_and_their_mean_are_those_of_dense_rows(dtype, penalty):
         assert_allclose(b, want.b, atol=5 * TOLERANCE[dtype])
         W, b = own.weights.mean()
         assert_allclose(b, want.b_sum / want.steps, atol=5 * TOLERANCE[dtype])
-        if penalty != "own":  # what waits is missed by the mean until then
+        if penalty != "own":  # the mean misses l1 that waits
             assert_allclose(W, want.W_sum / want.steps, atol=5 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("classes", [2, K])
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("strength", [1e-3, 1.0, 30.0])
+def test_the_mean_misses_nothing_of_an_l2_that_waits(classes, batch_size, strength):
+    l2 = strength * np.random.default_rng(4).random(D) ** 4  # some are 1,000 times others
+    l2[::9] = 0.0
+    y = (Y % classes).astype(np.int32)
+    want = oracle.zeros(classes, D)
+    told = TrainOptions.of(l2=0.0, average=True, dtype="float64", batch_size=batch_size)
+    with SGD(classes, D, told, 7.0) as own:
+        own.penalise(l2, np.zeros(D))
+        own.weights.average_steps(counts=False)
+        for first, stop in ((0, 96), (96, 97), (97, 250), (250, N)):
+            if first == 96:  # features wait when averaging begins
+                own.weights.average_steps(counts=True)
+                want.W_sum[:], want.b_sum[:], want.steps = 0, 0, 0
+            if first == 250:
+                own.weights.set(*own.weights.get())
+            s = slice(first, stop)
+            own.step(PARTS, ORDER[s], y[s], WEIGHT[s], ETA[s], ends=True)
+            rows = (X[s], y[s], WEIGHT[s], ETA[s])
+            oracle.descend_batches(want, *rows, batch_size, own=(l2, np.zeros(D)))
+            W, b = own.weights.mean()
+            if first >= 96:
+                assert_allclose(W, want.W_sum / want.steps, atol=1e-7)
+                assert_allclose(b, want.b_sum / want.steps, atol=1e-7)
 
 
 @each_dtype

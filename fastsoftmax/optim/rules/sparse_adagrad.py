@@ -36,7 +36,7 @@ class SparseAdaGrad(SparseRule):
         """Take over all penalties."""
         assert self._weights is not None  # made before
         self._squares.l2[:], self._squares.l1[:] = l2, l1
-        self._weights.wait(l2, l1)
+        self._weights.wait(l2, l1, stays=False)
         self._share_out()
         return Penalties(self.K, np.zeros(self.d), np.zeros(self.d))
 
