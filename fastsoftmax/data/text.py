@@ -308,15 +308,21 @@ def _names_of(
     return np.frombuffer(joined or b"", np.uint8, size).copy(), offsets
 
 
-def look_at_nothing() -> None:
-    """Call each kernel of texts on a text, for whoever notes which kernels there are."""
+def look_at_nothing(*, counts: bool = True, named: bool = True) -> None:
+    """Call each kernel of texts on a text, for whoever notes which kernels there are.
+
+    counts: those too that count which n-grams there are. named: those too of n-grams that are known
+    by their names.
+    """
     texts = texts_of(pa.array(["a"]), NGRAMS, "", str)
     sizes = ngrams.Sizes(*NGRAMS.sizes)
     tokens, found = ngrams.room_for(1, sizes)
-    counter = _counter_of(np.empty((0, 3), np.int64), np.empty(0, np.uint8), 0, 0)
     one, keys = np.ones(1, np.bool_), np.zeros(1, np.int64)
-    text_counts.count_rows(counter, 0, 1, one, texts, sizes, 0, tokens, found)
-    ngrams.hash_names(keys, texts, tokens)
+    if counts:
+        counter = _counter_of(np.empty((0, 3), np.int64), np.empty(0, np.uint8), 0, 0)
+        text_counts.count_rows(counter, 0, 1, one, texts, sizes, 0, tokens, found)
+    if named:
+        ngrams.hash_names(keys, texts, tokens)
     lookup = text_features.Lookup(np.full((2, 2), -1, np.int64), 0)
     text_features.place_keys(lookup.pairs, keys)
     entries = text_features.Entries(np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(1, "f4"))

@@ -48,14 +48,16 @@ class Crew:
     Used as a context manager; what is not done at its end is left.
     """
 
-    def __init__(self, calls: Iterable[Call], size: int) -> None:
+    def __init__(self, calls: Iterable[Call], size: int, *, more: bool = False) -> None:
+        """more: others will be added, for which those processes wait that have nothing to do."""
+        self._more_come = more
         self._left, self._at_work = list(calls), set[Call]()
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._leading = 0  # threads that have a process
         self._claim: int | None = None
-        self._size = min(size, len(self._left), MOST)
+        self._size = min(size, MOST if more else len(self._left), MOST)
 
     def __enter__(self) -> Crew:
         if self._size > 1 and can_help() and (claim := code.claim()) is not None:
@@ -68,6 +70,8 @@ class Crew:
         helpers.remove(self.wait_for)
         with self._changed:
             self._left.clear()
+            self._more_come = False
+            self._changed.notify_all()
             if self._at_work and self._process is not None:
                 os.killpg(self._process.pid, signal.SIGKILL)
         for thread in self._threads:
@@ -103,6 +107,14 @@ class Crew:
             self._threads.append(thread)
             thread.start()
 
+    def add(self, calls: Iterable[Call]) -> None:
+        """Have these compiled too; there will be no more."""
+        with self._changed:
+            known = {*self._left, *self._at_work}
+            self._left += [call for call in calls if call not in known]
+            self._more_come = False
+            self._changed.notify_all()
+
     def wait_for(self, call: Call) -> None:
         """Return when a kernel is compiled, or it is known that nobody here will."""
         with self._changed:
@@ -133,6 +145,7 @@ class Crew:
 
     def _next(self) -> Call | None:
         with self._changed:
+            self._changed.wait_for(lambda: self._left or not self._more_come)
             if not self._left:
                 return None
             call = self._left.pop(0)

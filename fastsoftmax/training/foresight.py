@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from fastsoftmax.optim.preconditioner import Batch, ByClass, Diagonal, Precondit
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.optim.sparse_gradient import SparseDiagonal, SparseGradient
 from fastsoftmax.optim.sparse_moments import new_moment_sums
+from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.step_trials import compares_by_steps
 from fastsoftmax.training.tuning import penalty_rows
@@ -30,27 +31,52 @@ SPARSE = (Sparse(np.arange(2), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
 ITEM_BYTES = (1, 2, 4, 8)
 
 
-@contextmanager
-def compiled_ahead(
-    source: Source, learners: Iterable[Learner], *, measures: bool
-) -> Iterator[None]:
-    """Have what a run will call compiled by other processes, while it goes on.
+class Foresight:
+    """Has what a run will call compiled by other processes, while it goes on."""
 
-    measures: losses are measured on rows that take no step.
-    """
-    calls, threads = [], 1
-    for learner in () if IN_PYTHON else learners:
-        calls += foreseen(source, learner, measures=measures)
-        threads = learner.options.reading.thread_count
-    missing = are_missing(calls)
-    if not missing:
-        yield
-        return
-    from fastsoftmax.kernels.ahead import Crew
+    def __init__(self, source: Source, options: TrainOptions) -> None:
+        """Begin with what texts need, before anything is known of them."""
+        self._source, self._threads = source, options.reading.thread_count
+        self._crew = ExitStack()
+        self._add: Callable[[list[Call]], None] | None = None
+        if not IN_PYTHON and any(column.text is not None for column in source.columns or ()):
+            self._expect(foreseen_of_texts(source, options), more=True)
 
-    with Crew(missing, threads):
-        announce(missing)
-        yield
+    def __enter__(self) -> Foresight:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._crew.close()
+
+    def expect(self, learners: Iterable[Learner], *, measures: bool) -> None:
+        """Go on with what learners will call; measures: losses, on rows that take no step."""
+        calls = list[Call]()
+        for learner in () if IN_PYTHON else learners:
+            calls += foreseen(self._source, learner, measures=measures)
+        self._expect(calls)
+
+    def _expect(self, calls: list[Call], *, more: bool = False) -> None:
+        missing = are_missing(calls)
+        if self._add is not None:
+            self._add(missing)
+        elif missing:
+            from fastsoftmax.kernels.ahead import Crew
+
+            self._add = self._crew.enter_context(Crew(missing, self._threads, more=more)).add
+        if missing:
+            announce(missing)
+
+
+def foreseen_of_texts(source: Source, options: TrainOptions) -> list[Call]:
+    """Return the kernels that count and read texts, and that measure what comes of them."""
+    from fastsoftmax.data.text import look_at_nothing  # which loads their kernels
+
+    with foreseeing() as calls, np.errstate(all="ignore"):
+        look_at_nothing(counts=source.has_to_learn, named=options.texts.bits is None)
+        lay_out_nothing(())
+        if options.resolved(one_pass=False).penalty.scaling != "off":
+            new_moment_sums(1, sparse=True).add(SPARSE, NOTHING[0], NOTHING[2])
+    return calls
 
 
 def foreseen(source: Source, learner: Learner, *, measures: bool) -> list[Call]:

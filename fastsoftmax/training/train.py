@@ -34,7 +34,7 @@ from fastsoftmax.training.callbacks import (
 from fastsoftmax.training.checkpoint import Checkpoints
 from fastsoftmax.training.ending import warn_of_limits
 from fastsoftmax.training.finish import PassWatch, ends_by_full_gradients, planned
-from fastsoftmax.training.foresight import compiled_ahead
+from fastsoftmax.training.foresight import Foresight
 from fastsoftmax.training.halving import Halving
 from fastsoftmax.training.hooks import Hooks, checked
 from fastsoftmax.training.identity import identity_of
@@ -125,6 +125,7 @@ def opened_trainer(
         if chosen.keeping.verbose:
             stack.enter_context(_talk())
         source = stack.enter_context(closing(inputs.open(chosen)))
+        foresight = stack.enter_context(Foresight(source, chosen))
         count = count_of(source, chosen.sharding, chosen.reading)
         settings = [each.changed(shards=count) for each in settings]
         shards = stack.enter_context(_opened_shards(source, settings[0]))
@@ -156,7 +157,7 @@ def opened_trainer(
         trainer = Trainer(rows, learners_of(rows, resolved, inputs, goes_on, shares), resolved[0])
         stack.callback(trainer.close)
         _watch_means(trainer, callbacks)
-        stack.enter_context(compiled_ahead(source, trainer.learners, measures=rows.is_validated))
+        foresight.expect(trainer.learners, measures=rows.is_validated)
         trainer.callbacks = callbacks_of(trainer, report, keeper, halves=halves)
         rows.watch(_watch_of(trainer))
         # Last: they are told of what the others made of an event.

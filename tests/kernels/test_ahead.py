@@ -52,6 +52,22 @@ def test_processes_compile_what_is_foreseen_and_leave_nothing_behind(folder):
     assert not any(thread.is_alive() for thread in crew._threads)
 
 
+def test_processes_wait_for_calls_that_are_added(folder):
+    before = list(policy.compiled)
+    with ahead.Crew(CALLS[:1], 2, more=True) as crew:
+        crew.wait_for(CALLS[0])
+        assert all(thread.is_alive() for thread in crew._threads)
+        crew.add(CALLS)
+        for call in CALLS:
+            call.kernel.ready(call.kinds)
+    assert kept(folder) == ["checksum._fold", "permute.fisher_yates"]
+    assert policy.compiled == before
+    with ahead.Crew(CALLS[:1], 2, more=True) as crew:  # none comes
+        pass
+    assert crew._process.returncode is not None
+    assert not any(thread.is_alive() for thread in crew._threads)
+
+
 def test_what_they_compile_has_the_bytes_that_one_process_gives_it(folder):
     with ahead.Crew(CALLS, 2) as crew:
         for call in CALLS:

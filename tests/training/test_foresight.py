@@ -76,6 +76,14 @@ def test_a_run_that_ends_by_steps_does_so_too(tmp_path):
     calls_what_it_foresees(pa.table({"x": maps, "y": y}), '{"sparse": ["x"]}', tmp_path)
 
 
+@pytest.mark.parametrize("options", ["", ', "bits": 9, "learning_rate": 0.1, "epochs": 1, "l2": 0'])
+def test_a_run_over_texts_does_so_too(tmp_path, options):
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{int(u)}" for u in random.zipf(1.3, 9)) for _ in range(600)]
+    rows = pa.table({"x": texts, "y": random.integers(0, 3, 600)})
+    calls_what_it_foresees(rows, '{"text": ["x"]' + options + "}", tmp_path)
+
+
 def calls_what_it_foresees(rows, options, tmp_path):
     pq.write_table(rows, tmp_path / "rows.parquet")
     finished = subprocess.run(
