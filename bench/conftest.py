@@ -32,8 +32,9 @@ class Problem:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --quick: a tenth of the rows, for a look rather than a measurement."""
+    """Add --quick: a tenth of the rows, for a look rather than a measurement; and --rows."""
     parser.addoption("--quick", action="store_true", help="time a tenth of the rows")
+    parser.addoption("--rows", type=int, help="texts that are trained on beside peers")
 
 
 class Report:
