@@ -7,6 +7,7 @@ import numpy as np
 from fastsoftmax.optim.l1 import Truncation
 
 SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
+SMALL = 1 / 256  # of a weight: while no more is due, more rows may pass before it shrinks
 ALIKE = 1e-9  # of the largest: penalties that differ by less are one number
 
 
@@ -22,13 +23,26 @@ class Penalties:
         """Begin with nothing due."""
         alike = np.ptp(l2) <= ALIKE * l2.max(initial=0.0)
         self.l2 = float(l2.mean()) if alike else 0.0
-        self._own = None if alike else l2
+        self._own, self._highest = None if alike else l2, float(l2.max(initial=0.0))
         self._l1 = Truncation(l1, K) if l1.any() else None
 
     @property
     def act_between(self) -> bool:
-        """Whether weights shrink between calls: then each has at most SHRINK_ROWS."""
+        """Whether weights shrink between calls of a kernel."""
         return self._own is not None or self._l1 is not None
+
+    def rows_between(self, step: float, most: int) -> int:
+        """Return after how many rows weights shrink, `most` at most, where no step is above `step`.
+
+        SHRINK_ROWS, or a power of 2 times that where even then next to nothing is due: a call of a
+        kernel takes as long as a hundred rows of few features.
+        """
+        rows = SHRINK_ROWS
+        if self._own is None or self._l1 is not None:
+            return rows
+        while 2 * rows <= most and 2 * rows * step * self._highest <= SMALL:
+            rows *= 2
+        return rows
 
     def shrink(self, W: np.ndarray, step: float) -> None:
         """Let them act on weights (K, d) for steps of so much in all."""

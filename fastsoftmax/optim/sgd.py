@@ -8,7 +8,6 @@ import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.penalties import SHRINK_ROWS
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
@@ -129,9 +128,11 @@ class SGD:
         if not self._penalties.act_between:
             return self._step_over(parts, arrays, ends)
         tally = Tally(0.0, 0.0, True)
-        for start in range(0, len(order), SHRINK_ROWS):
-            some = tuple(values[start : start + SHRINK_ROWS] for values in arrays)
-            last = start + SHRINK_ROWS >= len(order)
+        most = self.lengths.call
+        rows = self._penalties.rows_between(float(arrays[4].max(initial=0.0)), most)
+        for start in range(0, len(order), rows):
+            some = tuple(values[start : start + rows] for values in arrays)
+            last = start + rows >= len(order)
             tally = tally.with_more(self._step_over(parts, some, ends and last))
         return tally
 

@@ -13,7 +13,10 @@ import fastsoftmax
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.objective import ElasticNet, Objective
 from fastsoftmax.optim.passes import LocalPass, PassRows
+from fastsoftmax.optim.penalties import SHRINK_ROWS, SMALL, Penalties
 from fastsoftmax.optim.preconditioner import Batch
+from fastsoftmax.optim.sgd import SGD
+from fastsoftmax.options import TrainOptions
 from tests import oracle
 
 sklearn_version = tuple(map(int, sklearn.__version__.split(".")[:2]))
@@ -40,6 +43,44 @@ def reference(X, y, *, l2=0.0, l1=0.0):
         kind["penalty"] = "elasticnet"
     C = 1 / (strength * len(y))
     return LogisticRegression(C=C, tol=1e-9, max_iter=100_000, **kind).fit(X, y)
+
+
+@pytest.mark.parametrize("most", [512, 4096, 8192])
+@pytest.mark.parametrize("step", [0.0, 1e-9, 1e-6, 1e-5, 1e-3, 1.0])
+def test_weights_shrink_after_more_rows_only_while_next_to_nothing_is_due(most, step):
+    l2 = np.array([0.1, 0.4])
+    rows = Penalties(3, l2, np.zeros(2)).rows_between(step, most)
+    assert rows >= SHRINK_ROWS
+    if rows > SHRINK_ROWS:
+        assert rows <= most
+        assert rows * step * l2.max() <= SMALL
+    elif 2 * rows <= most:
+        assert 2 * rows * step * l2.max() > SMALL
+    assert Penalties(3, l2, np.full(2, 0.1)).rows_between(step, most) == SHRINK_ROWS
+
+
+def test_penalties_of_features_come_near_those_of_each_step():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 8)) * np.geomspace(0.5, 2.0, 8)
+    y = (X @ rng.normal(size=(8, 4)) + rng.gumbel(size=(20_000, 4))).argmax(axis=1)
+    eta, l2 = 1e-3, np.geomspace(1e-5, 4e-4, 8)
+    options = TrainOptions.of(learning_rate=eta, epochs=1, dtype="float64", average=False)
+    with SGD(4, 8, options.resolved(one_pass=False)) as sgd:
+        sgd.penalise(l2, np.zeros(8))
+        assert sgd.lengths.call == 8192
+        some, w = np.arange(8192), np.ones(8192)
+        sgd.step((Dense(X),), some, y[some].astype(np.int32), w, eta * w, ends=True)
+        W, b = sgd.weights.get()
+    U, c = np.zeros((4, 8)), np.zeros(4)
+    for x, label in zip(X[:8192], y[:8192], strict=True):
+        z = U @ x + c
+        p = np.exp(z - z.max())
+        p /= p.sum()
+        p[label] -= 1
+        U = U * (1 - eta * l2) - eta * np.outer(p, x)
+        c = c - eta * p
+    assert_allclose(W, U, rtol=SMALL, atol=1e-4)
+    assert_allclose(b, c, rtol=SMALL, atol=1e-4)
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])

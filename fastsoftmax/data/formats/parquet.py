@@ -67,7 +67,7 @@ class ParquetPath(DataFile):
     def open(self) -> OpenFile:
         """Open the file, or raise DataError where it is damaged."""
         try:
-            return _OpenParquet(self.path, self._metadata(), self.memory)
+            return _OpenParquet(self.path, self._metadata(), self.memory, self.threads)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self.path}: it is not a whole Parquet file ({first_line(error)}). "
@@ -91,14 +91,14 @@ class ParquetPath(DataFile):
 
 
 class _OpenParquet(OpenFile):
-    def __init__(self, path: str, metadata: pq.FileMetaData, memory: int) -> None:
+    def __init__(self, path: str, metadata: pq.FileMetaData, memory: int, threads: int) -> None:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self.pieces = tuple(group.num_rows for group in groups)
         columns = max(metadata.num_columns, 1)
         largest = max((group.total_byte_size for group in groups), default=0)
         self.column_bytes = min(largest // columns, PAGE_BYTES) + DECODER_BYTES
         self.index_bytes = INDEX_BYTES * metadata.num_columns * len(groups)
-        self._path, self._memory = path, memory
+        self._path, self._memory, self._beside = path, memory, threads > 1
         self._metadata = metadata  # Arrow's reader keeps what they hold, but not the object
         self._bytes = opened(path)
         self._file = pq.ParquetFile(
@@ -136,7 +136,7 @@ class _OpenParquet(OpenFile):
         self, piece: int, names: Sequence[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
         return self._file.iter_batches(
-            batch_rows, row_groups=[piece], columns=list(names), use_threads=False
+            batch_rows, row_groups=[piece], columns=list(names), use_threads=self._beside
         )
 
     def _fits_decoded(self, piece: int, names: Sequence[str]) -> bool:
