@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from reprlib import repr as brief
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 
 INTEGER_KINDS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 KINDS = (*INTEGER_KINDS, "bool", "string")

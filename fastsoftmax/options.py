@@ -8,10 +8,11 @@ import numbers
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, field, fields, replace
 from typing import Any
 
 from fastsoftmax.errors import OptionError, UnknownOptionError
+from fastsoftmax.facts import dataclass
 
 SCHEDULES = ("constant", "inverse", "linear", "cosine")
 SCALINGS = ("spread", "middle", "deviation")
@@ -227,9 +228,7 @@ class Penalty:
         "auto", "how features are brought to one scale: auto, spread, middle, deviation or off"
     )
     fit_intercept: bool = option(True, "learn a bias for each class")
-    class_weight: Any = option(  # noqa: RUF009 - nobody changes a dictionary
-        None, "factors of the weights of classes, a=2,b=0.5, or balanced"
-    )
+    class_weight: Any = option(None, "factors of the weights of classes, a=2,b=0.5, or balanced")
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -284,18 +283,18 @@ class Columns:
     nulls: str = option("error", "what becomes of nulls: error, zero, mean or drop")
     null_indicators: bool = option(False, "one more feature for each column that has nulls")
     max_categories: int = option(1000, "categories that a column may have")
-    types: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+    types: Any = option(
         None,
         "types of columns of CSV and JSON lines, a=string,b=float64; default what all values are",
         shapes_model=False,
     )
-    sparse: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+    sparse: Any = option(
         None,
         "columns that tell the few of a row's numbers that are not 0: their names, or"
         " x=x_indices:x_values for two columns of lists",
         shapes_model=False,
     )
-    width: Any = option(  # noqa: RUF009 - nobody changes a dictionary
+    width: Any = option(
         None,
         "numbers that a row of sparse columns has, of all or as a=X,b=Y; default what the rows"
         " show",
@@ -423,7 +422,7 @@ class Sharding:
     shards: int | str | None = option(
         None, "parts to which rows are dealt, to be worked on at once; auto: by rows and workers"
     )
-    workers: int | Any = option(  # noqa: RUF009 - it is the caller's
+    workers: int | Any = option(
         None,
         "who works on shards: a number of processes, or the address of a Dask scheduler; default"
         " threads",

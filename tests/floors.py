@@ -19,7 +19,7 @@ PACKAGE = ROOT / "fastsoftmax"
 DESIGN = ROOT / "docs/design.md"
 # Every module, after those that it may import.
 ROOMS = (
-    "errors version"
+    "errors version facts"
     " kernels(parts level later frames loading code vector_types target compile ahead vectors"
     " workspace sizes barrier workers softmax checksum"
     " permute cholesky gather transpose prefetch bounds operands tiles products recurrence blocks"

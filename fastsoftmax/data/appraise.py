@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fastsoftmax.data.parts import Part
 from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.data.source import Source
 from fastsoftmax.data.values import as_numpy, plain_values
+from fastsoftmax.facts import dataclass
 
 BATCH_ROWS = 2**14
 TIMED_SECONDS = 1.0  # of reading, or until the data end

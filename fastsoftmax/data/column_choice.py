@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ from fastsoftmax.data.sparse_columns import (
 )
 from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns, empty_vocabulary
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 
 NO_CATEGORIES = Classes("string", ())  # until they are learnt

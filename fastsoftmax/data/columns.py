@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from fastsoftmax.data.layouts import decoded_dtype, is_plain, is_vector, item_ty
 from fastsoftmax.data.packed import Packing
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import is_encoded
+from fastsoftmax.facts import dataclass
 
 if TYPE_CHECKING:
     from fastsoftmax.data.text import TextEncoder

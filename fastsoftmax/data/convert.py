@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fastsoftmax.data.formats.sink import IPC, PARQUET, ArrowWriter
 from fastsoftmax.data.open import open_batches
 from fastsoftmax.data.values import plain_values
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.files import replacement, reporting, require_path
 
 READ_ROWS = 2**13

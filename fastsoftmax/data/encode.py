@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from fastsoftmax.data.values import (
     words_as_arrow,
 )
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import INTEGER_KINDS, Classes
 
 SUITABLE = "Labels are integers, floats without a fraction, booleans or strings."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastsoftmax.data.layouts import is_number, is_vector, item_type
 from fastsoftmax.data.open import open_files
 from fastsoftmax.data.packed import packing_of
 from fastsoftmax.data.values import as_numpy, plain_values
+from fastsoftmax.facts import dataclass
 
 BATCH_ROWS = 2**14
 SAMPLE_ROWS, SAMPLE_PIECES = 2**16, 64

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 TABLE_WIDTH = 2**24  # up to which a table tells where each number stands; else it is searched for
 MOST_FEATURES = 2**31 - 1

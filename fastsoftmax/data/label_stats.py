@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastsoftmax.data.source import LabelStats
 from fastsoftmax.data.values import Where
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes, sort_classes
 
 HeldOut = Callable[[int, int], np.ndarray]

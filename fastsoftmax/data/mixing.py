@@ -6,9 +6,10 @@ The distance of two label mixes is their total variation: half the sum of |p - q
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 SEGMENT = 16384  # consecutive rows that are counted together
 BINS = 64  # numbers kept of a segment: where classes are more, some share one

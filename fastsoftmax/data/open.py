@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from fastsoftmax.data.sparse_memory import (
 )
 from fastsoftmax.data.table import TableSource
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 if TYPE_CHECKING:
     from fastsoftmax.data.formats.files import DataFile, FileBatches

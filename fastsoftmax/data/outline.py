@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.open import open_files
 from fastsoftmax.data.values import plain_values
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 MOST_CLASSES = 100_000  # a column with more distinct values holds no classes
 BATCH_ROWS = 2**16

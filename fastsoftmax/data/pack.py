@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fastsoftmax.data.packed import DTYPES, NAME, Packing
 from fastsoftmax.data.source import Chunk, Column, Source
 from fastsoftmax.data.values import without_views
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.files import replacement, reporting, require_path
 from fastsoftmax.kernels.transpose import copy_matrix
 

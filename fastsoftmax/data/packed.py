@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import Where, refuse_null
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 KEY, VERSION = b"fastsoftmax", 1
 NAME = "features"

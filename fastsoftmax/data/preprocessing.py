@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self, final
 
 import numpy as np
@@ -27,6 +27,7 @@ from fastsoftmax.data.sparse_columns import (
 from fastsoftmax.data.values import Where, as_arrow, as_numpy, plain_values
 from fastsoftmax.data.vocabulary import NO_TEXTS, TextColumns
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes, sorted_values
 
 

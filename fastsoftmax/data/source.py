@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.vocabulary import Vocabulary
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 
 if TYPE_CHECKING:  # a model knows its columns without the cost of loading pyarrow
@@ -218,8 +218,11 @@ class Source(ABC):
         """Return how many of `memory` bytes are left for rows, half of them at least."""
         return max(memory - self.index_bytes, memory // 2)
 
-    def allot(self, memory: int) -> None:
-        """Let each thread that reads take a part of so many bytes; rows in memory take none."""
+    def allot(self, memory: int, threads: int = 1) -> None:
+        """Let each thread that reads take a part of so many bytes; rows in memory take none.
+
+        threads: that decode columns side by side, where there is no other that reads.
+        """
 
     def learn(self, held_out: Callable[[int, int], np.ndarray] | None = None) -> None:
         """Read the feature columns once, where something must be known of them before training:

@@ -6,7 +6,6 @@ list of indices, which are counted, or of words; or two columns of lists hold in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -23,6 +22,7 @@ from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.source import Column
 from fastsoftmax.data.values import Where, as_arrow, as_numpy, numbers, plain_values, refuse_null
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 ACCEPTED = (
     "Sparse columns are lists of (index, value) or of indices, maps from an index or a word to a"

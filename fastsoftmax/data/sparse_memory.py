@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastsoftmax.data.memory import RowsInMemory
 from fastsoftmax.data.parts import Sparse
 from fastsoftmax.data.source import Column
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 logger = logging.getLogger("fastsoftmax")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.glance import Glance, GlancedColumns, Whole
 from fastsoftmax.data.outline import count_values
+from fastsoftmax.facts import dataclass
 
 NEARLY_EMPTY = 0.95  # of the rows are null
 LEAST_ROWS = 10  # of a class

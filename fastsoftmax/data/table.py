@@ -122,9 +122,9 @@ class TableSource(Source):
         self.row_bytes = layout.row_bytes
         self.resident = self._batches.in_memory and layout.copies_nothing and not layout.drops
 
-    def allot(self, memory: int) -> None:
+    def allot(self, memory: int, threads: int = 1) -> None:
         """Cut chunks that take a part of so many bytes; see Source."""
-        self._batches.allot(memory)
+        self._batches.allot(memory, threads)
         self._decoder.allot(memory)
 
     def leave_out(self, entries: Entries) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 # Versions of what n-grams and their hashes are; those of kernels/hashing.py and characters.py.
 HASHING, UNICODE = 1, "14.0"

@@ -6,12 +6,12 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastsoftmax.engines.carrier import Carrier, Promise, lost
 from fastsoftmax.engines.tasks import Job, Outcome, this_worker
 from fastsoftmax.errors import OptionError, WorkerLostError
+from fastsoftmax.facts import dataclass
 
 logger = logging.getLogger("fastsoftmax")
 

@@ -11,7 +11,6 @@ import sys
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from fastsoftmax.engines.carrier import Carrier, Promise
 from fastsoftmax.engines.mapped import SMALL, Mapped
 from fastsoftmax.engines.tasks import Job, Outcome
+from fastsoftmax.facts import dataclass
 
 START = (
     "import sys; sys.path[:] = {path!r}\nfrom fastsoftmax.engines.worker import serve\nserve({fd})"

@@ -10,11 +10,11 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from fastsoftmax.errors import FastsoftmaxError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.version import versions
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastsoftmax.data.preprocessing import NullPolicy
 from fastsoftmax.errors import DataError, OptionError
 from fastsoftmax.evaluation.metrics import BINS, Calibration, Confusion, ranks
 from fastsoftmax.evaluation.report import Report
+from fastsoftmax.facts import dataclass
 from fastsoftmax.inference.answers import Judgement
 from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.model.scoring import in_bulk, peek, scored

@@ -7,10 +7,11 @@ float64, and of two parts of the rows they are added: in one fixed order of part
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 BINS = 15  # of confidence, as in Guo et al.
 MOST_CONFUSED = 1_000  # classes; the table of more would take more room than most models

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.evaluation.metrics import Bin, ClassScore
+from fastsoftmax.facts import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.source import Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.parameters import Parameters
 from fastsoftmax.model.scoring import Scores
 

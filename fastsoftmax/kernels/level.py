@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 
 from llvmlite import binding
 
 from fastsoftmax.errors import OptionError
+from fastsoftmax.facts import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ It compiles nothing, so that who only describes rows need not load the compiler.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 
 class Stored(NamedTuple):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.source import Column
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.scaling import Scaling
 

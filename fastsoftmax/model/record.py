@@ -5,12 +5,12 @@ Nothing in it depends on the clock, the machine or paths: the same run is the sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from reprlib import repr as brief  # what a damaged file says is of any length
 from typing import Any
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.strict_json import MalformedError, is_finite, is_number, is_text, require
 from fastsoftmax.options import is_count
 from fastsoftmax.version import versions

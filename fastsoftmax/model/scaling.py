@@ -6,9 +6,11 @@ x' are mapped back into raw units exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 OF_COLUMNS = {"shape": ("d",), "dtype": "float64"}  # what a stored one must be like
 

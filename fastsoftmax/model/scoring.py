@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from fastsoftmax.data.parts import Dense
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.inference.answers import Answer, is_worth, is_worth_for_sparse
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.parameters import Parameters

@@ -7,11 +7,12 @@ OWL-QN: Andrew and Gao, Scalable training of L1-regularized log-linear models, I
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.state import array
 
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.parts import Dense, Part
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import add_moments
 from fastsoftmax.kernels.workspace import aligned, padded

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.gradient import squared_norms_of
 from fastsoftmax.optim.passes import Drawing, PassSums, RowPass
 from fastsoftmax.optim.preconditioner import Batch

@@ -6,10 +6,11 @@ It yields one iterate after the other; whoever drives it decides when to stop.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective

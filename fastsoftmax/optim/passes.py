@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import final
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.gradient import FullGradient
 from fastsoftmax.optim.preconditioner import Batch

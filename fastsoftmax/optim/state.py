@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 State = tuple[dict[str, Any], dict[str, np.ndarray]]  # facts that JSON can hold, arrays by name
 T = TypeVar("T")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from fastsoftmax.facts import dataclass
 
 
 class Tally(NamedTuple):

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DivergedError, OptionError
 from fastsoftmax.evaluation.evaluate import Totals, empty_totals, nothing_judged
 from fastsoftmax.evaluation.report import Report
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.model import Model

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from fastsoftmax.data.loading.shuffle import ShufflePlan
 from fastsoftmax.data.some_rows import some_rows
 from fastsoftmax.data.source import LabelStats, Source
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.optim.hessian import curvature_rows, has_whole

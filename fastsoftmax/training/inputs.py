@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastsoftmax.data.source import Column, LabelStats, Source
 from fastsoftmax.data.sparse_columns import BITS, SparseRequest
 from fastsoftmax.data.vocabulary import Recipe, TextColumns
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes, given_classes
 from fastsoftmax.model.model import Model, require_model
 from fastsoftmax.options import Columns, Shuffling, Texts, TrainOptions

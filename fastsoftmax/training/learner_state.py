@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.state import array
 from fastsoftmax.optim.tally import RunningLoss

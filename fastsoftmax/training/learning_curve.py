@@ -7,7 +7,6 @@ losses say themselves (Viering and Loog, The shape of learning curves: a review,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import uniforms
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError, OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.logits import logits_of
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp

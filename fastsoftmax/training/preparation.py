@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from fastsoftmax.data.loading.shuffle import STEP, sample_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.moments import MIDDLE_ROWS, Moments, middles, wide_columns
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule

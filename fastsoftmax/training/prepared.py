@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.moments import Moments
 from fastsoftmax.optim.objective import ElasticNet

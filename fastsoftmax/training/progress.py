@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypedDict
+
+from fastsoftmax.facts import dataclass
 
 
 class _EveryEpoch(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastsoftmax.data.loading.shuffle import ShufflePlan, row_order
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.mixing import Mixing
 from fastsoftmax.data.source import LabelStats, Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.optim.moments import MomentSums, wide_columns
 from fastsoftmax.optim.objective import precision

@@ -7,7 +7,7 @@ carries it out needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from fastsoftmax.data.loading.mixed_rows import windows_of
 from fastsoftmax.data.loading.shard_rows import Shard
 from fastsoftmax.data.source import Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.passes import Drawing, LocalPass, PassRows, PassSums

@@ -7,13 +7,12 @@ together over one read see each its own rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from fastsoftmax.data.loading.shuffle import uniforms
 from fastsoftmax.data.loading.shuffle_buffer import Window
 from fastsoftmax.data.source import LabelStats, Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.training.row_weights import RowWeights
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 
 from fastsoftmax.data.loading.mixed_rows import step_rows, visits_of
 from fastsoftmax.data.loading.shard_rows import Shard
 from fastsoftmax.data.source import Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.shared_mean import Arrays, SharedMean

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastsoftmax.errors import OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.model import Model
 from fastsoftmax.options import OPTIONS, SWEPT, TrainOptions
 from fastsoftmax.training.inputs import Inputs

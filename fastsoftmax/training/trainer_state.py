@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.optimizer import OptimizerState
 from fastsoftmax.training.learner_state import LearnerState
 from fastsoftmax.training.progress import Progress

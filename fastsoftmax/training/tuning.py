@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsoftmax.facts import dataclass
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.hessian import MOST_WEIGHTS
 from fastsoftmax.optim.objective import ElasticNet, Objective, precision

@@ -13,7 +13,6 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import pyarrow as pa
 from fastsoftmax.data.formats.files import DataFile, OpenFile, first_line, opened, sample
 from fastsoftmax.data.formats.private import PrivateFile
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
 NAME = "X"  # of the array in a .npy file

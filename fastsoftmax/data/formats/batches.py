@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from fastsoftmax.data.columns import Layout
 from fastsoftmax.data.manifest import Entries
+from fastsoftmax.facts import dataclass
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ class Batches(ABC):
         """Return the file that a piece stands in, and its number there; None for no file."""
         return None, None
 
-    def allot(self, memory: int) -> None:
-        """Let each thread that reads hold a part of so many bytes; what is in memory takes none."""
+    def allot(self, memory: int, threads: int = 1) -> None:
+        """Let each thread that reads hold a part of so many bytes; what is in memory takes none.
+
+        threads: that decode its columns side by side, where there is no other that reads.
+        """
 
     def cut(self, most: int) -> None:
         """Have pieces of at most so many rows from now on, where that costs nothing."""

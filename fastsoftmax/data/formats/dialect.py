@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 
 Types = dict[str, pa.DataType]
 

@@ -56,6 +56,7 @@ class DataFile(ABC):
 
     piece_name: str  # what messages call a piece
     memory = 10**9  # bytes, of which each thread that reads holds a part
+    threads = 1  # that decode columns side by side, for each of these
     nameless = False  # whether its columns have no names of their own
     is_text = False  # whether types are told by what it holds
     stays = False  # whether what lists the pieces is kept from one opening to the next
@@ -214,10 +215,10 @@ class FileBatches(Batches):
         self._numbers = numbers
         self.pieces: tuple[int, ...] = tuple(self._rows[number] for number in numbers)
 
-    def allot(self, memory: int) -> None:
-        """Read within a part of so many bytes from now on."""
+    def allot(self, memory: int, threads: int = 1) -> None:
+        """Read within a part of so many bytes from now on, columns side by side by threads."""
         for file in self._files:
-            file.memory = memory
+            file.memory, file.threads = memory, threads
 
     def check_schemas(self, layout: Layout) -> None:
         """Raise DataError when a file lacks a column in use, or has it in another type."""

@@ -6,7 +6,7 @@ chance, at the cost of writing and reading each once more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastsoftmax.data.loading.cache import Cache
 from fastsoftmax.data.loading.shuffle import ShufflePlan, buckets_of
 from fastsoftmax.data.loading.shuffle_buffer import PagePool, WindowBuffer
 from fastsoftmax.data.source import Chunk
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.transpose import copy_matrix
 
 

@@ -6,12 +6,12 @@ import heapq
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from fastsoftmax.data.loading.shuffle import deal_order
 from fastsoftmax.data.source import Source
 from fastsoftmax.errors import OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.options import Reading, Sharding
 
 logger = logging.getLogger("fastsoftmax")

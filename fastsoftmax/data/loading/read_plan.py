@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fastsoftmax.data.formats.files import PAGES_SHARE
@@ -13,6 +13,7 @@ from fastsoftmax.data.loading.shuffle import ShufflePlan, make_plan
 from fastsoftmax.data.mixing import Segments
 from fastsoftmax.data.source import Source
 from fastsoftmax.errors import OptionError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.files import cache_folder
 from fastsoftmax.options import Reading, Shuffling
 
@@ -57,7 +58,9 @@ def choose_reading(
     # Readers are fewer rather than that columns are joined through a file, which takes longer.
     affordable = int(PAGES_SHARE * memory) // max(source.reading_bytes, 1)
     readers = max(min(reading.reader_count, affordable), 1)
-    source.allot(memory // readers)
+    # One piece is all that is read at a time: then its columns are what threads can share.
+    is_alone = source.pieces is not None and len(source.pieces) == 1
+    source.allot(memory // readers, readers if is_alone else 1)
     return ReadPlan(readers, keep, _folder(reading), reading.cache_folder is not None)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from fastsoftmax.data.loading.prefetch import OrderedPool
 from fastsoftmax.data.loading.shuffle import SAMPLES, ShufflePlan, marked, words
 from fastsoftmax.data.loading.shuffle_buffer import PagePool, Window, WindowBuffer
 from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 
 MOST_PIECES = 32  # that are read of

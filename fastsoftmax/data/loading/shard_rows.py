@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ from fastsoftmax.data.loading.shuffle import ROW_OVERHEAD, held_out
 from fastsoftmax.data.loading.shuffle_buffer import RowNumbers, Window, as_window, fill
 from fastsoftmax.data.source import Chunk, Source
 from fastsoftmax.errors import DataError
+from fastsoftmax.facts import dataclass
 from fastsoftmax.files import cache_folder
 from fastsoftmax.labels import Classes
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from fastsoftmax.data.mixing import Segments, expected_mixing
 from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.permute import fisher_yates
 from fastsoftmax.options import Shuffling
 

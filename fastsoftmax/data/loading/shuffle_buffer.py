@@ -7,13 +7,13 @@ import mmap
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.data.source import Chunk, Source
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.transpose import copy_matrix
 
 Numbering = Callable[[Any], Any]

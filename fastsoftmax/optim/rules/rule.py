@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastsoftmax.data.parts import Part
+from fastsoftmax.facts import dataclass
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block
