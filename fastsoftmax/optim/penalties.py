@@ -7,7 +7,9 @@ import numpy as np
 from fastsoftmax.optim.l1 import Truncation
 
 SHRINK_ROWS = 1024  # after which weights shrink where features have penalties of their own
-SMALL = 1 / 256  # of a weight: while no more is due, more rows may pass before it shrinks
+# As many where little is due. Windows are whole multiples: where they are cut changes nothing.
+MOST_SHRINK_ROWS = 4096
+SMALL = 1 / 256  # of a weight, that may be due
 ALIKE = 1e-9  # of the largest: penalties that differ by less are one number
 
 
@@ -31,18 +33,14 @@ class Penalties:
         """Whether weights shrink between calls of a kernel."""
         return self._own is not None or self._l1 is not None
 
-    def rows_between(self, step: float, most: int) -> int:
-        """Return after how many rows weights shrink, `most` at most, where no step is above `step`.
+    def rows_between(self, step: float) -> int:
+        """Return after how many rows weights shrink, of MOST_SHRINK_ROWS with no step above `step`.
 
-        SHRINK_ROWS, or a power of 2 times that where even then next to nothing is due: a call of a
-        kernel takes as long as a hundred rows of few features.
+        All of them where even then next to nothing is due: a call of a kernel takes as long as a
+        hundred rows of few features.
         """
-        rows = SHRINK_ROWS
-        if self._own is None or self._l1 is not None:
-            return rows
-        while 2 * rows <= most and 2 * rows * step * self._highest <= SMALL:
-            rows *= 2
-        return rows
+        is_little = MOST_SHRINK_ROWS * step * self._highest <= SMALL
+        return MOST_SHRINK_ROWS if is_little and self._l1 is None else SHRINK_ROWS
 
     def shrink(self, W: np.ndarray, step: float) -> None:
         """Let them act on weights (K, d) for steps of so much in all."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim.penalties import MOST_SHRINK_ROWS, SHRINK_ROWS
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
@@ -127,13 +128,15 @@ class SGD:
         arrays = (order, labels, weight, eta, eta * weight)
         if not self._penalties.act_between:
             return self._step_over(parts, arrays, ends)
-        tally = Tally(0.0, 0.0, True)
-        most = self.lengths.call
-        rows = self._penalties.rows_between(float(arrays[4].max(initial=0.0)), most)
-        for start in range(0, len(order), rows):
+        tally, start, rows, step = Tally(0.0, 0.0, True), 0, SHRINK_ROWS, arrays[-1]
+        is_long = self.lengths.call % MOST_SHRINK_ROWS == 0  # else calls begin anywhere among them
+        while start < len(order):
+            if is_long and start % MOST_SHRINK_ROWS == 0:
+                highest = float(step[start : start + MOST_SHRINK_ROWS].max())
+                rows = self._penalties.rows_between(highest)
             some = tuple(values[start : start + rows] for values in arrays)
-            last = start + rows >= len(order)
-            tally = tally.with_more(self._step_over(parts, some, ends and last))
+            start += rows
+            tally = tally.with_more(self._step_over(parts, some, ends and start >= len(order)))
         return tally
 
     def _step_over(
