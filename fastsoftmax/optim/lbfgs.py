@@ -17,6 +17,7 @@ from fastsoftmax.optim.state import array
 
 SUFFICIENT = 1e-4  # Armijo: of the decrease that the slope promises
 HISTORY = 20  # pairs of steps and gradient changes
+VECTOR_BYTES = 8 * (2 * HISTORY + 12)  # of each weight: these pairs, and a few vectors more
 HALVINGS = 30
 UNSURE = 0.3  # share of an estimate of the gain, by which another may differ from it
 TREND = 5  # iterations whose decrease is extrapolated

@@ -11,6 +11,7 @@ from fastsoftmax.optim.moments import Moments, MomentSums
 
 ALIKE = 1e-3  # squared norms that differ by less are one, but for rounding
 UNSEEN = 1e-6  # of the norm of rows: the deviation of what none has
+BLOCK = 2**22  # numbers that are squared at once: copies of all would take twice what rows do
 RARE = 8.0  # rows: a feature that fewer have is measured as if so many had it
 
 
@@ -104,13 +105,24 @@ class SparseMomentSums:
 
 def _norms(part: Sparse, rows: np.ndarray) -> tuple[float, float]:
     """Return the least and the largest squared norm of some rows, but for those without numbers."""
+    low, high, counted = np.inf, 0.0, np.zeros(part.rows, np.bool_)
+    counted[rows] = True
+    step = max(1, int(BLOCK * part.rows / max(part.nonzeros, 1)))
+    for start in range(0, part.rows, step):
+        some = part[start : start + step]
+        norms = _squared_norms(some, np.flatnonzero(counted[start : start + step]))
+        low, high = min(low, norms.min(initial=np.inf)), max(high, norms.max(initial=0.0))
+    return float(low), float(high)
+
+
+def _squared_norms(part: Sparse, rows: np.ndarray) -> np.ndarray:
+    """Return the squared norms of those of some rows that have numbers, float64."""
     starts, stops = (ends[rows] - part.indptr[0] for ends in (part.indptr[:-1], part.indptr[1:]))
     ends = np.arange(part.nonzeros + 1, dtype=np.float64)
     if part.value is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             np.cumsum(np.square(part.arrays[2], dtype=np.float64), out=ends[1:])
-    norms = (ends[stops] - ends[starts])[stops > starts]
-    return float(norms.min(initial=np.inf)), float(norms.max(initial=0.0))
+    return np.asarray((ends[stops] - ends[starts])[stops > starts])
 
 
 def new_moment_sums(d: int, *, sparse: bool) -> MomentSums | SparseMomentSums:

@@ -19,7 +19,7 @@ from fastsoftmax.training.learner import Learner
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.rows import PassStopped, RunRows
 from fastsoftmax.training.scales import is_far_off, moved, penalised, prepared_by, scaling_of
-from fastsoftmax.training.step_trials import planned_epochs, vectors_are_long
+from fastsoftmax.training.step_trials import planned_epochs, steps_pay
 from fastsoftmax.training.stopping import FLOOR
 from fastsoftmax.training.trainer_state import TrainerState
 
@@ -45,7 +45,8 @@ def planned(options: TrainOptions, source: Source, stats: LabelStats | None) -> 
     if is_asked or options.sharding.count > 1 or stats is None:
         return options
     rows = max(stats.count_steps(), 1)
-    if not vectors_are_long(source.n_features, rows, source.nonzeros):
+    sizes = (len(stats.classes), source.n_features, rows, source.nonzeros)
+    if not steps_pay(*sizes, options.reading.memory_bytes):
         return options
     resolved = options.resolved(one_pass=source.one_pass)
     is_open = ends_by_full_gradients(resolved, one_pass=source.one_pass)

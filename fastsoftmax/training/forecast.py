@@ -25,7 +25,7 @@ from fastsoftmax.facts import dataclass
 from fastsoftmax.labels import Classes
 from fastsoftmax.model.model import Model
 from fastsoftmax.optim.hessian import curvature_rows, has_whole
-from fastsoftmax.optim.lbfgs import HISTORY
+from fastsoftmax.optim.lbfgs import VECTOR_BYTES
 from fastsoftmax.optim.preconditioner import choose_matrices
 from fastsoftmax.options import TrainOptions
 from fastsoftmax.training.inputs import Inputs
@@ -102,7 +102,7 @@ def _memory(
     K, d = len(classes), source.n_features
     weights = bytes_per_weight(K, d, options, source.nonzeros) * K * d
     if not options.by_hand and options.steps.epochs == "auto":  # full gradients end the run
-        weights += 8 * (2 * HISTORY + 12) * K * (d + 1)
+        weights += VECTOR_BYTES * K * (d + 1)
         trained = (source.rows or 1) if stats is None else stats.positive
         itemsize = np.dtype(options.steps.dtype).itemsize
         # Of each matrix there are the sums, the factor and what they are made in; and of the

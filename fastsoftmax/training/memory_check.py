@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsoftmax.errors import OptionError
 from fastsoftmax.optim.feature_weights import numbers_of_a_feature
-from fastsoftmax.optim.lbfgs import HISTORY
+from fastsoftmax.optim.lbfgs import VECTOR_BYTES
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task
 from fastsoftmax.options import TrainOptions
@@ -23,10 +23,8 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 def bytes_per_weight(K: int, d: int, options: TrainOptions, nonzeros: float | None = None) -> int:
     """Return the bytes that training holds for each weight; nonzeros: see Task."""
     itemsize = np.dtype(options.steps.dtype).itemsize
-    if (
-        options.stopping.solver == "lbfgs"
-    ):  # pairs of steps and gradient changes, and a few more in float64
-        return itemsize + 8 * (2 * HISTORY + 12)
+    if options.stopping.solver == "lbfgs":
+        return itemsize + VECTOR_BYTES
     average = itemsize + 8 if options.steps.average else 0
     rule = choose_rule(Task(K, d, options.steps, nonzeros))
     return itemsize * rule.numbers + average

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from fastsoftmax.optim.lbfgs import VECTOR_BYTES
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.schedules import Schedule
 from fastsoftmax.optim.sgd import SGD
@@ -42,13 +43,20 @@ def vectors_are_long(d: int, rows: int, nonzeros: float | None) -> bool:
     return nonzeros is not None and VECTORS * (d + 1) > max(nonzeros, 1.0) * rows
 
 
+def steps_pay(K: int, d: int, rows: int, nonzeros: float | None, memory: int) -> bool:
+    """Return whether steps are better than full gradients, whose vectors are long or too large."""
+    too_large = nonzeros is not None and VECTOR_BYTES * K * (d + 1) > memory // 2
+    return too_large or vectors_are_long(d, rows, nonzeros)
+
+
 def compares_by_steps(learner: Learner, rows: int) -> bool:
     """Return whether l2 is to be chosen, of so many rows that take a step, by fits of steps."""
     some = min(rows, penalty_rows(learner.K, learner.d, learner.nonzeros))
     steps = learner.options.steps
     are_plain = steps.batch_size == 1 and not steps.adaptive and not learner.options.penalty.l1
     is_open = learner.options.penalty.l2 == "auto" and are_plain
-    return is_open and vectors_are_long(learner.d, some, learner.nonzeros)
+    memory = learner.options.reading.memory_bytes
+    return is_open and steps_pay(learner.K, learner.d, some, learner.nonzeros, memory)
 
 
 def planned_epochs(rows: int) -> int:

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fastsoftmax.data.parts import Sparse
 from fastsoftmax.kernels.by_feature import S
 from fastsoftmax.model.scaling import Scaling
+from fastsoftmax.optim import sparse_moments
 from fastsoftmax.optim.moments import MomentSums
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
@@ -302,3 +303,17 @@ def test_rows_of_one_norm_are_scaled_by_how_many_have_a_feature_and_not_by_its_s
     scaling = found.moments().scaling(*told, centred=True, scaled=True)
     shares = (X > 0).mean(axis=0)
     assert_allclose(scaling.scale, shares**-0.25, rtol=1e-5)
+
+
+def test_norms_of_rows_are_those_of_any_number_at_once(monkeypatch):
+    some = random_rows(50, 9, 0.5).astype(np.float32)
+    part, chosen = sparse_part(some), np.flatnonzero(np.arange(50) % 3)
+    norms = (some[chosen].astype(np.float64) ** 2).sum(axis=1)
+    want = norms[norms > 0].min(), norms.max()
+    assert_allclose(sparse_moments._norms(part, chosen), want)
+    monkeypatch.setattr(sparse_moments, "BLOCK", 12)
+    assert_allclose(sparse_moments._norms(part, chosen), want)
+    here = chosen[(chosen >= 7) & (chosen < 40)]
+    cut = sparse_moments._norms(part[7:40], here - 7)
+    assert_allclose(cut, sparse_moments._norms(part, here))
+    assert sparse_moments._norms(part[:0], chosen[:0]) == (np.inf, 0.0)

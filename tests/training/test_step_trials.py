@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastsoftmax import evaluate, train
-from fastsoftmax.training.step_trials import planned_epochs, vectors_are_long
+from fastsoftmax.training.step_trials import planned_epochs, steps_pay, vectors_are_long
 
 sp = pytest.importorskip("scipy.sparse")
 
@@ -42,6 +42,14 @@ def test_vectors_are_long_where_features_are_many_and_rare():
     assert vectors_are_long(60_000, 8_000, 60.0)
     assert not vectors_are_long(5_000, 1_000_000, 60.0)
     assert not vectors_are_long(60_000, 8_000, None)
+
+
+def test_steps_pay_where_the_vectors_of_full_gradients_leave_the_memory():
+    sizes = (10, 5_000, 1_000_000)
+    assert not steps_pay(*sizes, 60.0, 10**9)
+    assert steps_pay(*sizes, 60.0, 3 * 10**7)  # these take 21 MB, and rows the other half
+    assert not steps_pay(*sizes, None, 3 * 10**7)
+    assert steps_pay(10, 60_000, 8_000, 60.0, 10**12)
 
 
 def test_more_rows_take_fewer_epochs():
