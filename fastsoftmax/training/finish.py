@@ -165,15 +165,15 @@ class _Passes:
 class PassWatch:
     """Tells where a pass stands that many workers are at, and ends it where the run is over.
 
-    tell: hands a Progress on, and returns whether the run is to stop. is_over: whether it is
-    anyway. seconds: of the run so far.
+    tell: hands on what makes a Progress, and returns whether the run is to stop. is_over: whether
+    it is anyway. seconds: of the run so far.
     """
 
     def __init__(
         self,
         learner: Learner,
         state: TrainerState,
-        tell: Callable[[Progress], bool],
+        tell: Callable[[Callable[[], Progress]], bool],
         is_over: Callable[[], bool],
         seconds: Callable[[], float],
     ) -> None:
@@ -182,7 +182,7 @@ class PassWatch:
 
     def __call__(self, done: int, of: int) -> None:
         """Look at a round of which so many tasks are done."""
-        if self._tell(self._progress(done, of)) or self._is_over():
+        if self._tell(lambda: self._progress(done, of)) or self._is_over():
             raise PassStopped
 
     def _progress(self, done: int, of: int) -> Progress:

@@ -188,17 +188,16 @@ def _watch_of(trainer: Trainer) -> Callable[[int, int], None]:
     (reporting,) = [each for each in trainer.callbacks if isinstance(each, Reporting)]
 
     def look(done: int, of: int) -> None:
-        def tell(progress: Progress) -> bool:
-            event = Event(learner, lambda _: progress)
+        def tell(measure: Callable[[], Progress]) -> bool:
+            event = Event(learner, lambda _: measure())
             trainer.told_to_stop |= bool(reporting.on_span(event))
             return trainer.told_to_stop
 
         if trainer.state.place.phase == "steps":
             learner = trainer.active()[0]
-            there = round_progress(
-                trainer.progress(learner), trainer.rows.rounds(learner), done, of
-            )
-            if tell(there) or trainer.is_over:
+            rounds = trainer.rows.rounds(learner)
+            stop = tell(lambda: round_progress(trainer.progress(learner), rounds, done, of))
+            if stop or trainer.is_over:
                 raise PassStopped
             return
         learner = next(each for each in trainer.survivors.list() if not each.state.is_found)
