@@ -162,8 +162,11 @@ class ShardedRows(RunRows):
             self.shards.mix(self._options.shuffling.seed)
             self._sample = self.first_window(SAMPLE_ROWS)
             self._mixing = step_rounds.mixing_of(self.shards, self.classes, self._sample)
-            if not all(learner.finishes for learner in stepping):
-                step_rounds.warn_of_unlike(self._mixing)
+            alone = [learner for learner in stepping if not learner.finishes]
+            if alone:
+                step_rounds.warn_of_ends_above(
+                    self._mixing, self.rounds(alone[0]), len(self.shards)
+                )
         for learner in stepping if self._mixing < step_rounds.ALIKE else ():
             if learner.options.steps.learning_rate == "auto":
                 learner.caution = step_rounds.CAUTION
