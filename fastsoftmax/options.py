@@ -606,6 +606,15 @@ class TrainOptions:
         return self.stopping.solver == "sgd" and not isinstance(self.steps.learning_rate, str)
 
     @property
+    def curvature_memory(self) -> int:
+        """The bytes of memory by which the curvature of full gradients is chosen.
+
+        With shards `memory` is that of each worker, which may not shape the model.
+        """
+        one = self.sharding.count == 1
+        return self.reading.memory_bytes if one else parse_bytes(str(OPTIONS["memory"].default))
+
+    @property
     def leaves_nothing_open(self) -> bool:
         """Whether nothing is to be chosen on rows, once resolved: features too are as they are."""
         return self.by_hand and self.penalty.scaling == "off"

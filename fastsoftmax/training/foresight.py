@@ -163,7 +163,7 @@ SMALL: dict[type[Preconditioner], Callable[[str], Preconditioner]] = {
 def _curvatures(learner: Learner, dtype: str) -> set[type[Preconditioner]]:
     """Return the kinds of curvature for fits that choose l2, and for passes over all rows."""
     o, K, d, n = learner.options, learner.K, learner.d, learner.steps or 1
-    has_l1, memory = o.penalty.l1 > 0, o.reading.memory_bytes
+    has_l1, memory = o.penalty.l1 > 0, o.curvature_memory
     found: set[type[Preconditioner]] = {Diagonal} if has_l1 and learner.finishes else set()
     sizes = {min(n, penalty_rows(K, d))} if o.penalty.l2 == "auto" else set()
     for rows in sizes | (set() if has_l1 or not learner.finishes else {n}):

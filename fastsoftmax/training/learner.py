@@ -91,12 +91,9 @@ class Learner:
         """How many epochs of steps there are at most; none where all is small."""
         if not self.finishes:
             return self.last_epoch
-        # Steps over shards need rows that are kept: else each window takes a pass of its own.
-        if self.options.sharding.count > 1 and self.options.reading.cache == "off":
-            return 0
         small = 4.0 * self.K * self.sgd.row_numbers * (self.steps or 0) < SMALL_FLOPS
         if self.nonzeros is None:
-            small |= has_whole(self.K, self.d, self.options.reading.memory_bytes)
+            small |= has_whole(self.K, self.d, self.options.curvature_memory)
         if small or self.options.penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)

@@ -57,7 +57,7 @@ def prepared_by(learner: Learner, moments: Moments | None, scaling: Scaling | No
             few = moments.is_sparse > 0
             norm = math.sqrt(float(np.square(moments.deviation[few]).sum()))
             units[few] = np.square(scaling.scale[few] * norm)
-    return Prepared(scaling, moments, float(o.penalty.l1), o.reading.memory_bytes, units)
+    return Prepared(scaling, moments, float(o.penalty.l1), o.curvature_memory, units)
 
 
 def is_far_off(scaling: Scaling, better: Scaling) -> bool:

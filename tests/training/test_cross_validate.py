@@ -149,12 +149,18 @@ def test_shares_are_disjoint_and_whole():
         ({"folds": 1}, "folds must be a whole number in 2..1000, got 1"),
         ({"holdout": 0.1}, "holdout is of train"),
         ({"checkpoint": "x"}, "checkpoint is of train"),
+        ({"shards": 3}, "shards is of train: here rows are dealt to models, leave it out"),
+        ({"shards": 3, "workers": 2}, "shards is of train"),
         ({"fold": 3}, "there is no option 'fold'"),
     ],
 )
 def test_what_makes_no_folds_is_refused(rows, given, sentence):
-    with pytest.raises(OptionError, match=sentence):
-        fastsoftmax.cross_validate(*rows, **given)
+    calls = [fastsoftmax.cross_validate]
+    if "shards" in given:
+        calls += [fastsoftmax.audit, fastsoftmax.learning_curve]
+    for call in calls:
+        with pytest.raises(OptionError, match=sentence):
+            call(*rows, **given)
 
 
 def test_a_reader_that_is_read_once_is_refused(rows):

@@ -227,6 +227,10 @@ def test_a_file_that_changes_is_noticed_by_any_worker(rows, tmp_path):
     [
         ({"shuffle": "off"}, "leave out shuffle"),
         ({"shuffle_window": 512}, "leave out shuffle"),
+        ({"shuffle": "full", "learning_rate": 0.1, "epochs": 2}, "leave out shuffle"),
+        ({"l1": 1e-3, "epochs": 2}, "with shards l1 takes full gradients"),
+        ({"l1": 1e-3, "adaptive": True}, "with shards l1 takes full gradients"),
+        ({"l1": 1e-3, "batch_size": 8}, "with shards l1 takes full gradients"),
         ({"shards": 0}, "shards must be a whole number >= 1"),
         ({"shards": 10**6}, "fewer than shards"),
         ({"shards": None, "workers": 2}, "say into how many parts"),
@@ -238,11 +242,12 @@ def test_what_shards_cannot_do_is_refused_in_a_sentence(path, options, sentence)
         fastsoftmax.train(path, "y", **{"shards": 3, **options})
 
 
-def test_a_stream_is_refused(rows):
+@pytest.mark.parametrize("told", [{}, {"learning_rate": 0.1, "epochs": 1}, {"l1": 1e-3}])
+def test_a_stream_is_refused(rows, told):
     table = table_of(*rows)
     for data in (table.to_reader(), lambda: table.to_reader()):
-        with pytest.raises((DataError, OptionError), match=r"stream|classes"):
-            fastsoftmax.train(data, "y", shards=2)
+        with pytest.raises(DataError, match="These are a stream: write it to a Parquet file"):
+            fastsoftmax.train(data, "y", shards=2, classes=[0, 1, 2, 3], **told)
 
 
 def test_files_of_every_format_can_be_read_by_other_processes(rows, tmp_path):

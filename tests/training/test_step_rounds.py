@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import fastsoftmax
-from fastsoftmax.data.loading.mixed_rows import step_rows, visits_of, windows_of
+from fastsoftmax.data.loading.mixed_rows import MixedRows, step_rows, visits_of, windows_of
 from fastsoftmax.data.loading.shards import dealt
 from fastsoftmax.data.open import open_source
 from fastsoftmax.errors import DataError, DivergedError, OptionError
@@ -91,6 +94,53 @@ def test_where_rows_are_kept_changes_no_bit_of_the_steps(path, tmp_path, monkeyp
         model = fastsoftmax.train(path, "y", shards=3, epochs=1, holdout=0.1, cache=cache)
         found.add(digest(model, tmp_path))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "caches"),
+    [(130, ("auto", "off")), (50, ("auto",))],  # with epochs of steps first, and without
+)
+def test_no_cache_and_no_memory_shape_a_default_run(features, caches, tmp_path, monkeypatch):
+    X, y = problem(n=20_000, d=features, K=10)
+    table = pa.table({"x": pa.FixedSizeListArray.from_arrays(X.ravel(), features), "y": y})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2000)
+    found = set()
+    for share in (0.8, 0.01):
+        monkeypatch.setattr("fastsoftmax.data.loading.shard_rows.KEPT_SHARE", share)
+        for cache, memory in product(caches, ("1GB", "10MB")):
+            told = {"shards": 3, "cache": cache, "memory": memory}
+            model = fastsoftmax.train(tmp_path / "rows.parquet", "y", **told)
+            steps = model.record["options"]["learning_rate"] != "auto"
+            assert steps == (features == 130)
+            found.add(digest(model, tmp_path))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("memory", [2**15, 2**20])
+def test_windows_that_nobody_keeps_are_gathered_some_at_a_time(path, monkeypatch, memory):
+    monkeypatch.setattr("fastsoftmax.data.loading.mixed_rows.WINDOW_BYTES", 2**13)
+    monkeypatch.setattr("fastsoftmax.data.loading.mixed_rows.STEP", 128)
+    looks = []
+
+    def looked(self):
+        looks.append(self)
+        return drawn(self)
+
+    drawn = MixedRows._drawn
+    monkeypatch.setattr(MixedRows, "_drawn", looked)
+    source, classes = open_source(path, "y"), given_classes(range(4))
+    with dealt(source, Sharding(shards=3), Reading(cache="off")) as shards:
+        shards.mix(seed=7)
+        shard = replace(shards.shards[0], memory=memory)
+        monkeypatch.setattr("fastsoftmax.data.loading.shard_rows.KEPT_SHARE", 0.1)
+        count = step_rows(source, shard, classes)
+        seen = []
+        for number in range(8):  # rounds
+            span = count * number // 8, count * (number + 1) // 8
+            for window, order in visits_of(source, shard, classes, 0, span):
+                seen.append(np.asarray(window.number(order)))
+    assert len(np.unique(np.concatenate(seen))) == count
+    assert (len(looks) < 8) == (memory == 2**20)
 
 
 @pytest.mark.parametrize("kind", ["file", "matrix"])
@@ -183,6 +233,13 @@ def test_means_of_shards_are_weighted_in_whatever_order_they_are_added():
     want = (values[0] + 3.0 * values[2].astype(np.float64)) / 4.0
     np.testing.assert_allclose((found[0] + found[1] + found[2]).mean()["W"], want, rtol=1e-12)
     assert found[0].mean()["W"] is found[0].values["W"]
+
+
+def test_many_shards_of_few_rows_each_are_warned_of(rows):
+    X, y = rows
+    with pytest.warns(UserWarning, match="32 shards drift apart .* 291% of the 11 that an epoch"):
+        fastsoftmax.train(X, y, shards=32, epochs=1)
+    fastsoftmax.train(X, y, shards=32)
 
 
 def test_shards_of_few_classes_each_are_warned_of_and_step_with_care(rows, tmp_path):

@@ -7,7 +7,7 @@ windows, whether they are kept in memory, in a file, or nowhere.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, final
@@ -26,6 +26,7 @@ from fastsoftmax.data.loading.shard_rows import (
     windows_as_they_come,
 )
 from fastsoftmax.data.loading.shuffle import (
+    ROW_OVERHEAD,
     ShufflePlan,
     buckets_of,
     mixed_order,
@@ -70,8 +71,9 @@ def visits_of(
     window = whole_window(source, shard, classes)
     if window is None:
         rows = kept_rows_of(MixedRows, source, shard, classes)
+        visited = visit_order(len(rows.sizes), _seed_of(shard), epoch, shard.number)
         for index, order in _ordered(shard, rows.sizes, epoch, span):
-            yield rows.window(index), order
+            yield rows.window(index, list(visited)), order
         return
     first, stop = _share(window.rows, shard)
     numbers = mixed_order(window.rows, _seed_of(shard))[first:stop]
@@ -125,26 +127,39 @@ class MixedRows(ShardRows):
         self.sizes = self._counted().tolist()
         self._windows: list[Window] = []
         self._file: DiskCache | None = None
+        self._few: dict[int, Window] = {}  # that are held for a while, by their numbers
+        self._at_once = 1  # windows that a look at all rows gathers, where they are kept nowhere
         self._is_filled = False
 
     def windows(self) -> Iterator[Window]:
         """Yield all of them; see ShardRows."""
-        for index, size in enumerate(self.sizes):
-            if size:
-                yield self.window(index)
+        numbers = [index for index, size in enumerate(self.sizes) if size]
+        for index in numbers:
+            yield self.window(index, numbers)
 
-    def window(self, index: int) -> Window:
-        """Return a window."""
+    def window(self, index: int, visited: Sequence[int]) -> Window:
+        """Return a window; visited: the order in which windows are asked for."""
         with self._lock:
             if not self._is_filled:
                 self._fill()
             if self._windows:
                 return self._windows[index]
-            return self._gathered(index)
+            if self._file is not None:
+                return self._read(self._file, index)
+            if index not in self._few:
+                first = visited.index(index)
+                self._few.clear()
+                ahead = [each for each in visited[first:] if self.sizes[each]]
+                self._few = self._decoded(ahead[: self._at_once])
+            window = self._few[index]
+            if not self.size:  # there is no room for it
+                self._few.clear()
+            return window
 
     def drop(self) -> None:
         """Keep nothing."""
-        self._windows, self._is_filled, self.size = [], False, 0
+        self._windows, self._is_filled, self.size, self._at_once = [], False, 0, 1
+        self._few.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -161,12 +176,19 @@ class MixedRows(ShardRows):
         elif self.size:
             self._fill_memory()
         else:
-            logger.warning(
-                "rows of shard %d can be kept nowhere: each of the %d windows of an epoch of steps"
-                " decodes all of them; give more memory, or room for a file (cache_folder)",
-                self._shard.number + 1, len(self.sizes),
-            )  # fmt: skip
+            self._keep_few()
         self._is_filled = True
+
+    def _keep_few(self) -> None:
+        """Find room for some windows at a time, this shard's share of the memory."""
+        shards = 1 if self._shard.mixed_by is None else self._shard.mixed_by[1]
+        each = max(self.sizes) * (self._source.row_bytes + ROW_OVERHEAD)
+        self.size, self._at_once = self.reserve_some(each, len(self.sizes), shards)
+        logger.warning(
+            "rows of shard %d can be kept nowhere: an epoch of steps decodes all of them %d times;"
+            " give more memory, or room for a file (cache_folder)",
+            self._shard.number + 1, -(-len(self.sizes) // self._at_once),
+        )  # fmt: skip
 
     def _fill_memory(self) -> None:
         pages, buffers = PagePool(), list[WindowBuffer]()
@@ -189,22 +211,25 @@ class MixedRows(ShardRows):
             writer.finish()
             file.seal()
 
-    def _gathered(self, index: int) -> Window:
-        """Return a window out of the file, or of all rows, decoded anew."""
+    def _read(self, file: DiskCache, index: int) -> Window:
+        """Return a window out of the file."""
         buffer: WindowBuffer | None = None
-        for chunk, order in self._found(index):
+        for chunk in file.read(index):
             buffer = buffer or WindowBuffer(chunk, self.sizes[index], PagePool())
-            buffer.take(chunk, 0, chunk.rows if order is None else len(order), order)
+            buffer.take(chunk, 0, chunk.rows)
         assert buffer is not None  # it is one that has rows
         return self._as_window(buffer, index)
 
-    def _found(self, index: int) -> Iterator[tuple[Chunk, np.ndarray | None]]:
-        if self._file is not None:
-            for chunk in self._file.read(index):
-                yield chunk, None
-            return
+    def _decoded(self, numbers: Sequence[int]) -> dict[int, Window]:
+        """Return some windows out of all rows, which are decoded anew."""
+        buffers, pages = dict[int, WindowBuffer](), PagePool()
         for chunk, drawn in self._drawn():
-            yield chunk, np.flatnonzero(drawn == index)
+            for index in numbers:
+                order = np.flatnonzero(drawn == index)
+                if index not in buffers:
+                    buffers[index] = WindowBuffer(chunk, self.sizes[index], pages)
+                buffers[index].take(chunk, 0, len(order), order)
+        return {index: self._as_window(buffer, index) for index, buffer in buffers.items()}
 
     def _drawn(self) -> Iterator[tuple[Chunk, np.ndarray]]:
         """Yield the rows as they come, by row, and the window of each."""

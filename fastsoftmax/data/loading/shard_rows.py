@@ -132,6 +132,16 @@ class ShardRows(ABC):
                 logger.warning("rows cannot be kept (%s): each round decodes them anew", error)
         return None
 
+    def reserve_some(self, size: int, most: int, shards: int) -> tuple[int, int]:
+        """Take memory for things of a size, up to `most`, and this shard's part of all memory.
+
+        Return the bytes that were taken, and how many things fit: one, where none has room.
+        """
+        count = min(int(KEPT_SHARE * self._shard.memory) // max(size * shards, 1), most)
+        while count and not _take(self._shard, count * size):
+            count //= 2
+        return count * size, max(count, 1)
+
 
 class _InOrder(ShardRows):
     """Rows as they come, kept nowhere, as windows in memory, or in a file."""
