@@ -420,6 +420,10 @@ def test_columns_of_texts_stand_beside_numbers_and_are_known_by_name(kind):
     frame = make({"title": TEXTS, "size": size, "body": TEXTS[::-1]})
     fitted = SoftmaxClassifier(text=["title", "body"], chars="3-4", l2=1e-4).fit(frame, SAID)
     assert (fitted.n_features_in_, list(fitted.feature_names_in_)) == (3, ["title", "size", "body"])
+    if kind == "pandas":  # an index is no feature
+        again = clone(fitted).fit(frame.set_index(np.arange(200, 80, -1)), SAID)
+        assert list(again.feature_names_in_) == ["title", "size", "body"]
+        assert_array_equal(again.coef_, fitted.coef_)
     assert fitted.score(frame, SAID) > 0.99
     names = fitted.model_.feature_names
     assert {"title=dull", "size", "body=~dull"} <= set(names)

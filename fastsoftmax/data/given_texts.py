@@ -43,6 +43,8 @@ def table_of_columns(frame: Any) -> pa.Table:
             f"X is a {type(frame).__name__}, whose columns have no names, and text= names some:"
             " give an Arrow table or a data frame, or text=True for a list of texts."
         )
+    if hasattr(frame, "iloc"):  # of pandas, whose index is no column
+        return pa.Table.from_pandas(frame, preserve_index=False)
     return pa.table(frame)
 
 
