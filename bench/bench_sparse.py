@@ -21,7 +21,7 @@ from fastsoftmax.options import TrainOptions
 from tests import oracle
 
 CLASSES = (2, 16, 58, 250, 1000, 4000)
-WORDS, DRAWN, FEATURES = 42, 72, 2**16
+WORDS, DRAWN, FEATURES = 42, 56, 2**16
 MOST_ROWS, PRODUCTS = 40_000, 6e8  # rows, and words times classes, of a case
 CHECKED = 10  # rows
 TOUCHED = 3  # times that a step reads or writes the weights of a word

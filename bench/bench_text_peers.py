@@ -219,9 +219,9 @@ PEERS: dict[str, tuple[Fit, list[dict[str, Any]], str]] = {
         "sklearn",
     ),
     "LogisticRegression": (
-        by_logistic_regression, [{"C": C} for C in (1, 3, 10, 30, 100)], "sklearn",
+        by_logistic_regression, [{"C": C} for C in (3, 10, 30, 100, 300)], "sklearn",
     ),
-    "LIBLINEAR": (by_liblinear, [{"C": C} for C in (3, 10, 30, 100)], "sklearn"),
+    "LIBLINEAR": (by_liblinear, [{"C": C} for C in (10, 30, 100, 300)], "sklearn"),
     "Vowpal Wabbit": (
         by_vowpal_wabbit,
         [{"rate": rate, "passes": n} for rate, n in product((0.3, 1.0, 3.0), (3, 10))],
