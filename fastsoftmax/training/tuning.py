@@ -207,12 +207,28 @@ def choose_l2(
             share = max(trial.alike, ALIKE if n <= TRY_ALL else NEARLY_ALIKE)
             alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
             best = next((i for i in sorted(losses) if losses[i] <= alike), best)
-        C = STRENGTHS[best]
+        # Few rows scatter too much to tell what lies between.
+        beside = _lowest(losses, best) if n > TRY_ALL else 0.0
+        C = STRENGTHS[best] * 10.0 ** (beside / 2)
+        told = f"C = {C:.3g}, beside {STRENGTHS[best]:.3g}" if beside else f"C = {C:.3g}"
         reason = (
-            f"C = {C:.3g}: log-loss {losses[best]:.4f} on {trial.held_rows:,} held-out rows of"
-            f" {n:,}, in {len(trial.folds)} fold(s)"
+            f"{told}: log-loss {losses[best]:.4f} on {trial.held_rows:,} held-out rows of {n:,}, in"
+            f" {len(trial.folds)} fold(s)"
         )
         return Choice(trial.vectors / (C * problem.rows), reason, trial.nearest(best))
+
+
+def _lowest(losses: dict[int, float], at: int) -> float:
+    """Return how many steps from `at` a parabola through it and those beside it is lowest."""
+    below = max((i for i in losses if i < at and math.isfinite(losses[i])), default=at)
+    above = min((i for i in losses if i > at and math.isfinite(losses[i])), default=at)
+    if not below < at < above:
+        return 0.0
+    left, right = at - below, above - at
+    rise, fall = (losses[above] - losses[at]) / right, (losses[below] - losses[at]) / left
+    if rise <= 0 or fall <= 0:  # the strongest of those alike: there is none lower between
+        return 0.0
+    return (fall * right - rise * left) / (2 * (rise + fall))
 
 
 def fit_to_some(problem: Problem, l2: float) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from fastsoftmax.training.tuning import (
     RATES,
     STRENGTHS,
     Problem,
+    _lowest,
     choose_l2,
     choose_rate,
     penalty_rows,
@@ -71,6 +72,22 @@ def test_two_classes_count_the_penalty_half():
     X = random.normal(size=(600, 20))
     choice = choose_l2(problem_of(X, random.integers(0, 2, 600), 2))
     assert_allclose(choice.value, 2.0 / (STRENGTHS[0] * 600))
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize(("left", "right"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_the_lowest_loss_of_a_parabola_is_found_between_those_tried(at, left, right):
+    for lowest in (-0.4, 0.0, 0.3):
+        losses = {at + i: 0.5 + 0.1 * (i - lowest) ** 2 for i in (-left, 0, right)}
+        assert _lowest(losses, at) == pytest.approx(lowest)
+
+
+def test_nothing_is_sought_between_losses_that_do_not_rise_on_both_sides():
+    assert _lowest({1: 0.5, 2: 0.4}, 2) == 0.0
+    assert _lowest({1: 0.5, 2: 0.4, 3: 0.4}, 2) == 0.0
+    assert _lowest({1: 0.5, 2: 0.4, 3: 0.39}, 2) == 0.0
+    assert _lowest({1: math.inf, 2: 0.4, 3: 0.5}, 2) == 0.0
+    assert _lowest({2: 0.4}, 2) == 0.0
 
 
 def test_too_few_rows_at_hand_leave_the_usual_penalty():
