@@ -7,7 +7,7 @@ from collections import namedtuple
 import numpy as np
 
 from fastsoftmax.kernels.bounds import TRIAL_ROWS
-from fastsoftmax.kernels.workspace import aligned, padded
+from fastsoftmax.kernels.workspace import aligned, padded, row_length
 
 # Where the numbers of `state` stand: s, sigma, H, P and how many steps are averaged. For `waiting`,
 # with u = (H - MIDDLE) / HALF: (-u)^k / k!, k < TERMS, after the last step, from LAST on, and from
@@ -33,6 +33,12 @@ class FeatureAverage(namedtuple("FeatureAverage", "U A b")):
     """U (d, columns); A (d, columns) and b (K,), the sums that are settled, float64."""
 
 
+def _new_columns(d: int, columns: int, kind: np.dtype) -> np.ndarray:
+    """Return zeros (d, columns)."""
+    # The features of a row are read side by side: 2,048 bytes apart, they got in each other's way.
+    return aligned((d, row_length(columns, kind) if columns > 1 else 1), kind)[:, :columns]
+
+
 def columns_of(K: int, dtype: np.dtype, *, mirrored: bool) -> int:
     """Return how many numbers V has of a feature."""
     return 1 if mirrored else padded(K, dtype)
@@ -51,7 +57,7 @@ def new_feature_weights(
     state = np.zeros(SUMS + TERMS)
     state[S] = 1.0
     return FeatureWeights(
-        aligned((d, columns_of(K, dtype, mirrored=mirrored)), dtype),
+        _new_columns(d, columns_of(K, dtype, mirrored=mirrored), dtype),
         b, aligned((1, width), dtype), aligned((TRIAL_ROWS, width), dtype), state,
     )  # fmt: skip
 
@@ -60,8 +66,9 @@ def new_feature_average(
     K: int, d: int, dtype: np.dtype, *, mirrored: bool = False
 ) -> FeatureAverage:
     """Return the sums over no step; mirrored: see `new_feature_weights`."""
-    shape = (d, columns_of(K, dtype, mirrored=mirrored))
-    return FeatureAverage(aligned(shape, dtype), aligned(shape, np.dtype(np.float64)), np.zeros(K))
+    columns = columns_of(K, dtype, mirrored=mirrored)
+    U, A = (_new_columns(d, columns, kind) for kind in (dtype, np.dtype(np.float64)))
+    return FeatureAverage(U, A, np.zeros(K))
 
 
 def new_penalties(l2: np.ndarray, l1: np.ndarray) -> np.ndarray:

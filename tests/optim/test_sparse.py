@@ -158,6 +158,22 @@ def test_step_sizes_of_features_and_what_waits_for_them_are_those_of_dense_rows(
             assert_allclose(own.weights.mean()[0], mean, atol=10 * TOLERANCE[dtype])
 
 
+def test_steps_are_those_of_dense_rows_where_weights_have_room_between_them():
+    classes, n = 512, 60
+    y = np.random.default_rng(8).integers(0, classes, n).astype(np.int32)
+    rows = (X[:n], y, WEIGHT[:n], ETA[:n])
+    want = oracle.descend(oracle.zeros(classes, D), *rows, 0.9)
+    told = TrainOptions.of(l2=0.9, average=True, dtype="float32")
+    with SGD(classes, D, told, 7.0) as own:
+        assert own.weights.arrays.V.strides[0] > 4 * classes
+        own.step(PARTS, ORDER[:n], y, WEIGHT[:n], ETA[:n])
+        assert_allclose(own.weights.get()[0], want.W, atol=2e-6)
+        W, b = own.weights.mean()
+        assert_allclose(W, want.W_sum / want.steps, atol=2e-6)
+        found = own.measure(PARTS, ORDER[:n], y, WEIGHT[:n]).loss
+        assert_allclose(found, WEIGHT[:n] @ oracle.losses(W, b, X[:n], y), rtol=1e-5)
+
+
 def test_the_factor_of_all_weights_is_brought_back_before_digits_are_lost():
     with sgd(dtype="float32", l2=0.9, average=True) as own:
         for _ in range(20):
