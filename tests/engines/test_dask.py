@@ -90,6 +90,20 @@ def test_a_client_its_address_and_its_executor_give_the_same_bits(client, path, 
     assert client.status == "running"
 
 
+def test_results_come_by_the_scheduler_where_workers_cannot_be_reached(
+    client, path, want, tmp_path, monkeypatch
+):
+    from fastsoftmax.engines import dask
+
+    assert dask._reaches_workers(client)
+    monkeypatch.setattr(dask, "REACHING_SECONDS", 0.0)
+    assert not dask._reaches_workers(client)
+    assert digest(fastsoftmax.train(path, "y", workers=client, **OPTIONS), tmp_path) == want
+    monkeypatch.undo()
+    monkeypatch.setattr(client, "direct_to_workers", False)
+    assert not dask._reaches_workers(client)
+
+
 def test_rows_in_memory_are_sent(client, path, tmp_path):
     table = pq.read_table(path)
     found = {digest(fastsoftmax.train(table, "y", workers=w, **OPTIONS), tmp_path)
