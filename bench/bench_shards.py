@@ -1,16 +1,20 @@
 """Rounds over shards: how two workers compare with one, and what a round costs beside its rows.
 
 A pass of full gradients over rows in memory, kept by the workers; the sums must not differ by a
-bit. The state of an overhead round is W alone, and the rows are few.
+bit. Long rounds, of a second and more, are passes and steps over bytes in memory, or decoded from
+Parquet. The state of an overhead round is W alone, and the rows are few.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench.interleave import median_seconds
@@ -18,11 +22,17 @@ from fastsoftmax.data.loading.shards import Shards, dealt
 from fastsoftmax.data.open import open_source
 from fastsoftmax.labels import given_classes
 from fastsoftmax.optim.passes import PassRows, PassSums
-from fastsoftmax.options import Reading, Sharding, available_threads
+from fastsoftmax.options import Reading, Sharding, TrainOptions, available_threads
+from fastsoftmax.training import step_rounds
+from fastsoftmax.training.learner import Learner
+from fastsoftmax.training.preparation import prepare
+from fastsoftmax.training.rounds import ShardedRows, scan_labels
 from fastsoftmax.training.row_weights import RowWeights
 from fastsoftmax.training.shard_tasks import PassState, pass_over
+from fastsoftmax.training.step_tasks import Round as StepRound
 
 SHAPES = ((784, 10), (128, 100), (64, 10))
+LONG_ROWS = {(784, 10): 1_300_000, (128, 100): 1_300_000, (64, 10): 10_000_000}  # of about 1.3 s
 STATES = ((784, 10), (5000, 2000))  # 31 kB and 40 MB of float32
 LOCAL = (None, 2)  # threads, processes
 
@@ -84,6 +94,67 @@ def bench_rounds(benchmark, report, quick, d, K) -> None:
             workers=name,
             **{"rows/s": f"{n / each:,.0f}", "one worker = 1": f"{alone / each:.2f}"},
         )
+
+
+def steps_of(shards: Shards, d: int, K: int) -> Callable[[], object]:
+    """Return what takes a round of steps over all rows from the same weights each time."""
+    classes = given_classes(range(K))
+    given = {"learning_rate": 1e-9, "epochs": 2, "shards": len(shards)}
+    options = TrainOptions.of(**given).resolved(one_pass=False)
+    stats = scan_labels(shards, classes)
+    learner = Learner(classes, d, stats, options)
+    rows = ShardedRows(shards, classes, stats, options)
+    rows.check([learner])
+    prepare(learner, rows.first_window(4096), measures=False)
+    return lambda: step_rounds.stepped(shards, classes, learner, StepRound(0, 0, 1))
+
+
+def plain_sums(X: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Return what reads all bytes by one thread and by as many as there are cores: the limit."""
+    words, cores = X.reshape(-1)[: X.size // 8 * 8].view(np.uint64), available_threads()
+
+    def read(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(np.add.reduce, np.array_split(words, threads)))
+
+    return {"a plain sum, 1 thread": lambda: read(1),
+            f"a plain sum, {cores} threads": lambda: read(cores)}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pass", "steps"])
+@pytest.mark.parametrize("held", ["memory", "Parquet"])
+@pytest.mark.parametrize(("d", "K"), SHAPES)
+def bench_long_rounds(benchmark, report, quick, tmp_path, d, K, held, kind) -> None:
+    """Time rounds of a second and more by one worker and by as many as there are cores, in turn."""
+    cores, n = available_threads(), LONG_ROWS[d, K] // (100 if quick else 1)
+    X = np.random.default_rng(d + K).integers(0, 4, (n, d), dtype=np.uint8)
+    y = np.arange(n) % K
+    everyone = {"1 thread": None, f"{cores} threads": None, "1 process": 1,
+                f"{cores} processes": cores}  # fmt: skip
+    if held == "Parquet":
+        rows = pa.FixedSizeListArray.from_arrays(X.reshape(-1), d)
+        table = pa.table({"x": rows, "y": y})
+        pq.write_table(table, tmp_path / "rows.parquet", row_group_size=n // (8 * cores))
+        del table, rows
+    runs = {} if held == "Parquet" else plain_sums(X)
+    with contextlib.ExitStack() as stack:
+        for name, workers in everyone.items():
+            given = (tmp_path / "rows.parquet", "y") if held == "Parquet" else (X, y)
+            reading = Reading(threads=1 if name == "1 thread" else None, memory="4GB")
+            sharding = Sharding(shards=2 * cores, workers=workers)
+            opened = stack.enter_context(dealt(open_source(*given), sharding, reading))
+            is_pass = kind == "pass"
+            runs[name] = Round(opened, d, K, n).run if is_pass else steps_of(opened, d, K)
+        del X
+        seconds = median_seconds(benchmark, runs, 1 if quick else 3)
+    for name, each in seconds.items():
+        first = name.replace(f"{cores} processes", "1 process")
+        first = first.replace(f"{cores} threads", "1 thread")
+        report.add(
+            "Long rounds over shards, bytes",
+            d=d, K=K, round=kind, rows=held, workers=name,
+            seconds=f"{each:.2f}", **{"one worker = 1": f"{seconds[first] / each:.2f}"},
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(("d", "K"), STATES)
