@@ -20,8 +20,10 @@ import pytest
 from bench.interleave import median_seconds
 from fastsoftmax.data.loading.shards import Shards, dealt
 from fastsoftmax.data.open import open_source
+from fastsoftmax.data.parts import Dense
 from fastsoftmax.labels import given_classes
-from fastsoftmax.optim.passes import PassRows, PassSums
+from fastsoftmax.optim.passes import LocalPass, PassRows, PassSums
+from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.options import Reading, Sharding, TrainOptions, available_threads
 from fastsoftmax.training import step_rounds
 from fastsoftmax.training.learner import Learner
@@ -121,6 +123,25 @@ def plain_sums(X: np.ndarray) -> dict[str, Callable[[], object]]:
             f"a plain sum, {cores} threads": lambda: read(cores)}  # fmt: skip
 
 
+def cached_passes(d: int, K: int, n: int) -> dict[str, Callable[[], object]]:
+    """Return passes over a few rows again and again, for each core one: what processors give."""
+    cores, few = available_threads(), 512
+    order = np.arange(n // 2 // cores) % few
+    X = np.random.default_rng(d).random((few, d), np.float32)
+    labels = (order % K).astype(np.int32)
+    batch = Batch((Dense(X),), order, labels, np.ones(len(order)))
+    rows = PassRows(K, d, len(order), "float32", 1, is_part=True)
+    passes = [LocalPass(rows, lambda: [batch]) for _ in range(cores)]
+    theta = np.zeros((K, d + 1), np.float32)
+
+    def run(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda each: each.sums(theta), passes))
+
+    return {"512 rows again, 1 thread": lambda: run(1),
+            f"512 rows again, {cores} threads": lambda: run(cores)}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["pass", "steps"])
 @pytest.mark.parametrize("held", ["memory", "Parquet"])
 @pytest.mark.parametrize(("d", "K"), SHAPES)
@@ -134,9 +155,10 @@ def bench_long_rounds(benchmark, report, quick, tmp_path, d, K, held, kind) -> N
     if held == "Parquet":
         rows = pa.FixedSizeListArray.from_arrays(X.reshape(-1), d)
         table = pa.table({"x": rows, "y": y})
-        pq.write_table(table, tmp_path / "rows.parquet", row_group_size=n // (8 * cores))
+        fast = {"use_dictionary": False, "compression": "none"}
+        pq.write_table(table, tmp_path / "rows.parquet", row_group_size=n // (8 * cores), **fast)
         del table, rows
-    runs = {} if held == "Parquet" else plain_sums(X)
+    runs = {} if held == "Parquet" else plain_sums(X) | cached_passes(d, K, n)
     with contextlib.ExitStack() as stack:
         for name, workers in everyone.items():
             given = (tmp_path / "rows.parquet", "y") if held == "Parquet" else (X, y)
