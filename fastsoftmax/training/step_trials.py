@@ -27,8 +27,9 @@ from fastsoftmax.training.tuning import (
 )
 
 # Of a feature's nonzeros: two loops over twenty pairs of vectors in float64, and what else is as
-# long as they, to the products of a pass.
-VECTORS = 22
+# long as they, take as long as 22 products of a pass. Steps pay before that: on 8,000 texts of 43
+# words, 12,000 in all, 30 epochs end at a test loss of 0.792 after 1.5 s, 64 passes at 0.813 in 26.
+VECTORS = 66
 # On 8,000 descriptions of packages 20 epochs end 0.5 % above the test loss of the optimum, 40 end
 # 0.1 % below it.
 LEAST_EPOCHS, MOST_EPOCHS, MANY_ROWS = 4, 30, 10_000
