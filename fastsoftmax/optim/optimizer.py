@@ -14,7 +14,7 @@ from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
-from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner
+from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner, sample_rows
 from fastsoftmax.optim.sparse_gradient import CURVATURE_ROWS, SparseDiagonal
 from fastsoftmax.optim.state import array
 
@@ -68,11 +68,16 @@ def begin(objective: Objective, theta: np.ndarray, memory: int) -> OptimizerStat
 
     memory: bytes that the run may take.
     """
-    count = min(objective.n, CURVATURE_ROWS)
-    if objective.nonzeros is None:
-        count = curvature_rows(objective.K, objective.d, objective.n, memory)
-    smooth, gradient = objective.evaluate_and_sample(theta, count)
+    smooth, gradient = objective.evaluate_and_sample(theta, _sampled(objective, memory))
     return begin_at(objective, theta, smooth, gradient)
+
+
+def _sampled(objective: Objective, memory: int) -> int:
+    """Return how many rows its preconditioner asks for: a run that is resumed draws as many."""
+    K, d, n = objective.K, objective.d, objective.n
+    if objective.nonzeros is not None:
+        return min(n, CURVATURE_ROWS)
+    return curvature_rows(K, d, n, memory) if _l1_of(objective) is None else sample_rows(d, n)
 
 
 def begin_at(

@@ -99,7 +99,8 @@ def matrix(everything: bool) -> list[Any]:
             ({}, {"holdout": 0.1, "patience": 1}),
         )
     )  # fmt: skip
-    return cases if everything else cases[::29]
+    few = [*cases[::29], ("lbfgs", "in memory", "float32", {"l1": 1e-3, "l2": 0.0}, {})]
+    return cases if everything else few
 
 
 def train(data: str, **options: Any) -> fastsoftmax.Model:
