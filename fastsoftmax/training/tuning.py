@@ -48,6 +48,7 @@ FOLDS = ((500, 50), (5000, 5), (10**9, 4))  # up to so many rows, so many folds
 FOLD_FLOPS = 2e9  # that fits of one strength to all folds may take, about
 LEAST_FOLDS = 4  # of which some are then left out
 TRY_ALL = 500  # rows up to which all strengths are tried: there the best one varies much
+TOLD_APART = 2000  # rows, below which losses scatter too much to tell what lies between two
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
 THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
@@ -207,8 +208,7 @@ def choose_l2(
             share = max(trial.alike, ALIKE if n <= TRY_ALL else NEARLY_ALIKE)
             alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
             best = next((i for i in sorted(losses) if losses[i] <= alike), best)
-        # Few rows scatter too much to tell what lies between.
-        beside = _lowest(losses, best) if n > TRY_ALL else 0.0
+        beside = _lowest(losses, best) if n > TOLD_APART else 0.0
         C = STRENGTHS[best] * 10.0 ** (beside / 2)
         told = f"C = {C:.3g}, beside {STRENGTHS[best]:.3g}" if beside else f"C = {C:.3g}"
         reason = (
