@@ -57,6 +57,11 @@ class Parameters:
         return any(each.sparse is not None or each.text is not None for each in columns)
 
     @property
+    def has_texts(self) -> bool:
+        """Whether some of the columns are texts."""
+        return any(column.text is not None for column in self.columns or ())
+
+    @property
     def feature_index(self) -> np.ndarray:
         """Which of the numbers of its column each feature (d,) is, int64; one more for nulls."""
         if self.columns is None:

@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
 
-from fastsoftmax.errors import DataError, MissingExtraError
+from fastsoftmax.errors import DataError
 from fastsoftmax.labels import exact_labels
 from fastsoftmax.model.model import Model
 from fastsoftmax.model.scoring import log_sum_exp, softmax
 from fastsoftmax.sklearn.given import rows_of, takes_texts, told_as_ours
-
-try:
-    from scipy.sparse import issparse
-    from sklearn.base import ClassifierMixin
-    from sklearn.utils.validation import check_is_fitted
-except ImportError as missing:
-    raise MissingExtraError(
-        'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
-    ) from missing
 
 SHORTER = 2.0**-500  # what takes rows whose logits do not fit float64 within it, rounding nothing
 
@@ -111,7 +105,7 @@ def coef_of_all(model: Model, width: int) -> np.ndarray:
 
     Those of a model of texts are of the n-grams, and of the numbers beside them: (K, d).
     """
-    if not model.parameters.is_sparse or has_texts(model):
+    if not model.parameters.is_sparse or model.parameters.has_texts:
         return model.coef
     coef = np.zeros((len(model.classes_), width))
     coef[:, model.feature_index] = model.coef
@@ -121,8 +115,3 @@ def coef_of_all(model: Model, width: int) -> np.ndarray:
 def folded(values: np.ndarray) -> np.ndarray:
     """Return rows for each class, or for two classes the second's minus the first's."""
     return values[1:] - values[:1] if len(values) == 2 else values
-
-
-def has_texts(model: Model) -> bool:
-    """Return whether some of a model's columns are texts."""
-    return any(column.text is not None for column in model.columns or ())

@@ -7,18 +7,12 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from fastsoftmax.errors import MissingExtraError
 from fastsoftmax.sklearn.given import takes_texts
 from fastsoftmax.training.progress import Progress
 
-try:
-    from sklearn.base import TransformerMixin
-    from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
-except ImportError as missing:
-    raise MissingExtraError(
-        'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
-    ) from missing
 try:
     from sklearn.callback import CallbackSupportMixin
     from sklearn.callback import with_callbacks as with_callbacks

@@ -7,10 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 
 from fastsoftmax.errors import (
     DataError,
-    MissingExtraError,
     NotConverged,
     OptionError,
     TrainingInterrupted,
@@ -34,18 +39,6 @@ from fastsoftmax.sklearn.given import (
 )
 from fastsoftmax.training.progress import Progress
 from fastsoftmax.training.train import train
-
-try:
-    from scipy.sparse import issparse
-    from sklearn.base import BaseEstimator
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.utils import check_random_state
-    from sklearn.utils.class_weight import compute_sample_weight
-except ImportError as missing:
-    raise MissingExtraError(
-        'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
-    ) from missing
 
 
 class SoftmaxClassifier(Conventions, Answers, BaseEstimator):

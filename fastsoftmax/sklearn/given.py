@@ -8,6 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from fastsoftmax.data.given_texts import (
     NAME,
@@ -15,18 +18,9 @@ from fastsoftmax.data.given_texts import (
     table_of_columns,
     table_of_texts,
 )
-from fastsoftmax.errors import DataError, FastsoftmaxError, MissingExtraError, OptionError
+from fastsoftmax.errors import DataError, FastsoftmaxError, OptionError
 from fastsoftmax.labels import exact_labels
 from fastsoftmax.options import Texts
-
-try:
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import _check_sample_weight, validate_data
-except ImportError as missing:
-    raise MissingExtraError(
-        'this needs scikit-learn 1.6 or newer: pip install "fastsoftmax[sklearn]"'
-    ) from missing
 
 ROWS: dict[str, Any] = {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
 
