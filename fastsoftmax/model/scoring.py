@@ -128,10 +128,11 @@ def _blocks_of(model: Parameters, source: Source) -> Blocks:
     numpy = partial(logits_of, model)
     if source.nonzeros is None:
         return numpy
-    # Where texts are read, kernels are there.
-    are_loaded = any(column.text is not None for column in model.columns or ())
     (K, d), rows = model.weights.shape, source.rows
-    if rows is not None and not is_worth_for_sparse(rows, K, d, source.nonzeros, are_loaded):
+    pays = are_loaded = model.has_texts  # where texts are read, kernels are there
+    if rows is not None:
+        pays = is_worth_for_sparse(rows, K, d, source.nonzeros, are_loaded)
+    if not pays:
         return numpy
     from fastsoftmax.inference.sparse_scorer import SparseScorer
 

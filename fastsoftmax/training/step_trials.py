@@ -40,7 +40,9 @@ START_FLOPS = 1e8  # that beginning a fit takes as long as
 
 
 def vectors_are_long(d: int, rows: int, nonzeros: float | None) -> bool:
-    """Return whether all weights take longer to combine than full gradients to sum over rows."""
+    """Return whether weights are so many that combining them is much of what full gradients take,
+    beside sums over rows.
+    """
     return nonzeros is not None and VECTORS * (d + 1) > max(nonzeros, 1.0) * rows
 
 
