@@ -77,6 +77,8 @@ def test_a_wrong_value_of_any_option_is_one_sentence(here, command, capfd):
         for value in VALUES[turn % every :: every]:
             if flag == "--epochs" and value.isdecimal() and len(value) > 9:
                 continue  # it can have that many
+            if (flag, value) == ("--validation", "/"):
+                continue  # which names every file of this machine
             argv = [command, *usual(command), f"{flag}={value}"]
             code = main(argv)
             found = complaint(argv, code, capfd.readouterr().err)

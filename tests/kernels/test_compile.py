@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import pytest
 
 import fastsoftmax
 from fastsoftmax.kernels import code
+from fastsoftmax.kernels import compile as policy
 from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.level import host_levels
 from fastsoftmax.kernels.loading import SYMBOL
@@ -46,17 +48,49 @@ def run(tmp_path, **environment):
     return finished.stdout.strip()
 
 
-def test_machine_code_is_kept_for_the_next_process_in_a_private_folder(tmp_path):
-    assert run(tmp_path) == "[3, 2, 0, 4, 1] 1 []"
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Return a folder in which a process has kept its machine code."""
+    folder = tmp_path_factory.mktemp("kept")
+    assert run(folder) == "[3, 2, 0, 4, 1] 1 []"
+    return folder
+
+
+@pytest.fixture
+def own(kept, tmp_path):
+    """Return a copy of that machine code, in the folder that `run` and `called` keep theirs in."""
+    return Path(shutil.copytree(kept / "code", tmp_path / "code"))
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+    """Return a function that does here what PROGRAM does in a fresh process, in a moment."""
+
+    def call(**environment):
+        for name, value in {"FASTSOFTMAX_CACHE": str(tmp_path / "code"), **environment}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(code, "FOLDER", code.code_folder())
+        monkeypatch.setattr(code, "_warned", False)
+        monkeypatch.setattr(fisher_yates, "_loaded", {})
+        before, order = len(policy.compiled), np.arange(5)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fisher_yates(order, np.arange(4, dtype=np.uint64) << np.uint64(61))
+        new = len(policy.compiled) - before
+        return f"{order.tolist()} {new} {[str(w.message) for w in caught]}"
+
+    return call
+
+
+def test_machine_code_is_kept_for_the_next_process_in_a_private_folder(own, tmp_path):
     assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
-    (folder,) = (tmp_path / "code").iterdir()
+    (folder,) = own.iterdir()
     assert folder.name == code.source_digest()
     assert folder.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.skipif(len(host_levels()) < 2, reason="a processor of the lowest level")
-def test_machine_code_is_kept_for_each_level(tmp_path):
-    run(tmp_path)
+def test_machine_code_is_kept_for_each_level(own, tmp_path):
     lower = {"FASTSOFTMAX_LEVEL": list(host_levels())[-2]}
     assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 1 []"
     assert run(tmp_path, **lower) == "[3, 2, 0, 4, 1] 0 []"
@@ -68,27 +102,25 @@ def test_machine_code_is_kept_for_each_level(tmp_path):
     [lambda data: data[:100], lambda data: data[:-1] + b"?", lambda data: b"nonsense"],
     ids=["cut off", "a byte", "another file"],
 )
-def test_damaged_code_is_compiled_again_with_one_warning(tmp_path, damage):
-    run(tmp_path)
-    for path in (tmp_path / "code").rglob("*.code"):
+def test_damaged_code_is_compiled_again_with_one_warning(own, called, damage):
+    for path in own.rglob("*.code"):
         path.write_bytes(damage(path.read_bytes()))
-    assert "damaged" in run(tmp_path)
-    assert run(tmp_path) == "[3, 2, 0, 4, 1] 0 []"
+    assert "damaged" in called()
+    assert called() == "[3, 2, 0, 4, 1] 0 []"
 
 
-def test_code_that_is_kept_under_another_name_is_not_taken_for_ones_own(tmp_path):
-    run(tmp_path)
-    (path,) = (tmp_path / "code").rglob("*.code")
+def test_code_that_is_kept_under_another_name_is_not_taken_for_ones_own(own, called):
+    (path,) = own.rglob("*.code")
     other = path.read_bytes().replace(b"fisher_yates", b"fisher_yakes")
     path.write_bytes(other)
-    assert "damaged (ValueError)" in run(tmp_path)
+    assert "damaged (ValueError)" in called()
 
 
-def test_nothing_is_kept_where_others_could_write(tmp_path):
-    run(tmp_path)
-    (folder,) = (tmp_path / "code").iterdir()
+def test_nothing_is_kept_where_others_could_write(own, called):
+    assert called() == "[3, 2, 0, 4, 1] 0 []"
+    (folder,) = own.iterdir()
     folder.chmod(0o777)
-    assert run(tmp_path).startswith("[3, 2, 0, 4, 1] 1")
+    assert called() == called() == "[3, 2, 0, 4, 1] 1 []"
 
 
 @pytest.mark.parametrize(
@@ -182,10 +214,10 @@ def test_children_and_threads_train_the_same_bits(tmp_path):
     ],
     ids=["off", "unwritable", "no home"],
 )
-def test_a_run_needs_no_place_to_keep_code(environment, tmp_path):
+def test_a_run_needs_no_place_to_keep_code(environment, called):
     package = Path(fastsoftmax.__file__).parent
     for _ in range(2):
-        assert run(tmp_path, **environment) == "[3, 2, 0, 4, 1] 1 []"
+        assert called(**environment) == "[3, 2, 0, 4, 1] 1 []"
     assert not list(package.rglob("*.code"))  # it may lie on a disk that nobody can write
 
 

@@ -1,5 +1,6 @@
 """The machine code of the hot kernels: fused multiply-adds on the widest vectors, no slow calls."""
 
+import functools
 import re
 import sys
 
@@ -8,8 +9,9 @@ import pytest
 from numba import config, version_info
 
 from fastsoftmax.data.parts import Dense
-from fastsoftmax.kernels.compile import EXACT, kernel
+from fastsoftmax.kernels.compile import EXACT, foreseeing, kernel
 from fastsoftmax.kernels.level import LEVEL
+from fastsoftmax.kernels.target import assembly
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task
 from fastsoftmax.optim.sgd import SGD
@@ -21,22 +23,25 @@ pytestmark = [
         "fma" not in LEVEL.features, reason="not an x86 CPU with fused multiply-adds"
     ),
 ]
+# Once for all shapes that call the same code: it takes seconds, and kept code cannot be read.
+compiled_anew = functools.cache(assembly)
 REGISTER = {64: "zmm", 32: "ymm"}.get(LEVEL.vector_bytes, "xmm")
 
 
 def machine_code(monkeypatch, name, K, d, dtype):
-    """Compile a kernel anew, for kept code cannot be read; return the assembly of its functions.
+    """Return the assembly of the functions of a kernel, as a run calls it.
 
     What Python itself calls around them is left out.
     """
     options = TrainOptions.of(dtype=dtype, threads=1)
     home = sys.modules[choose_rule(Task(K, d, options.steps)).__module__]
-    fresh = kernel(EXACT)(getattr(home, name).py_func)
+    fresh = kernel(EXACT)(getattr(home, name).py_func)  # one that is not loaded yet is foreseen
     monkeypatch.setattr(home, name, fresh)
-    with SGD(K, d, options) as own:
+    with SGD(K, d, options) as own, foreseeing() as calls:
         own.warm_up((Dense(np.zeros((0, d), dtype)),), measures=False)
-    (assembly,) = fresh.inspect_asm().values()
-    pieces = re.split(r"^([_A-Za-z]\w*):$", assembly, flags=re.MULTILINE)
+    (kinds,) = {call.kinds for call in calls if call.kernel is fresh}
+    listing = compiled_anew(fresh.py_func, fresh.flags, kinds)
+    pieces = re.split(r"^([_A-Za-z]\w*):$", listing, flags=re.MULTILINE)
     named = zip(pieces[1::2], pieces[2::2], strict=True)
     return "\n".join(code for name, code in named if re.match(r"_ZN\d+fastsoftmax", name))
 
