@@ -16,7 +16,7 @@ IN_PARALLEL := $(PARALLEL) --dist loadfile
 # Peers get one thread, as what they are compared with.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 PORTABLE := tests/kernels/test_softmax.py tests/kernels/test_gather.py tests/kernels/test_transpose.py \
-	tests/kernels/test_ngrams.py tests/optim/test_rules.py
+	tests/kernels/test_ngrams.py tests/optim/test_rules.py tests/optim/test_averages.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-fashion demo-text wheel test coverage test-fuzz test-objects test-crash test-shards test-oldest lint docs bench bench-quick clean
