@@ -63,8 +63,9 @@ test-crash: $(VENV)/.with-test ## kill and resume runs in all ways, load 100,000
 	$(IN_VENV) python -m tests.fuzz_models 100000
 	$(IN_VENV) python -m tests.fuzz_checkpoints 10000
 
-test-shards: $(VENV)/.with-test ## 200 runs in chaos, 50 killed workers: one model (minutes)
-	FASTSOFTMAX_SHARDS=1 $(IN_VENV) python -m pytest -q tests/training/test_shards.py tests/engines
+test-shards: $(VENV)/.with-test ## 200 runs in chaos, 50 killed workers, all ways to take steps (minutes)
+	FASTSOFTMAX_SHARDS=1 $(IN_VENV) python -m pytest -q tests/training/test_shards.py \
+		tests/training/test_step_rounds.py tests/engines
 
 test-oldest: $(OLDEST)/.installed ## run the tests with the oldest versions pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest $(IN_PARALLEL) -p no:cacheprovider

@@ -6,12 +6,12 @@ import io
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -116,12 +116,18 @@ def test_every_command_tells_the_version(command, capsys):
     assert capsys.readouterr().out == f"fastsoftmax {fastsoftmax.__version__}\n"
 
 
+def processor_seconds():
+    """Return those of all processes that this one has waited for: on the wall are others' too."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_comes_at_once():
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = processor_seconds()
         assert run("--help").returncode == 0
-        seconds.append(time.perf_counter() - start)
+        seconds.append(processor_seconds() - start)
     assert min(seconds) <= 0.3
 
 

@@ -125,6 +125,16 @@ def test_indices_beyond_their_bits_are_refused(tmp_path, index):
         load(tmp_path / "m")
 
 
+def least_seconds(work, turns=5):
+    """Return the processor time of the quickest of some turns: others have the machine too."""
+    found = []
+    for _ in range(turns):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
 def test_a_million_words_are_loaded_at_once(tmp_path):
     n = 10**6
     names = np.frombuffer(b"".join(b"%07d" % i for i in range(n)), np.uint8)
@@ -132,14 +142,12 @@ def test_a_million_words_are_loaded_at_once(tmp_path):
     columns = (Column("t", text=text),)
     W = np.zeros((2, n), np.float32)
     Model(W, np.zeros(2, np.float32), given_classes(["a", "b"]), columns).save(tmp_path / "m")
-    start = time.process_time()
+    rows = pa.table({"t": ["0000007 0999999"]})
+    assert least_seconds(lambda: load(tmp_path / "m").predict(rows), 3) < 2  # 0.5 s in quiet
     model = load(tmp_path / "m")
-    model.predict(pa.table({"t": ["0000007 0999999"]}))
-    assert time.process_time() - start < 2  # 0.5 s where nothing else runs
-    start = time.process_time()
-    for _ in range(10):
-        model.predict(pa.table({"t": ["0000007 0999999"]}))
-    assert time.process_time() - start < 0.5  # 0.01 s, and 1.5 s where each hashes all words
+    model.predict(rows)
+    # 0.001 s, and 0.15 s where each hashes all words.
+    assert least_seconds(lambda: model.predict(rows)) < 0.05
 
 
 def test_few_texts_are_scored_by_numpy_as_many_are_by_the_kernels(monkeypatch):

@@ -1,5 +1,7 @@
 """What tests of the update rules share: rows that a rule steps through, beside the oracle."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -124,17 +126,14 @@ def wanted(rule, problem, K, start=None, **settings):
     return oracle.descend(state, X, y, w, eta, **settings)
 
 
-def check(rule, K, d, n, dtype, **settings):
-    K = {"pairwise": 2, "panels": min(K, PANEL_CLASSES), "narrow": min(K, NARROW_CLASSES)}.get(
-        rule, K
-    )
+@lru_cache(maxsize=256)
+def told_and_wanted(takes_batches, K, d, n, dtype, bound, l2, fits):
+    """Return a problem, weights to start from and where the oracle ends, which takes its time."""
     problem = oracle.problem(K, d, n, seed=K + d)
     problem = (problem[0].astype(dtype).astype(np.float64), *problem[1:])
-    fits = settings.get("bias", 1.0) > 0
-    bound = ("off", "cap", "implicit")[settings.get("bound", OFF)]
-    oracle_settings = {"l2": settings.get("l2", 0.0), "fit_intercept": fits}
+    settings = {"l2": l2, "fit_intercept": fits}
     if bound != "off":
-        oracle_settings["bound"] = bound
+        settings["bound"] = bound
         # Steps that some rows would take too far.
         problem = (*problem[:3], problem[3] * np.where(np.arange(n) % 3 == 0, 30.0, 1.0))
     # From zero weights, classes not met yet tie exactly, and which of them is first is rounding.
@@ -142,8 +141,19 @@ def check(rule, K, d, n, dtype, **settings):
     start = rng.normal(size=(K, d)).astype(dtype), rng.normal(size=K).astype(dtype)
     if not fits:
         start[1][:] = 0
-    want = wanted(rule, problem, K, start, **oracle_settings)
-    got = Trained(rule, problem, dtype, K=K, start=start, **settings)
+    rule = "batches" if takes_batches else "plain"
+    return problem, start, wanted(rule, problem, K, start, **settings)
+
+
+def check(rule, K, d, n, dtype, *, l2=0.0, bias=1.0, bound=OFF, **settings):
+    K = {"pairwise": 2, "panels": min(K, PANEL_CLASSES), "narrow": min(K, NARROW_CLASSES)}.get(
+        rule, K
+    )
+    problem, start, want = told_and_wanted(
+        rule == "batches", K, d, n, dtype, ("off", "cap", "implicit")[bound], l2, bias > 0
+    )
+    problem = tuple(array.copy() for array in problem)  # kernels write in some
+    got = Trained(rule, problem, dtype, K=K, start=start, l2=l2, bias=bias, bound=bound, **settings)
     tolerance = TOLERANCE[dtype]
     assert relative(got.W, want.W) < tolerance
     assert_allclose(got.b, want.b, atol=tolerance)

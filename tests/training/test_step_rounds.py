@@ -20,7 +20,7 @@ from fastsoftmax.labels import given_classes
 from fastsoftmax.optim.shared_mean import SharedMean
 from fastsoftmax.options import Reading, Sharding
 from tests.engines.executors import Chaos
-from tests.training.test_shards import digest, problem, table_of
+from tests.training.test_shards import LONG, digest, problem, table_of
 
 STEPS = [
     {"epochs": 2},
@@ -28,6 +28,14 @@ STEPS = [
     {"batch_size": 16, "epochs": 1, "holdout": 0.1},
     {"adaptive": True, "epochs": 2},
     {"epochs": 2, "dtype": "float64", "l2": 1e-3, "standardize": False},
+]
+
+# Each share that is kept with each cache and each memory, and each of these with the other.
+EACH_PAIR = [
+    (0.8, "auto", "1GB"),
+    (0.8, "off", "10MB"),
+    (0.01, "auto", "10MB"),
+    (0.01, "off", "1GB"),
 ]
 
 
@@ -65,7 +73,9 @@ def test_who_takes_the_steps_changes_no_bit(rows, path, tmp_path, options):
         told = {"shards": 3, "workers": workers, **options}
         return digest(fastsoftmax.train(data, target, **told), tmp_path)
 
-    for data, target in ((path, "y"), rows):
+    # A pool of processes takes a while to begin.
+    both = ((path, "y"), rows)
+    for data, target in both if LONG else (both[STEPS.index(options) % 2],):
         found = {run(data, target, None), run(data, target, 2)}
         with ThreadPoolExecutor(2) as pool, Chaos(1, loses=0.05) as chaos:
             found |= {run(data, target, pool), run(data, target, chaos)}
@@ -96,23 +106,19 @@ def test_where_rows_are_kept_changes_no_bit_of_the_steps(path, tmp_path, monkeyp
     assert len(found) == 1
 
 
-@pytest.mark.parametrize(
-    ("features", "caches"),
-    [(130, ("auto", "off")), (50, ("auto",))],  # with epochs of steps first, and without
-)
-def test_no_cache_and_no_memory_shape_a_default_run(features, caches, tmp_path, monkeypatch):
+@pytest.mark.parametrize("features", [130, 50])  # with epochs of steps first, and without
+def test_no_cache_and_no_memory_shape_a_default_run(features, tmp_path, monkeypatch):
     X, y = problem(n=20_000, d=features, K=10)
     table = pa.table({"x": pa.FixedSizeListArray.from_arrays(X.ravel(), features), "y": y})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2000)
-    found = set()
-    for share in (0.8, 0.01):
+    found, all_of_them = set(), product((0.8, 0.01), ("auto", "off"), ("1GB", "10MB"))
+    for share, cache, memory in all_of_them if LONG else EACH_PAIR:
         monkeypatch.setattr("fastsoftmax.data.loading.shard_rows.KEPT_SHARE", share)
-        for cache, memory in product(caches, ("1GB", "10MB")):
-            told = {"shards": 3, "cache": cache, "memory": memory}
-            model = fastsoftmax.train(tmp_path / "rows.parquet", "y", **told)
-            steps = model.record["options"]["learning_rate"] != "auto"
-            assert steps == (features == 130)
-            found.add(digest(model, tmp_path))
+        told = {"shards": 3, "cache": cache, "memory": memory}
+        model = fastsoftmax.train(tmp_path / "rows.parquet", "y", **told)
+        steps = model.record["options"]["learning_rate"] != "auto"
+        assert steps == (features == 130)
+        found.add(digest(model, tmp_path))
     assert len(found) == 1
 
 

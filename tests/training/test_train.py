@@ -125,7 +125,7 @@ def digest(model, folder):
 )
 @pytest.mark.parametrize(("K", "d"), [(100, 800), (10, 1600), (600, 512)])  # for four workers
 def test_any_threads_and_any_repetition_give_the_same_file(K, d, options, tmp_path):
-    X, y, w = problem(K, d, 300)
+    X, y, w = problem(K, d, 150)
     digests = {
         digest(fastsoftmax.train(X, y, weight=w, threads=threads, epochs=2, **options), tmp_path)
         for threads in (1, 1, 2, 3, 4)
