@@ -84,6 +84,16 @@ def drifting(random: np.random.Generator, n: int, d: int) -> np.ndarray:
     return random.standard_normal((n, d)) * (1 + 9 * time) + 10 * time
 
 
+def places(random: np.random.Generator, n: int, d: int) -> np.ndarray:
+    """Return indicators of places, some of which hardly any row is at, and how far away they are,
+    to a hundredth; the last columns are normal.
+    """
+    among = d - 6
+    at = random.choice(among, n, p=random.dirichlet(np.full(among, 0.3)))
+    far = random.lognormal(0, 1, among)[at] + 0.01 * random.standard_normal(n)
+    return np.column_stack([np.eye(among)[at], far, random.standard_normal((n, 5))])
+
+
 # name: columns, rows, features, classes, and how sharply the classes are told apart.
 KINDS: dict[str, tuple[Columns, int, int, int, float]] = {
     "normal": (normal, 20_000, 20, 5, 1.5),
@@ -117,6 +127,8 @@ KINDS: dict[str, tuple[Columns, int, int, int, float]] = {
     "drift": (drifting, 30_000, 20, 4, 2.0),
     "imbalance": (normal, 50_000, 20, 6, 2.0),
     "imbalance, tails": (student, 50_000, 20, 8, 2.0),
+    "imbalance, places": (places, 60_000, 120, 14, 12.0),
+    "imbalance, few rows at places": (places, 6_000, 60, 9, 20.0),
     "mixture": (unlike, 40_000, 30, 5, 2.0),
 }
 

@@ -17,6 +17,7 @@ from fastsoftmax.optim.preconditioner import (
     Diagonal,
     Preconditioner,
     choose_matrices,
+    learning_passes,
     sample_rows,
 )
 
@@ -24,6 +25,7 @@ MOST_WEIGHTS = 1200  # whose matrix is factored in the time of a few passes
 ROWS_PER_WEIGHT = 40  # of the sample: a step then leaves about a fortieth of the gain
 SAMPLE_FLOPS = 2e10  # of the products of a sample of rows
 RIDGE = 1e-9  # of the mean diagonal: what holds directions in which the loss is flat
+KEPT_PASSES = 8  # that matrices of classes may cost where they are kept for many penalties
 SHARED_FLOPS = 1e8  # of the products, from which on threads share them
 
 
@@ -119,7 +121,7 @@ def new_preconditioner(
     if has_whole(K, d, memory):
         return WholeHessian(K, d, dtype, scaling, threads)
     matrices = choose_matrices(K, d, rows, memory, np.dtype(dtype).itemsize)
-    if keeps:  # for each class a factor would have to be made again under each penalty
+    if keeps and learning_passes(d, rows) > KEPT_PASSES:
         matrices = min(matrices, 1)
     if matrices:
         return ByClass(K, d, dtype, scaling, matrices=matrices, threads=threads, keeps=keeps)

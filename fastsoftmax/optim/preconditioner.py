@@ -36,7 +36,10 @@ WORTH_PASSES = 30  # over all rows, that a matrix for each class may cost
 RIDGE = 1e-6  # of the mean diagonal, added to it
 SHARED_NUMBERS = 10**6  # of all factors, from which on threads share them
 UNSEEN = 0.05  # of the curvature a feature would have if it had nothing to do with the class
-SURE = 1e-3  # p (1 - p) counts as this at least: rows that are surely right still hold W in place
+# p (1 - p) counts as this at least: rows that are surely right still hold W in place. Where a class
+# has a matrix of its own they may hold it less: one of few rows is all but sure of all others, and
+# with a thousandth its gain was said four times too low, and reached in twice the passes.
+SURE, SURE_OF_CLASS = 1e-3, 1e-4
 
 
 class Batch(NamedTuple):
@@ -51,6 +54,11 @@ class Batch(NamedTuple):
 def sample_rows(d: int, rows: int) -> int:
     """Return how many of the rows the curvature is taken from: the more, the fewer features."""
     return min(rows, max(LEAST_ROWS, ROWS_PER_FEATURE * d, CHEAP * rows // d))
+
+
+def learning_passes(d: int, rows: int) -> float:
+    """Return about how many passes over so many rows a matrix for each class takes to learn."""
+    return sample_rows(d, rows) * d / (4.0 * rows)
 
 
 def choose_matrices(K: int, d: int, rows: int, memory: int, itemsize: int) -> int:
@@ -124,11 +132,13 @@ class Preconditioner(ABC):
         self._total = max(float(sample.weight.sum()), 1e-300)
         return rows, P
 
-    def _curvatures(self, theta: np.ndarray, sample: Batch) -> tuple[Rows, np.ndarray]:
-        """Return a sample as kernels take it, and w p (1 - p) (n, K)."""
+    def _curvatures(
+        self, theta: np.ndarray, sample: Batch, least: float = SURE
+    ) -> tuple[Rows, np.ndarray]:
+        """Return a sample as kernels take it, and w p (1 - p) (n, K), at least w `least`."""
         rows, P = self._look(theta, sample)
         one = self.dtype.type(1)
-        sure = np.maximum(P * (one - P), self.dtype.type(SURE))
+        sure = np.maximum(P * (one - P), self.dtype.type(least))
         return rows, sample.weight.astype(self.dtype)[:, None] * sure
 
 
@@ -192,12 +202,13 @@ class ByClass(Preconditioner):
 
     def passes(self, rows: int) -> float:
         """Return about how many passes over so many rows it takes to learn the curvature."""
-        return sample_rows(self.d, rows) * self.d * self.matrices / (4.0 * self.K * rows)
+        return learning_passes(self.d, rows) * self.matrices / self.K
 
     def learn(self, theta: np.ndarray, sample: Batch, l2: np.ndarray, squares: np.ndarray) -> None:
         """Take the curvature from a sample of rows; see `Preconditioner`."""
-        rows, curves = self._curvatures(theta, sample)
-        if self.matrices == 1:
+        shared = self.matrices == 1
+        rows, curves = self._curvatures(theta, sample, SURE if shared else SURE_OF_CLASS)
+        if shared:
             levels = curves.sum(axis=0, dtype=np.float64)
             self._level = (levels / levels.mean()).reshape(-1, 1)
             curves = curves.mean(axis=1, keepdims=True)

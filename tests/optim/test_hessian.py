@@ -104,16 +104,32 @@ def test_a_few_steps_reach_the_optimum_and_say_how_far_it_was(l2):
             assert 1 / 3 < gain / (value - best) < 3
 
 
+def test_a_class_of_few_rows_is_not_held_by_those_it_is_sure_of():
+    batch, theta = rows(n=4000), np.random.default_rng(1).normal(size=(K, D + 1)) / 3
+    theta[0, D] -= 7.0
+    scores = np.column_stack([batch.parts[0].values, np.ones(4000)]) @ theta.T
+    p = np.exp(scores[:, 0]) / np.exp(scores).sum(axis=1)
+    assert (p * (1 - p)).mean() < 1e-3
+    X = np.column_stack([batch.parts[0].values, np.ones(4000)])
+    exact = (X * (batch.weight * p * (1 - p))[:, None]).T @ X / batch.weight.sum()
+    v = np.random.default_rng(2).normal(size=theta.shape)
+    with ByClass(K, D, "float64", None, matrices=K, threads=1) as found:
+        found.learn(theta, batch, np.zeros(D + 1), np.zeros(D + 1))
+        got = found.apply(v)[0]
+    assert_allclose(v[0] @ got, v[0] @ np.linalg.solve(exact, v[0]), rtol=0.1)
+
+
 def test_what_suits_depends_on_how_many_weights_there_are():
-    def kind(K, d, memory=10**9, **options):
+    def kind(K, d, memory=10**9, rows=10**6, **options):
         with new_preconditioner(
-            K, d, "float32", None, rows=10**6, memory=memory, threads=1, **options
+            K, d, "float32", None, rows=rows, memory=memory, threads=1, **options
         ) as found:
             return type(found), getattr(found, "matrices", None)
 
     assert kind(10, 64) == (WholeHessian, None)
     assert kind(10, 784) == (ByClass, 10)
-    assert kind(10, 784, keeps=True) == (ByClass, 1)
+    assert kind(10, 784, rows=10_000, keeps=True) == (ByClass, 1)
+    assert kind(16, 115, rows=40_000, keeps=True) == (ByClass, 16)
     assert kind(10, 784, memory=10**7) == (Diagonal, None)
     assert has_whole(2, MOST_WEIGHTS // 2 - 1, 10**9)
     assert not has_whole(2, MOST_WEIGHTS // 2, 10**9)
