@@ -28,6 +28,7 @@ from fastsoftmax.errors import FastsoftmaxError, OptionError, UnknownOptionError
 from fastsoftmax.evaluation.formatting import printable
 from fastsoftmax.version import __version__
 
+_PRODUCTS = "OPENBLAS_NUM_THREADS"  # read by the library of products that NumPy loads
 GENTLE = ("train", "sweep")  # commands that end between rows when they are told to stop
 COMMANDS = {
     "train": (parsers.train_parser, commands.train),
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     escape_what_cannot_be_shown()
     try:
-        with stoppable(), short_warnings(), collecting_seldom():
+        with stoppable(), short_warnings(), collecting_seldom(), without_idle_threads():
             _dispatch(list(sys.argv[1:] if argv is None else argv))
         return 0
     except SystemExit as stop:
@@ -63,6 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # whoever read the output has left
     except Exception as error:
         return _fail(*_explained(error))
+
+
+@contextlib.contextmanager
+def without_idle_threads() -> Iterator[None]:
+    """Have NumPy loaded without threads for matrix products, unless somebody says how many.
+
+    No command has such products, and as they start, idle threads take a core for a tenth of a
+    second that the rows could be decoded in.
+    """
+    if _PRODUCTS in os.environ:
+        yield
+        return
+    os.environ[_PRODUCTS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_PRODUCTS, None)
 
 
 @contextlib.contextmanager

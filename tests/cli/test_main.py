@@ -24,7 +24,7 @@ from numpy.testing import assert_array_equal
 
 import fastsoftmax
 from fastsoftmax.cli.console import ERASE_LINE
-from fastsoftmax.cli.main import COMMANDS, main
+from fastsoftmax.cli.main import COMMANDS, main, without_idle_threads
 from fastsoftmax.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +171,16 @@ def test_a_run_over_numbers_loads_nothing_heavy_that_it_does_not_use(here):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
     assert done.stdout.splitlines()[-1] == "", done.stdout
+
+
+def test_products_get_no_threads_that_would_idle_unless_somebody_wants_them(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with without_idle_threads():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    with without_idle_threads():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
 
 
 def test_the_line_it_prints_repeats_the_run(here, capsys):
