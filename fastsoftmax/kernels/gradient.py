@@ -15,8 +15,8 @@ from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.products import all_margins, class_tiles, update
-from fastsoftmax.kernels.recurrence import plain_logits, residual
-from fastsoftmax.kernels.vectors import address_of, noinline
+from fastsoftmax.kernels.recurrence import plain_logits, residual, residuals
+from fastsoftmax.kernels.vectors import address_of, lanes, noinline
 from fastsoftmax.kernels.workspace import aligned, padded
 
 # W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
@@ -67,14 +67,19 @@ def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, d
         count = min(B, stop - first)
         finite &= gather(X, np.int64(0), count, rows.order, first, rows.table)
         all_margins(Z, X, W, count, at_hand)
-        for t in range(count):
-            weight = rows.weight[first + t]
-            plain_logits(R, Z, b, t)
-            y = rows.y[first + t]
-            # The residuals are added to the sum for b, not to b: all rows see the same weights.
-            row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
-            loss += weight * row_loss
-            hits += weight * hit
+        # The residuals are added to the sum for b, not to b: all rows see the same weights.
+        if R.shape[1] == lanes(R):
+            block_loss, block_hits = residuals(R, Z, b, part_b, block.mass, rows, first, count)
+            loss += block_loss
+            hits += block_hits
+        else:
+            for t in range(count):
+                weight = rows.weight[first + t]
+                plain_logits(R, Z, b, t)
+                y = rows.y[first + t]
+                row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
+                loss += weight * row_loss
+                hits += weight * hit
         update(
             part_W, None, start, class_tiles(K), start, width, one, R, X, count, at_hand, at_hand
         )

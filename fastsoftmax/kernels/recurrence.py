@@ -260,7 +260,8 @@ def shrink_residuals(R, step, l2, first, count):
 def weighted_logs(mass, weight, first, count):
     """Return sum_t weight[first + t] log mass[t]: one log for each run of rows of equal weight.
 
-    A product of 32 sums of up to 10^9 probabilities stays finite in float64.
+    A product of 32 sums of up to 10^9 probabilities stays finite in float64, and so does one of 128
+    sums of up to 16.
     """
     logs, product = 0.0, 1.0
     for t in range(count):
@@ -269,6 +270,34 @@ def weighted_logs(mass, weight, first, count):
             logs += weight[first + t] * math.log(product)
             product = 1.0
     return logs
+
+
+@kernel(EXACT)
+def residuals(R, Z, b, sum_b, mass, rows, first, count):
+    """Set R to the residuals of rows that see the same weights and biases, and add them to sum_b.
+
+    For classes that fit one vector. No row waits for another, so their exponentials overlap: 20 ns
+    a row in place of 60 by `residual`. Return the rows' weighted loss (nats) and hits.
+    """
+    noinline()
+    loss, hits = 0.0, 0.0
+    biases, sums = load(b, 0, 0), load(sum_b, 0, 0)
+    for t in range(count):
+        weight, y = rows.weight[first + t], rows.y[first + t]
+        z = load(Z, t, 0) + biases
+        store(R, t, 0, z)
+        z_y, highest = R[t, y], largest(z)
+        e = exp(z - splat(R, highest))
+        sum_e = total(e)
+        own = R.dtype.type(weight)
+        r = fma(e, splat(R, -own / sum_e), splat(R, own) * one_hot(R, 0, y))
+        store(R, t, 0, r)
+        sums = sums + r
+        mass[t] = sum_e
+        loss += weight * (np.float64(highest) - np.float64(z_y))
+        hits += weight * (first_equal(z, highest) == y)
+    store(sum_b, 0, 0, sums)
+    return loss + weighted_logs(mass, rows.weight, first, count), hits
 
 
 @kernel(EXACT)

