@@ -314,6 +314,7 @@ class FullGradientTrials(Trials):
         self._whole = problem.objective(sample, 0.0) if used > 1 else self.folds[0].kept
         self.theta, self.thetas = zeros, dict[int, np.ndarray]()
         self._curvature = preconditioner_of(self._whole, problem.memory, keeps=True)
+        self._is_stale = True
 
     def close(self) -> None:
         """End its threads."""
@@ -341,16 +342,20 @@ class FullGradientTrials(Trials):
         return self.thetas[min(self.thetas, key=lambda i: (abs(i - strength), i))]
 
     def _fit_whole(self, C: float) -> np.ndarray:
-        """Return the fit to all rows, and have the curvature there where it was far away."""
+        """Return the fit to all rows, and have the curvature there where it was far away.
+
+        Where no folds are fitted with it, that is left to the next strength.
+        """
         whole = self._whole
         self._penalise(whole, C)
-        if not self.thetas:
+        if self._is_stale:
             self._learn()
         else:
             self._curvature.penalise(whole.l2)
         state = self._fit(whole, C)
         self.theta = state.point.x
-        if state.passes >= STALE:
+        self._is_stale = state.passes >= STALE
+        if self._is_stale and self.folds[0].kept is not whole:
             self._learn()
         return self.theta
 
@@ -358,6 +363,7 @@ class FullGradientTrials(Trials):
         whole, curvature = self._whole, self._curvature
         sample = whole.sample(curvature.sample_rows(whole.n))
         curvature.learn(self.theta, sample, whole.l2, whole.squares)
+        self._is_stale = False
 
     def _penalise(self, objective: Objective, C: float) -> None:
         objective.penalty = self.problem.penalties(self.vectors / (C * objective.n))
