@@ -55,7 +55,7 @@ ROOMS = (
     " evaluation(metrics report evaluate calibrate describe formatting tables surprises svg"
     " page_style html page plots)"
     " training(progress memory_check finite_check prepared divergence learner_state"
-    " row_weights shares stopping learner scales ending tuning step_trials foresight preparation"
+    " row_weights shares stopping tuning learner scales ending step_trials foresight preparation"
     " trainer_state"
     " rows callbacks hooks json_log halving finish standing epoch_rounds trainer warm_start"
     " checkpoint shard_tasks step_tasks step_rounds rounds"

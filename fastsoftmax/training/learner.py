@@ -23,6 +23,7 @@ from fastsoftmax.training.prepared import Prepared
 from fastsoftmax.training.progress import EpochFacts
 from fastsoftmax.training.row_weights import RowWeights
 from fastsoftmax.training.stopping import enough
+from fastsoftmax.training.tuning import begins_near
 
 MOST_EPOCHS = 200  # where epochs is auto
 SMALL_FLOPS = 1e8  # of a pass: below it SGD before full gradients gains nothing
@@ -88,13 +89,15 @@ class Learner:
 
     @property
     def sgd_epochs(self) -> int:
-        """How many epochs of steps there are at most; none where all is small."""
+        """How many epochs of steps there are at most; none where full gradients begin as well."""
         if not self.finishes:
             return self.last_epoch
-        small = 4.0 * self.K * self.sgd.row_numbers * (self.steps or 0) < SMALL_FLOPS
+        rows, penalty = self.steps or 0, self.options.penalty
+        begins = 4.0 * self.K * self.sgd.row_numbers * rows < SMALL_FLOPS
         if self.nonzeros is None:
-            small |= has_whole(self.K, self.d, self.options.curvature_memory)
-        if small or self.options.penalty.l1 > 0 or self.init is not None:
+            begins |= has_whole(self.K, self.d, self.options.curvature_memory)
+            begins |= penalty.l2 == "auto" and begins_near(self.K, self.d, rows)
+        if begins or penalty.l1 > 0 or self.init is not None:
             return 0
         return min(EPOCHS_BEFORE, self.last_epoch - 1)
 

@@ -108,6 +108,7 @@ def test_where_rows_are_kept_changes_no_bit_of_the_steps(path, tmp_path, monkeyp
 
 @pytest.mark.parametrize("features", [130, 50])  # with epochs of steps first, and without
 def test_no_cache_and_no_memory_shape_a_default_run(features, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastsoftmax.training.tuning.NEAR_SHARE", 2.0)  # as with more rows
     X, y = problem(n=20_000, d=features, K=10)
     table = pa.table({"x": pa.FixedSizeListArray.from_arrays(X.ravel(), features), "y": y})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2000)

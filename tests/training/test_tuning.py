@@ -13,11 +13,13 @@ from fastsoftmax.data.parts import Dense
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
+from fastsoftmax.training import learner
 from fastsoftmax.training.tuning import (
     RATES,
     STRENGTHS,
     Problem,
     _lowest,
+    begins_near,
     choose_l2,
     choose_rate,
     penalty_rows,
@@ -100,6 +102,26 @@ def test_too_few_rows_at_hand_leave_the_usual_penalty():
 def test_rows_to_choose_a_penalty_on_are_fewer_where_rows_are_long():
     assert penalty_rows(10, 784) == int(3e8 / (4 * 7840))
     assert penalty_rows(1000, 2048) == 1000
+
+
+def test_full_gradients_begin_with_the_fit_that_chose_l2_where_that_is_near(monkeypatch):
+    assert begins_near(10, 784, 60_000)
+    assert not begins_near(10, 784, 100_000)
+    assert not begins_near(1000, 768, 8_000)  # rows that cannot tell one penalty from another
+    monkeypatch.setattr(learner, "SMALL_FLOPS", 0.0)
+    random = np.random.default_rng(0)
+    X = random.normal(size=(600, 400))
+    y = (X[:, :4] + random.gumbel(size=(600, 4))).argmax(axis=1)
+    steps = []
+
+    class Epochs:
+        def on_epoch(self, progress):
+            steps.append(progress.epoch)
+
+    fastsoftmax.train(X, y, callbacks=[Epochs()])
+    assert not steps
+    fastsoftmax.train(X, y, l2=1e-2, callbacks=[Epochs()])
+    assert steps == [1, 2, 3]
 
 
 def progressive(X, y, K, eta):
