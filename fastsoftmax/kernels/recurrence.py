@@ -276,8 +276,9 @@ def weighted_logs(mass, weight, first, count):
 def residuals(R, Z, b, sum_b, mass, rows, first, count):
     """Set R to the residuals of rows that see the same weights and biases, and add them to sum_b.
 
-    For classes that fit one vector. No row waits for another, so their exponentials overlap: 20 ns
-    a row in place of 60 by `residual`. Return the rows' weighted loss (nats) and hits.
+    For classes that fit one vector. No row waits for another, so their exponentials overlap: of 5
+    classes and 8 features a row of a full gradient takes 32 to 44 ns, 57 by `residual` each. Return
+    the rows' weighted loss (nats) and hits.
     """
     noinline()
     loss, hits = 0.0, 0.0
