@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastsoftmax.data import compute as pc
+from fastsoftmax.data.column_names import named_once
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.layouts import is_number, is_vector, item_type
 from fastsoftmax.data.open import open_files, open_source
@@ -63,7 +64,7 @@ def numeric_columns(data: Any, left_out: str | None) -> list[str]:
     packing = packing_of(schema, "the data")
     schema = schema if packing is None else packing.unpacked(schema)
     numbers = [f.name for f in schema if is_number(item_type(f.type)) and f.name != left_out]
-    return [name for name in numbers if schema.names.count(name) == 1]  # others cannot be asked for
+    return named_once(schema, numbers)
 
 
 def open_appraised(data: Any, names: list[str]) -> Source:

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
-from fastsoftmax.data.column_names import nearest, refuse_missing, require
+from fastsoftmax.data.column_names import nearest, places_of, refuse_missing, require
 from fastsoftmax.data.columns import NOTE, Feature, Layout, is_partition
 from fastsoftmax.data.encode import is_label
 from fastsoftmax.data.in_use import InUse
@@ -80,11 +80,12 @@ def _index_columns(schema: pa.Schema) -> set[str]:
 def _default_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return all columns but label, weight, index and those only handed on."""
     left_out = {request.target, request.weight, *request.keep, *_index_columns(schema)}
-    names = [f.name for f in schema if f.name not in left_out and not is_partition(f)]
+    fields = [f for f in schema if f.name not in left_out and not is_partition(f)]
     if request.packed is not None:
-        names = [name for name in names if name in request.packed]
+        fields = [f for f in fields if f.name in request.packed]
     if request.like_width is not None:  # a nameless model: its features are the numeric columns
-        names = [n for n in names if is_number(item_type(schema.field(schema.names.index(n)).type))]
+        fields = [f for f in fields if is_number(item_type(f.type))]
+    names = [f.name for f in fields]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         require(schema, twice[0], origin)
@@ -94,9 +95,10 @@ def _default_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tu
 def _listed_names(schema: pa.Schema, request: ColumnRequest, origin: str) -> tuple[str, ...]:
     """Return the columns that features= names, fits with a pattern, or leaves when others go."""
     assert request.features is not None
-    others = [name for name in request.features if name in schema.names or not name.startswith("!")]
+    there = set(schema.names)
+    others = [name for name in request.features if name in there or not name.startswith("!")]
     excluded = [name[1:] for name in request.features if name not in others]
-    names = [name for name in others if name in schema.names or not has_magic(name)]
+    names = [name for name in others if name in there or not has_magic(name)]
     _check_listed(schema, request, names, origin)
     # Names alone do not ask what else there is: a name that two other columns have does no harm.
     is_plain = names == list(request.features)
@@ -176,7 +178,7 @@ def _feature(
             )
         return Feature(Column(name, None, NO_CATEGORIES, (0.0,) if fills else None), kind, stored)
     if not is_number(item_type(kind)):
-        note = (schema.field(schema.names.index(name)).metadata or {}).get(NOTE, b"").decode()
+        note = (schema.field(*places_of(schema, [name])).metadata or {}).get(NOTE, b"").decode()
         why = f" ({note})" if note else ""
         raise DataError(
             f'{origin}: column "{name}" is of type {kind}, which is no number{why}. {remedy(kind)}'

@@ -16,19 +16,30 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else "."
 
 
+def named_once(schema: pa.Schema, names: Iterable[str]) -> list[str]:
+    """Return those of the names that one column has: others cannot be asked for."""
+    return [name for name in names if len(schema.get_all_field_indices(name)) == 1]
+
+
+def places_of(schema: pa.Schema, names: Iterable[str]) -> list[int]:
+    """Return the number of each column, the first of its name."""
+    return [schema.get_all_field_indices(name)[0] for name in names]
+
+
 def require(schema: pa.Schema, name: str, origin: str) -> pa.DataType:
     """Return the type of the one column called `name`, or raise DataError."""
-    count = schema.names.count(name)
-    if count == 0:
+    places = schema.get_all_field_indices(name)  # which Arrow looks up; `names` is a list of all
+    if not places:
         raise DataError(f'{origin}: there is no column "{name}"{nearest(name, schema.names)}')
-    if count > 1:
-        raise DataError(f'{origin}: {count} columns are called "{name}"; rename all but one.')
-    return schema.field(schema.names.index(name)).type
+    if len(places) > 1:
+        raise DataError(f'{origin}: {len(places)} columns are called "{name}"; rename all but one.')
+    return schema.field(places[0]).type
 
 
 def refuse_missing(schema: pa.Schema, names: Sequence[str], origin: str) -> None:
     """Raise DataError that lists the `names` which are no columns."""
-    missing = [name for name in names if name not in schema.names]
+    there = set(schema.names)
+    missing = [name for name in names if name not in there]
     if len(missing) == 1:
         require(schema, missing[0], origin)
     if missing:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastsoftmax.data.column_names import named_once
 from fastsoftmax.data.formats.discover import find_files
 from fastsoftmax.data.formats.files import FileBatches
 from fastsoftmax.data.layouts import is_number, is_vector, item_type
@@ -60,7 +61,7 @@ class GlancedColumns:
         schema = self.files.schema
         self._packing = packing_of(schema, self.files.origin)
         listed = [f.name for f in schema if _is_told(f.type)]
-        self._own = [name for name in listed if schema.names.count(name) == 1]
+        self._own = named_once(schema, listed)
         self.names = list(self._own)
         if self._packing is not None:
             self._own = [name for name in self._own if name != self._packing.name]

@@ -92,8 +92,8 @@ def plain_columns(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> pa
     counted among a column's.
     """
     for name, kind in kinds.items():
-        if name in batch.schema.names:
-            at = batch.schema.names.index(name)
+        at = batch.schema.get_field_index(name)
+        if at >= 0:
             array = plain_values(batch.column(at))
             array = array.cast(kind) if types.is_null(array.type) else array
             batch = batch.set_column(at, name, array)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from fastsoftmax.data.column_names import places_of
 from fastsoftmax.data.formats.files import DataFile, OpenFile, first_line, opened, sample, tail
 from fastsoftmax.data.formats.remote import Remote
 from fastsoftmax.data.layouts import is_vector
@@ -102,7 +103,7 @@ class _OpenIpc(OpenFile):
 
     def read(self, piece: int, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the record batch: whole, or in slices where it is large."""
-        fields = [self.schema.names.index(name) for name in names]
+        fields = places_of(self.schema, names)
         if not self._maps:
             yield _open(self._file, fields).get_batch(piece)
             return

@@ -166,7 +166,7 @@ class _OpenParquet(OpenFile):
         page_bytes = int(PAGES_SHARE * self._memory)
         if most <= page_bytes:
             return [list(names)]
-        self._touch(piece, names)
+        self._touch(piece, names, rows=0)
         groups: list[list[str]] = [[]]
         free = page_bytes
         for name in names:
@@ -192,13 +192,19 @@ class _OpenParquet(OpenFile):
         """Return digests of the rows, sizes and extremes of each row group, of some columns."""
         return [self._digest(i) for i in range(len(self.pieces))]
 
-    def _touch(self, piece: int, names: Sequence[str]) -> None:
-        """Have Arrow read a row of these columns of a row group.
+    def _touch(self, piece: int, names: Sequence[str], rows: int) -> None:
+        """Have Arrow open these columns of a row group, and read so many rows, if any.
 
         What is wrong with their metadata is an error there; asked for without it, some of it ends
-        the process (pyarrow 26: an exception that its RowGroupMetaData lets through).
+        the process (pyarrow 26: an exception that its RowGroupMetaData lets through). No row is
+        enough for sizes, one for extremes; it takes a page of each column, which may be all of it.
         """
-        for _ in self._batches(piece, names, 1):
+        leaves = [leaf for name in names for leaf in self._leaves[name]]
+        # `ParquetFile.iter_batches`, which would ask this one, refuses to read no rows.
+        reader = self._file.reader
+        for _ in reader.iter_batches(
+            rows, row_groups=[piece], column_indices=leaves, use_threads=False
+        ):
             return
 
     def _digest(self, piece: int) -> str:
@@ -206,7 +212,7 @@ class _OpenParquet(OpenFile):
         chosen = np.linspace(0, columns - 1, min(columns, DIGESTED_COLUMNS)).astype(int)
         names = [name for name, leaves in self._leaves.items() if {*leaves} & {*chosen}]
         try:
-            self._touch(piece, names)
+            self._touch(piece, names, rows=1)
             chunks = [group.column(int(i)) for i in chosen]
         except (pa.ArrowException, OSError):  # told where it is read, if it is
             chunks = []

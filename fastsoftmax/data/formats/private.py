@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fastsoftmax.data.column_names import places_of
 from fastsoftmax.errors import SaveError
 from fastsoftmax.files import cache_folder
 
@@ -73,7 +74,7 @@ class PrivateRows:
 
     def read(self, number: int, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield columns of a batch, at most so many rows at a time."""
-        fields = [self.schema.names.index(name) for name in names]
+        fields = places_of(self.schema, names)
         options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
         with self._file.open() as file:
             batch = pa.ipc.open_file(file, options=options).get_batch(number)
