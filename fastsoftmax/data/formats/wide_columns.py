@@ -39,7 +39,6 @@ def side_by_side(groups: Sequence[RecordBatches]) -> Iterator[pa.RecordBatch]:
     there: list[pa.RecordBatch] = []
     for group in groups:
         there += group
-        _give_back()
     if len(there) != len(groups) or len({batch.num_rows for batch in there}) != 1:
         raise pa.ArrowInvalid(UNEVEN)
     columns = [column for batch in there for column in batch.columns]
