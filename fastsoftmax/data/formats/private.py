@@ -34,7 +34,11 @@ class PrivateFile:
         raise TypeError(f"{self.what} are in a private file of this process")
 
     def open(self, mode: str = "rb") -> pa.NativeFile:
-        """Open it anew, to be read or written from its begin."""
+        """Open it anew, to be read from its begin ("rb") or written at its end ("ab").
+
+        "wb" would cut it, and ext4 has all of a file that was cut written to the disk once it is
+        closed.
+        """
         return pa.OSFile(f"/dev/fd/{self._descriptor}", mode)
 
     def failed(self, error: OSError) -> SaveError:
@@ -53,7 +57,7 @@ class PrivateRows:
         """Begin the file."""
         self.schema, self.rows = schema, list[int]()
         self._file = PrivateFile(what)
-        self._sink = self._file.open("wb")
+        self._sink = self._file.open("ab")
         self._writer: Any = pa.ipc.new_file(self._sink, schema)
 
     def add(self, batch: pa.RecordBatch) -> None:

@@ -56,7 +56,7 @@ def _nameless_file() -> tempfile._TemporaryFileWrapper[bytes]:
 def _written(groups: Sequence[RecordBatches], path: str, batch_rows: int) -> list[Span]:
     """Write each group as a stream of its own; return where they stand in the file."""
     spans = []
-    with pa.OSFile(path, "wb") as sink:
+    with pa.OSFile(path, "ab") as sink:  # "wb" cuts it: ext4 would write it all to the disk
         for group in groups:
             start = sink.tell()
             _write(group, sink, batch_rows)

@@ -46,8 +46,7 @@ class KeptRows:
             return
         with closing(self.decoded(order)) as chunks:
             for chunk in chunks:
-                self._keep(chunk)
-                yield chunk
+                yield self._keep(chunk)
         if self.cache is not None:
             self.cache.seal()
             self.is_sealed = True
@@ -72,13 +71,15 @@ class KeptRows:
         else:
             self.cache, self.is_sealed = cache, cache.is_sealed
 
-    def _keep(self, chunk: Chunk) -> None:
+    def _keep(self, chunk: Chunk) -> Chunk:
+        """Keep a chunk where rows are kept; return it, laid out by row if that was done for it."""
         if self.cache is None:
-            return
+            return chunk
         try:
-            self.cache.add(chunk)
+            return self.cache.add(chunk)
         except OSError as error:
             self._do_without(error)
+            return chunk
 
     def _do_without(self, error: OSError) -> None:
         """Go on without keeping rows."""

@@ -165,7 +165,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(path, tmp_path, monkeypatch
         added.append(chunk.rows)
         if len(added) > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        add(self, chunk)
+        return add(self, chunk)
 
     monkeypatch.setattr(cache.DiskCache, "add", fails_at_last)
     with caplog.at_level(logging.WARNING, "fastsoftmax"):
