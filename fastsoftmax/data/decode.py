@@ -19,6 +19,7 @@ from fastsoftmax.data.values import Where, as_numpy, numbers, plain_values, refu
 from fastsoftmax.errors import DataError
 
 Runs = list[list[Feature]]
+LEAST_APART = 2**14  # bytes of a column that is not copied beside others
 TreatedCounts = Counter[str]  # what was done to values that were not there, and how often
 
 
@@ -155,15 +156,29 @@ def _key(feature: Feature) -> str:
     return f"{feature.kind} {feature.dtype}"
 
 
-def _tensor(batch: pa.RecordBatch, run: list[Feature]) -> np.ndarray | None:
-    """Return columns side by side in one call of Arrow, or None where it cannot."""
+def _plain_columns(batch: pa.RecordBatch, run: list[Feature]) -> Dense | None:
+    """Return columns where they lie, or side by side in one call of Arrow; None where neither can.
+
+    Each that stays where it lies costs some 10 us; a batch of which this is a part would stay too.
+    """
     if len(run) < 8 or not is_plain(run[0].kind) or run[0].dtype != decoded_dtype(run[0].kind):
         return None
+    names = [feature.column.name for feature in run]
+    own = batch.num_rows * run[0].dtype.itemsize
+    if own >= LEAST_APART and _held_of(batch.column(names[0])) < 2 * own:
+        columns = [batch.column(name) for name in names]
+        if not any(column.null_count for column in columns):
+            return Dense(tuple(map(as_numpy, columns)))
     try:
-        columns = batch.select([feature.column.name for feature in run])
-        return np.asarray(columns.to_tensor(row_major=False))
+        return Dense(np.asarray(batch.select(names).to_tensor(row_major=False)))
     except (TypeError, AttributeError, pa.ArrowException):  # pyarrow < 17, or there are nulls
         return None
+
+
+def _held_of(array: pa.Array) -> int:
+    """Return the bytes of the values that stay in memory for an array of numbers."""
+    values = array.buffers()[1]
+    return 0 if values is None else int(values.size)
 
 
 def features_of(
@@ -171,7 +186,7 @@ def features_of(
 ) -> tuple[Part, ...]:
     """Return the batch's features, in their runs, as parts, side by side.
 
-    Neighbouring scalar columns of one type are one F-ordered array. A null for which there is no
+    Neighbouring scalar columns of one type are one part. A null for which there is no
     fill raises DataError. What was filled or not known is counted in `treated`.
     """
     parts: list[Part] = []
@@ -188,8 +203,8 @@ def features_of(
         elif first.width is not None:
             parts.append(Dense(_vectors(batch, run[0], where)))
         else:
-            tensor = _tensor(batch, run)
-            parts.append(Dense(_scalars(batch, run, where) if tensor is None else tensor))
+            plain = _plain_columns(batch, run)
+            parts.append(Dense(_scalars(batch, run, where)) if plain is None else plain)
         for feature in run:
             if feature.column.fill is not None and feature.column.sparse is None:
                 _count_nulls(batch, feature, treated)

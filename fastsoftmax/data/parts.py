@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple, Self, final
 
 import numpy as np
@@ -16,9 +17,10 @@ from fastsoftmax.kernels.parts import Nonzeros, Stored, is_row_major
 
 Described = tuple[str, int | None]  # what a part is, in words that JSON holds
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
-# Copies a matrix, or its rows in some order, into one of its dtype whose rows lie together, as
-# kernels.transpose.copy_matrix does. It is given, not imported: who scores rows compiles nothing.
-CopyRows = Callable[[np.ndarray, np.ndarray, np.ndarray | None], None]
+Numbers = np.ndarray | tuple[np.ndarray, ...]  # (rows, width), or as many columns (rows,)
+# Copies numbers, or their rows in some order, to a matrix of their dtype whose rows lie together:
+# kernels.transpose.copy_matrix. It is given, not imported: who scores rows compiles nothing.
+CopyRows = Callable[[np.ndarray, Numbers, np.ndarray | None], None]
 
 
 class RowBytes(NamedTuple):
@@ -136,33 +138,47 @@ class Part(ABC):
 
 @final
 class Dense(Part):
-    """Numbers (rows, width) of one dtype and of any strides."""
+    """Numbers (rows, width) of one dtype and of any strides, or as columns that lie anywhere."""
 
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
+    def __init__(self, numbers: Numbers) -> None:
+        """Keep a matrix (rows, width), or its columns, each (rows,) and contiguous."""
+        self._numbers = numbers
 
     def __repr__(self) -> str:
         return f"Dense({self.rows} x {self.width} {self.dtype})"
 
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The numbers (rows, width): columns that lie anywhere are copied side by side."""
+        if isinstance(self._numbers, tuple):
+            return np.stack(self._numbers).T
+        return self._numbers
+
+    @property
+    def _is_apart(self) -> bool:
+        return isinstance(self._numbers, tuple)
+
     @property
     def width(self) -> int:
         """How many features a row has here."""
-        return int(self.values.shape[1])
+        return len(self._numbers) if self._is_apart else int(self.values.shape[1])
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.values)
+        return len(self.arrays[0])
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the numbers."""
-        return self.values.dtype
+        return self.arrays[0].dtype
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The numbers."""
-        return (self.values,)
+        """The matrix, or the columns, each (rows, 1)."""
+        if isinstance(self._numbers, tuple):
+            return tuple(column[:, None] for column in self._numbers)
+        return (self._numbers,)
 
     @property
     def stored(self) -> Stored:
@@ -172,7 +188,7 @@ class Dense(Part):
     @property
     def is_row_major(self) -> bool:
         """Whether each row is contiguous."""
-        return is_row_major(self.values)
+        return not self._is_apart and is_row_major(self.values)
 
     @property
     def is_wide(self) -> bool:
@@ -185,7 +201,9 @@ class Dense(Part):
         return self.dtype.name, None
 
     def __getitem__(self, rows: slice) -> Dense:
-        return Dense(self.values[rows])
+        if isinstance(self._numbers, tuple):
+            return Dense(tuple(column[rows] for column in self._numbers))
+        return Dense(self._numbers[rows])
 
     def room(self, rows: int, allocate: Allocate = np.empty) -> Dense:
         """Return room for so many rows."""
@@ -196,7 +214,7 @@ class Dense(Part):
     ) -> None:
         """Copy rows of another part to the rows from `first` on."""
         stop = first + (other.rows if order is None else len(order))
-        copy(self.values[first:stop], other.values, order)
+        copy(self.values[first:stop], other._numbers, order)
 
     def write_to(self, out: np.ndarray) -> None:
         """Write the numbers to `out`, cast."""
@@ -455,8 +473,8 @@ class Sparse(Part):
         return grown
 
 
-def _copies_nothing(out: np.ndarray, matrix: np.ndarray, order: np.ndarray | None) -> None:
-    """Stand for what copies matrices where there is none."""
+def _copies_nothing(out: np.ndarray, numbers: Numbers, order: np.ndarray | None) -> None:
+    """Stand for what copies numbers where there is none."""
 
 
 def packed_count(described: Described) -> int:

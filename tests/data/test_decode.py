@@ -101,6 +101,24 @@ def test_a_column_of_numbers_keeps_its_dtype(dtype, cut):
     assert not treated
 
 
+def test_long_columns_stay_where_they_lie_unless_a_longer_batch_would_stay_too():
+    X = np.asarray(matrix("float32", 15_000, 9), order="F")
+    columns = {f"x{j}": pa.array(X[:, j]) for j in range(9)}
+    batch = pa.record_batch(columns)
+    for rows, stays in ((slice(0, 15_000), True), (slice(5_000, 10_000), False)):
+        own = batch.slice(rows.start, rows.stop - rows.start)
+        (part,), _ = decoded(dict(zip(columns, own.columns, strict=True)))
+        lies = [
+            np.shares_memory(numbers, column.to_numpy())
+            for numbers, column in zip(part.arrays, batch.columns, strict=False)
+        ]
+        assert lies == [stays] * len(part.arrays)
+        assert_array_equal(part.matrix(), X[rows])
+    columns["x8"] = pa.array(X[:, 8], mask=np.arange(15_000) == 77)
+    with pytest.raises(DataError, match=r'^row 77: column "x8" is null'):
+        decoded(columns)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_null_without_a_fill_names_its_row(dtype):
     x = matrix(dtype, ROWS, 1)[:, 0]

@@ -29,6 +29,7 @@ def sparse(X, *, ones=False):
 PARTS = {
     "rows": (Dense(NUMBERS), NUMBERS),
     "columns": (Dense(np.asfortranarray(NUMBERS)), NUMBERS),
+    "columns anywhere": (Dense(tuple(NUMBERS[:, j].copy() for j in range(5))), NUMBERS),
     "every other": (Dense(np.repeat(NUMBERS, 2, axis=0)[::2]), NUMBERS),
     "one column of many": (Dense(NUMBERS[:, 2:3]), NUMBERS[:, 2:3]),
     "codes": (Codes(CODES, 4), ONE_HOT),
@@ -51,7 +52,7 @@ def test_a_part_knows_its_size(part, X):
 
 @every_full_kind
 def test_rows_of_numbers_are_of_one_size(part, X):
-    assert part.nbytes == part.rows * part.arrays[0].shape[1] * part.arrays[0].itemsize
+    assert part.nbytes == sum(part.rows * a.shape[1] * a.itemsize for a in part.arrays)
     assert part[2:7].nbytes * part.rows == part.nbytes * 5
 
 
