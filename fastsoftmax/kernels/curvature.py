@@ -111,25 +111,29 @@ def _add_tiles(H, E, X, count, first_tile, stop_tile, at_hand):
         update_classes(H, None, i, size, start, stop, one, E, X, count, at_hand, at_hand)
 
 
-@kernel(EXACT, entry=True)
-def add_products(H, C, k, scratch, rows, d):
-    """Add to the lower triangle of H (d + 1, width) the sum over all rows of C[t, k] x x'."""
-    X, E = scratch.X, scratch.E
-    n, B = rows.order.shape[0], X.shape[0]
-    at_hand = address_of(scratch.lines, 0, 0)
-    for first in range(0, n, B):
-        count = min(B, n - first)
-        gather_ones(X, count, rows, first, d)
-        _scale_rows(E, X, C, k, first, count)
-        _add_tiles(H, E, X, count, 0, class_tiles(H.shape[0]), at_hand)
-
-
 @kernel(EXACT)
 def _shares(H, worker, workers):
     """Return the tiles of rows first : stop whose lower triangle is a worker's share of H."""
     tiles = class_tiles(H.shape[0])
     first = np.int64(np.sqrt(worker / workers) * tiles)
     return first, np.int64(np.sqrt((worker + 1) / workers) * tiles)
+
+
+@kernel(EXACT, entry=True)
+def add_products(H, C, k, scratch, rows, d, worker, workers):
+    """Add to the lower triangle of H (d + 1, width) the sum over all rows of C[t, k] x x'.
+
+    Each worker adds rows of H of its own.
+    """
+    X, E = scratch.X, scratch.E
+    n, B = rows.order.shape[0], X.shape[0]
+    at_hand = address_of(scratch.lines, 0, 0)
+    first_tile, stop_tile = _shares(H, worker, workers)
+    for first in range(0, n, B):
+        count = min(B, n - first)
+        gather_ones(X, count, rows, first, d)
+        _scale_rows(E, X, C, k, first, count)
+        _add_tiles(H, E, X, count, first_tile, stop_tile, at_hand)
 
 
 @kernel(EXACT, entry=True)

@@ -104,7 +104,14 @@ class FullGradient:
         self, parts: tuple[Part, ...], order: np.ndarray, affine: Affine | None
     ) -> np.ndarray:
         """Return ||x||^2 (n,) float64 of some rows, their features scaled by `affine`."""
-        return _norms(parts, order, self._blocks[0].X[0], affine)
+        norms, size = np.empty(len(order)), self._team.size
+
+        def share(worker: int) -> None:
+            own = slice(len(order) * worker // size, len(order) * (worker + 1) // size)
+            norms[own] = _norms(parts, order[own], self._blocks[worker].X[0], affine)
+
+        self._team.run(share)
+        return norms
 
     def gradient(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sums over all rows of w (p - onehot(y)) x' (K, d) and w (p - onehot(y)) (K,).

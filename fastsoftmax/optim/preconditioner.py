@@ -190,7 +190,7 @@ class ByClass(Preconditioner):
         super().__init__(K, d, dtype, scaling)
         self.matrices, shape = matrices, (matrices, d + 1, padded(d + 1, self.dtype))
         shared = K * (d + 1) ** 2 >= SHARED_NUMBERS
-        self._team = Team(max(1, min(threads, matrices)) if shared else 1)
+        self._team = Team(max(1, min(threads, K)) if shared else 1)
         self._factors = aligned(shape, self.dtype)
         self._products = aligned(shape, self.dtype) if keeps else self._factors
         self._unseen, self._units = np.zeros((matrices, d + 1)), np.ones((matrices, d + 1))
@@ -216,9 +216,11 @@ class ByClass(Preconditioner):
         self._products[:] = 0
 
         def share(worker: int) -> None:
-            scratch = new_products(self.d, self.dtype)
-            for k in range(worker, self.matrices, self._team.size):
-                add_products(self._products[k], curves, k, scratch, rows, self.d)
+            scratch, workers = new_products(self.d, self.dtype), self._team.size
+            if shared:
+                add_products(self._products[0], curves, 0, scratch, rows, self.d, worker, workers)
+            for k in range(worker, 0 if shared else self.K, workers):
+                add_products(self._products[k], curves, k, scratch, rows, self.d, 0, 1)
 
         self._team.run(share)
         self.penalise(l2)

@@ -30,9 +30,11 @@ class RowSample:
 
     def offer(self, batch: Batch) -> None:
         """Take some of the rows of a batch."""
-        counted = np.flatnonzero(batch.weight > 0)
-        order, labels, weight = (np.ascontiguousarray(each[counted]) for each in batch[1:])
-        is_all = len(counted) >= self._rows
+        order, labels, weight = batch[1:]
+        counts = weight > 0
+        if not counts.all():
+            order, labels, weight = (each[counts] for each in batch[1:])
+        is_all = len(order) >= self._rows
         if self._share < 1:
             chances = np.full(len(order), self._share)
             if self._mean > 0:
