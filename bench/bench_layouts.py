@@ -147,6 +147,46 @@ def bench_layouts(benchmark, report, quick, tmp_path, layout) -> None:
     )
 
 
+BUDGETS = ("300MB", "1GB", "4GB")
+
+
+@pytest.mark.parametrize("layout", ["list", "columns"])
+def bench_first_epoch(benchmark, report, quick, tmp_path, layout) -> None:
+    """Time a first epoch, one reader and one trainer, with little memory and much, beside reading.
+
+    All rows fit 1GB and 4GB.
+    """
+    n = QUICK_ROWS if quick else ROWS // 5
+    images = load_data(GROUP)
+    pixels, labels = (images.X * 255).astype(np.uint8), images.y.astype(np.int32)
+    path = tmp_path / "rows.parquet"
+    write(layout, path, ((pixels, labels) for _ in range(n // GROUP)))
+    os.sync()  # or the system would write the rows while they are timed
+    first: dict[str, list[float]] = {memory: [] for memory in BUDGETS}
+
+    def train(memory: str) -> None:
+        first[memory].append(epochs(path, "y", memory=memory, readers=1)[0])
+
+    runs = {
+        "iterate": lambda: iterate(path),
+        **{memory: (lambda memory=memory: train(memory)) for memory in BUDGETS},
+    }
+    alone = median_seconds(benchmark, runs, 1 if quick else 7)["iterate"]
+    path.unlink()
+    for memory in BUDGETS:
+        taken = float(np.median(first[memory]))
+        report.add(
+            f"A first epoch over {n:,} rows of {D} uint8 pixels: one reader, one thread trains",
+            layout=layout,
+            memory=memory,
+            **{
+                "iterate, s": f"{alone:.2f}",
+                "first epoch, s": f"{taken:.2f}",
+                "to iterate": f"{taken / alone:.2f}",
+            },
+        )
+
+
 def bench_column_major(benchmark, report, quick) -> None:
     """Time `train` on the same matrix row by row and column by column."""
     images = load_data(6_000 if quick else 60_000)

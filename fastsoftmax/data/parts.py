@@ -147,6 +147,11 @@ class Dense(Part):
     def __repr__(self) -> str:
         return f"Dense({self.rows} x {self.width} {self.dtype})"
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...] | None:
+        """The columns (rows,), where they lie anywhere; None for a matrix."""
+        return self._numbers if isinstance(self._numbers, tuple) else None
+
     @cached_property
     def values(self) -> np.ndarray:
         """The numbers (rows, width): columns that lie anywhere are copied side by side."""
@@ -155,30 +160,39 @@ class Dense(Part):
         return self._numbers
 
     @property
-    def _is_apart(self) -> bool:
-        return isinstance(self._numbers, tuple)
-
-    @property
     def width(self) -> int:
         """How many features a row has here."""
-        return len(self._numbers) if self._is_apart else int(self.values.shape[1])
+        return int(self.values.shape[1]) if self.columns is None else len(self.columns)
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.arrays[0])
+        return len(self._first)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the numbers."""
-        return self.arrays[0].dtype
+        return self._first.dtype
+
+    @property
+    def _first(self) -> np.ndarray:
+        """The matrix, or the first column."""
+        return self.values if self.columns is None else self.columns[0]
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The matrix, or the columns, each (rows, 1)."""
-        if isinstance(self._numbers, tuple):
-            return tuple(column[:, None] for column in self._numbers)
-        return (self._numbers,)
+        """The numbers."""
+        return (self.values,)
+
+    @property
+    def marks(self) -> np.ndarray:
+        """The first feature of each row."""
+        return self.values[:, 0] if self.columns is None else self.columns[0]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all rows."""
+        return self.rows * self.width * self.dtype.itemsize
 
     @property
     def stored(self) -> Stored:
@@ -188,7 +202,7 @@ class Dense(Part):
     @property
     def is_row_major(self) -> bool:
         """Whether each row is contiguous."""
-        return not self._is_apart and is_row_major(self.values)
+        return self.columns is None and is_row_major(self.values)
 
     @property
     def is_wide(self) -> bool:
@@ -201,9 +215,9 @@ class Dense(Part):
         return self.dtype.name, None
 
     def __getitem__(self, rows: slice) -> Dense:
-        if isinstance(self._numbers, tuple):
-            return Dense(tuple(column[rows] for column in self._numbers))
-        return Dense(self._numbers[rows])
+        if self.columns is not None:
+            return Dense(tuple(column[rows] for column in self.columns))
+        return Dense(self.values[rows])
 
     def room(self, rows: int, allocate: Allocate = np.empty) -> Dense:
         """Return room for so many rows."""
