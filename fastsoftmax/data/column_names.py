@@ -16,19 +16,27 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else "."
 
 
+def _places(schema: pa.Schema, name: str) -> list[int]:
+    """Return the columns of a name; Arrow looks them up, where `schema.names` is a list of all."""
+    try:
+        return list(schema.get_all_field_indices(name))
+    except UnicodeEncodeError:  # as the names of files may be, and no column's
+        return []
+
+
 def named_once(schema: pa.Schema, names: Iterable[str]) -> list[str]:
     """Return those of the names that one column has: others cannot be asked for."""
-    return [name for name in names if len(schema.get_all_field_indices(name)) == 1]
+    return [name for name in names if len(_places(schema, name)) == 1]
 
 
 def places_of(schema: pa.Schema, names: Iterable[str]) -> list[int]:
     """Return the number of each column, the first of its name."""
-    return [schema.get_all_field_indices(name)[0] for name in names]
+    return [_places(schema, name)[0] for name in names]
 
 
 def require(schema: pa.Schema, name: str, origin: str) -> pa.DataType:
     """Return the type of the one column called `name`, or raise DataError."""
-    places = schema.get_all_field_indices(name)  # which Arrow looks up; `names` is a list of all
+    places = _places(schema, name)
     if not places:
         raise DataError(f'{origin}: there is no column "{name}"{nearest(name, schema.names)}')
     if len(places) > 1:

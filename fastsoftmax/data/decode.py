@@ -171,7 +171,7 @@ def _plain_columns(batch: pa.RecordBatch, run: list[Feature]) -> Dense | None:
             return Dense(tuple(map(as_numpy, columns)))
     try:
         return Dense(np.asarray(batch.select(names).to_tensor(row_major=False)))
-    except (TypeError, AttributeError, pa.ArrowException):  # pyarrow < 17, or there are nulls
+    except pa.ArrowException:  # there are nulls
         return None
 
 

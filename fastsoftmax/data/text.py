@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
+from unicodedata import normalize
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,8 +29,8 @@ LEAST_ROOM = 2**10  # for n-grams at first
 def texts_of(array: pa.Array, recipe: Recipe, subject: str, where: Where) -> TextBytes:
     """Return strings, of which nulls are empty, as kernels read them."""
     if recipe.normalize is not None:
-        with suppress(pa.ArrowInvalid):  # no UTF-8: the kernel finds where
-            array = pc.utf8_normalize(array, form=recipe.normalize)
+        with suppress(pa.ArrowInvalid, UnicodeDecodeError):  # no UTF-8: the kernel finds where
+            array = _normalized(array, recipe.normalize)
     dtype = np.int64 if types.is_large_string(array.type) else np.int32
     _, stored, data = array.buffers()
     if len(array) == 0 or stored is None:
@@ -49,6 +52,20 @@ def texts_of(array: pa.Array, recipe: Recipe, subject: str, where: Where) -> Tex
     held = np.frombuffer(data if data is not None and data.size else b"\0", np.uint8)
     held.flags.writeable = False  # of whatever buffers: one kind of array is one compilation
     return TextBytes(held, starts, stops, character_table(recipe.lower))
+
+
+def _normalized(array: pa.Array, form: Any) -> pa.Array:
+    """Return strings in a normal form of Unicode."""
+    if form.endswith("D") or _arrow_composes():
+        return pc.utf8_normalize(array, form=form)
+    texts = (None if text is None else normalize(form, text) for text in array.to_pylist())
+    return pa.array(texts, array.type)
+
+
+@functools.cache
+def _arrow_composes() -> bool:
+    """Return whether Arrow composes letters and accents, which up to pyarrow 21 it does not."""
+    return bool(pc.utf8_normalize(pa.array(["e\u0301"]), form="NFC")[0].as_py() == "\u00e9")
 
 
 def _refuse_bytes(texts: TextBytes, row: int, byte: int, subject: str, where: Where) -> None:

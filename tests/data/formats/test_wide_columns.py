@@ -105,7 +105,9 @@ def test_a_row_group_joined_in_memory_takes_its_share_of_it(tmp_path):
     for chunk in open_source(path, memory=memory).chunks(None):
         held.append(pa.total_allocated_bytes() - before)
         del chunk
-    assert 0.15 * memory < max(held) < 0.3 * memory
+    # Up to version 21 Arrow asks for nearly twice the room that it then writes to.
+    most = 0.3 if int(pa.__version__.split(".")[0]) > 21 else 0.4
+    assert 0.15 * memory < max(held) < most * memory
 
 
 def test_columns_are_read_at_once_where_no_temporary_file_can_be(mixed, monkeypatch, caplog):
