@@ -10,6 +10,7 @@ from typing import Self, final
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import types
 
 from fastsoftmax.data.columns import Feature
 from fastsoftmax.data.decode import filled, items_of, nulls_of, refuse_other_lengths
@@ -187,6 +188,8 @@ class _Numbers(_ColumnSurvey):
         width = self.feature.width
         values, there = np.zeros((len(array), width)), np.zeros((len(array), width), np.bool_)
         whole = ~as_numpy(array.is_null())
+        if types.is_decimal(array.type):  # up to version 21 Arrow drops no nulls among narrow ones
+            array = array.cast(pa.float64())
         items = items_of(array) if is_vector(array.type) else plain_values(array.drop_null())
         values[whole] = filled(items, self.feature, 0.0).astype(np.float64).reshape(-1, width)
         there[whole] = as_numpy(items.is_valid()).reshape(-1, width)

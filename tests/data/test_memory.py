@@ -164,7 +164,7 @@ def library_frames():
     return {
         "polars": polars.DataFrame(columns),
         "pandas": frame,
-        "duckdb": duckdb.connect().from_df(frame),
+        "duckdb": duckdb.from_df(frame),
         "reader": lambda: pa.table(columns).to_reader(5),
         "frame": lambda: frame,
     }
