@@ -167,8 +167,8 @@ def _plain_columns(batch: pa.RecordBatch, run: list[Feature]) -> Dense | None:
     own = batch.num_rows * run[0].dtype.itemsize
     if own >= LEAST_APART and _held_of(batch.column(names[0])) < 2 * own:
         columns = [batch.column(name) for name in names]
-        if not any(column.null_count for column in columns):
-            return Dense(tuple(map(as_numpy, columns)))
+        has_nulls = any(column.null_count for column in columns)
+        return None if has_nulls else Dense(tuple(map(as_numpy, columns)))
     try:
         return Dense(np.asarray(batch.select(names).to_tensor(row_major=False)))
     except pa.ArrowException:  # there are nulls

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from fastsoftmax.data.in_use import InUse
 from fastsoftmax.data.manifest import Entries
 from fastsoftmax.data.mixing import Segments
-from fastsoftmax.data.parts import Part
+from fastsoftmax.data.parts import CopyRows, Part
 from fastsoftmax.data.vocabulary import Vocabulary
 from fastsoftmax.data.weight_unit import exponent_of, in_unit
 from fastsoftmax.facts import dataclass
@@ -138,6 +139,10 @@ class Chunk:
     def rows(self) -> int:
         """How many rows the chunk holds."""
         return self.parts[0].rows
+
+    def by_row(self, copy: CopyRows) -> Chunk:
+        """Return the chunk with each row of a part together in memory, copied where it was not."""
+        return replace(self, parts=tuple(part.by_row(copy) for part in self.parts))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 from unicodedata import normalize
 from weakref import WeakKeyDictionary
@@ -62,7 +61,7 @@ def _normalized(array: pa.Array, form: Any) -> pa.Array:
     return pa.array(texts, array.type)
 
 
-@functools.cache
+@cache
 def _arrow_composes() -> bool:
     """Return whether Arrow composes letters and accents, which up to pyarrow 21 it does not."""
     return bool(pc.utf8_normalize(pa.array(["e\u0301"]), form="NFC")[0].as_py() == "\u00e9")

@@ -219,7 +219,8 @@ class ByClass(Preconditioner):
             scratch, workers = new_products(self.d, self.dtype), self._team.size
             if shared:
                 add_products(self._products[0], curves, 0, scratch, rows, self.d, worker, workers)
-            for k in range(worker, 0 if shared else self.K, workers):
+                return
+            for k in range(worker, self.K, workers):
                 add_products(self._products[k], curves, k, scratch, rows, self.d, 0, 1)
 
         self._team.run(share)

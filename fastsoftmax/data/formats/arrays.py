@@ -146,7 +146,7 @@ class NpzPath(NpyPath):
                     yield stored_array(name, lambda: opened(self.path), first)
                 else:
                     private = PrivateFile(f"array {name} of {self.path}")
-                    with archive.open(info) as packed, private.open("ab") as sink:
+                    with archive.open(info) as packed, private.sink() as sink:
                         shutil.copyfileobj(packed, sink, COPIED_BYTES)
                     yield stored_array(name, private.open, 0)
 

@@ -99,7 +99,7 @@ class _OpenParquet(OpenFile):
         self.column_bytes = min(largest // columns, PAGE_BYTES) + DECODER_BYTES
         self.index_bytes = INDEX_BYTES * metadata.num_columns * len(groups)
         self._path, self._memory, self._beside = path, memory, threads > 1
-        self._is_packed = True  # until a row group whose pages might be too many tells otherwise
+        self._is_compressed = True  # until a row group whose pages may be too many tells otherwise
         self._metadata = metadata  # Arrow's reader keeps what they hold, but not the object
         self._bytes = opened(path)
         self._file = pq.ParquetFile(
@@ -165,11 +165,11 @@ class _OpenParquet(OpenFile):
         group = self._metadata.row_group(piece)
         decompressed = group.total_byte_size + DECODER_BYTES * len(names)
         page_bytes = int(PAGES_SHARE * self._memory)
-        most = decompressed + (group.total_byte_size if self._is_packed else 0)
+        most = decompressed + (group.total_byte_size if self._is_compressed else 0)
         if most <= page_bytes:
             return [list(names)]
         self._touch(piece, names, rows=0)
-        self._is_packed = any(map(_is_packed, self._chunks(group, names)))
+        self._is_compressed = any(map(_is_compressed, self._chunks(group, names)))
         groups: list[list[str]] = [[]]
         free = page_bytes
         for name in names:
@@ -226,7 +226,7 @@ class _OpenParquet(OpenFile):
             chunks = []
         facts = [group.num_rows, group.total_byte_size, *map(_described, chunks)]
         digest = hashlib.sha256(repr(facts).encode())
-        bare = [c for c in chunks if not (_is_packed(c) or _has_extremes(c))]
+        bare = [c for c in chunks if not (_is_compressed(c) or _has_extremes(c))]
         if bare:  # then neither sizes nor extremes tell what it holds
             largest = max(bare, key=lambda c: c.total_compressed_size)
             digest.update(sample(self._bytes, _first_byte(largest), largest.total_compressed_size))
@@ -269,12 +269,12 @@ def _first_byte(chunk: pq.ColumnChunkMetaData) -> int:
     return int(chunk.data_page_offset)
 
 
-def _is_packed(chunk: pq.ColumnChunkMetaData) -> bool:
+def _is_compressed(chunk: pq.ColumnChunkMetaData) -> bool:
     return bool(chunk.compression != "UNCOMPRESSED")
 
 
 def _held(chunk: pq.ColumnChunkMetaData) -> int:
     """Return the bytes that are held of a column while it is read: compressed or not."""
     page = min(chunk.total_uncompressed_size, PAGE_BYTES)
-    packed = chunk.total_compressed_size if _is_packed(chunk) else 0
+    packed = chunk.total_compressed_size if _is_compressed(chunk) else 0
     return page + min(packed, PAGE_BYTES) + DECODER_BYTES

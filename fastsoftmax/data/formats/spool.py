@@ -37,7 +37,7 @@ def spooled() -> Spooled:
     found = Spooled(STDIN)
     found.file = PrivateFile("the data from stdin")
     try:
-        with open(0, "rb", closefd=False) as stdin, found.file.open("ab") as sink:
+        with open(0, "rb", closefd=False) as stdin, found.file.sink() as sink:
             if os.isatty(0):
                 raise DataError("- is stdin, and nothing is piped into it: name a file.")
             shutil.copyfileobj(stdin, sink, COPIED_BYTES)

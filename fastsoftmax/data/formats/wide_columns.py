@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from fastsoftmax.data.formats.private import sink_of
 from fastsoftmax.files import cache_folder
 
 RecordBatches = Iterator[pa.RecordBatch]
@@ -28,9 +29,8 @@ def joined(groups: Sequence[RecordBatches], batch_rows: int) -> Iterator[pa.Reco
     NoRoom before it yields anything where they cannot be written.
     """
     with _nameless_file() as file:
-        path = f"/dev/fd/{file.fileno()}"  # the file has no name
-        spans = _written(groups, path, batch_rows)
-        with pa.OSFile(path, "rb") as source:
+        spans = _written(groups, file.fileno(), batch_rows)
+        with pa.OSFile(f"/dev/fd/{file.fileno()}", "rb") as source:  # the file has no name
             yield from _side_by_side([pa.ipc.open_stream(source.get_stream(*s)) for s in spans])
 
 
@@ -53,10 +53,10 @@ def _nameless_file() -> tempfile._TemporaryFileWrapper[bytes]:
         raise NoRoom(str(error)) from error
 
 
-def _written(groups: Sequence[RecordBatches], path: str, batch_rows: int) -> list[Span]:
+def _written(groups: Sequence[RecordBatches], descriptor: int, batch_rows: int) -> list[Span]:
     """Write each group as a stream of its own; return where they stand in the file."""
     spans = []
-    with pa.OSFile(path, "ab") as sink:  # "wb" cuts it: ext4 would write it all to the disk
+    with sink_of(descriptor) as sink:
         for group in groups:
             start = sink.tell()
             _write(group, sink, batch_rows)

@@ -6,7 +6,6 @@ chance, at the cost of writing and reading each once more.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ class BucketWriter:
 
     def deal(self, chunk: Chunk, seed: int, number: int) -> None:
         """Take a chunk whose first row is `number` in the source."""
-        chunk = replace(chunk, parts=tuple(part.by_row(copy_matrix) for part in chunk.parts))
+        chunk = chunk.by_row(copy_matrix)
         drawn = buckets_of(seed, self._buckets, number, chunk.rows)
         order = np.argsort(drawn, kind="stable")
         bounds = np.searchsorted(drawn, np.arange(self._buckets + 1), sorter=order).tolist()

@@ -15,13 +15,13 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from fastsoftmax.data.formats.private import sink_of
 from fastsoftmax.data.parts import Part, RowBytes, packed_count, part_of
 from fastsoftmax.data.source import Chunk
 from fastsoftmax.data.values import as_arrow, as_numpy
@@ -119,8 +119,8 @@ class DiskCache(Cache):
 
     def add(self, chunk: Chunk) -> Chunk:
         """Write a chunk to the file; return it as it was written."""
-        parts = tuple(part.by_row(copy_matrix) for part in chunk.parts)
-        rows = [each for part in parts for each in part.packed()]
+        chunk = chunk.by_row(copy_matrix)
+        rows = [each for part in chunk.parts for each in part.packed()]
         names = [f"part{i}" for i in range(len(rows))]
         columns = [_as_arrow(each) for each in rows]
         for name, values in _beside(chunk):
@@ -130,16 +130,14 @@ class DiskCache(Cache):
         if self._writer is None:
             dtypes = json.dumps([part.described for part in chunk.parts])
             schema = batch.schema.with_metadata({"dtypes": dtypes, "version": str(VERSION)})
-            # By descriptor: the file may have no name. "wb" would cut it, and a file that was cut
-            # goes to the disk when it is closed (ext4): 0.4 s for 800 MB.
-            self._sink = pa.OSFile(f"/dev/fd/{self._descriptor}", "ab")
+            self._sink = sink_of(self._descriptor)
             self._writer = pa.ipc.new_file(self._sink, schema)
         sums = [checksum(values) for values in (*_arrays(rows), *(v for _, v in _beside(chunk)))]
         facts = {"piece": chunk.piece, "start": chunk.start, "checksums": sums}
         self._writer.write_batch(batch, custom_metadata={"facts": json.dumps(facts)})
         self._batches.setdefault(chunk.piece, []).append(self._written)
         self._written += 1
-        return replace(chunk, parts=parts)
+        return chunk
 
     def seal(self) -> None:
         """Write the file's end, give it its name, and map it."""

@@ -236,11 +236,8 @@ class MixedRows(ShardRows):
         with closing(chunks_of(self._source, self._shard, self._classes)) as chunks:
             for chunk in chunks:
                 number = self._source.number(chunk.piece, chunk.start)
-                parts = tuple(part.by_row(copy_matrix) for part in chunk.parts)
-                yield (
-                    replace(chunk, parts=parts),
-                    buckets_of(self._seed, self._buckets, number, chunk.rows),
-                )
+                drawn = buckets_of(self._seed, self._buckets, number, chunk.rows)
+                yield chunk.by_row(copy_matrix), drawn
 
     @property
     def _seed(self) -> int:
