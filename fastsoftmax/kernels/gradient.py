@@ -14,9 +14,10 @@ import numpy as np
 from fastsoftmax.kernels.compile import EXACT, FAST, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.operands import weights_length
-from fastsoftmax.kernels.products import all_margins, class_tiles, update
+from fastsoftmax.kernels.prefetch import plan_prefetch
+from fastsoftmax.kernels.products import class_tiles, margins, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual, residuals
-from fastsoftmax.kernels.vectors import address_of, lanes, noinline
+from fastsoftmax.kernels.vectors import lanes, noinline
 from fastsoftmax.kernels.workspace import aligned, padded
 
 # W, b: sums over the rows of a range of w (onehot(y) - p) x' and of w (onehot(y) - p), float64.
@@ -61,12 +62,15 @@ def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, d
     B, K = Z.shape[0], W.shape[0]
     loss, hits, finite = 0.0, 0.0, True
     one, start, width = R.dtype.type(1), np.int64(0), X.shape[1]
-    at_hand = address_of(block.lines, 0, 0)
+    worker, one_row = np.int64(0), np.int64(1)
     filled = 0
     while first < stop:
         count = min(B, stop - first)
+        cursor, last = plan_prefetch(
+            block.lines, worker, rows, first + count, min(first + count + B, stop), one_row
+        )
         finite &= gather(X, np.int64(0), count, rows.order, first, rows.table)
-        all_margins(Z, X, W, count, at_hand)
+        cursor = margins(Z, X, W, start, class_tiles(K), count, cursor, last)
         # The residuals are added to the sum for b, not to b: all rows see the same weights.
         if R.shape[1] == lanes(R):
             block_loss, block_hits = residuals(R, Z, b, part_b, block.mass, rows, first, count)
@@ -81,7 +85,7 @@ def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, d
                 loss += weight * row_loss
                 hits += weight * hit
         update(
-            part_W, None, start, class_tiles(K), start, width, one, R, X, count, at_hand, at_hand
+            part_W, None, start, class_tiles(K), start, width, one, R, X, count, cursor, last
         )
         first += count
         filled += count
