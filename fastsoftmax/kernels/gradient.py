@@ -17,6 +17,7 @@ from fastsoftmax.kernels.operands import weights_length
 from fastsoftmax.kernels.prefetch import plan_prefetch
 from fastsoftmax.kernels.products import class_tiles, margins, update
 from fastsoftmax.kernels.recurrence import plain_logits, residual, residuals
+from fastsoftmax.kernels.sizes import DRAINED_ROWS
 from fastsoftmax.kernels.vectors import lanes, noinline
 from fastsoftmax.kernels.workspace import aligned, padded
 
@@ -50,11 +51,11 @@ def _drain(W, b, part_W, part_b):
 
 
 @kernel(EXACT)
-def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, drained):
+def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop):
     """Add to the sums the gradient of rows first : stop of `rows`, its sign turned.
 
-    W_sum (K, d) and b_sum (K,) are float64; up to `drained` rows and the rest of a block are summed
-    in the model's dtype before they are added. Return the rows' weighted loss (nats) and hits, and
+    W_sum (K, d) and b_sum (K,) are float64; DRAINED_ROWS and the rest of a block are summed in the
+    model's dtype before they are added. Return the rows' weighted loss (nats) and hits, and
     whether all their features were finite.
     """
     noinline()
@@ -84,19 +85,17 @@ def add_range(weights, block, W_sum, b_sum, part_W, part_b, rows, first, stop, d
                 row_loss, hit = residual(R, part_b, t, y, R.dtype.type(weight), 1.0)
                 loss += weight * row_loss
                 hits += weight * hit
-        update(
-            part_W, None, start, class_tiles(K), start, width, one, R, X, count, cursor, last
-        )
+        update(part_W, None, start, class_tiles(K), start, width, one, R, X, count, cursor, last)
         first += count
         filled += count
-        if filled >= drained or first >= stop:
+        if filled >= DRAINED_ROWS or first >= stop:
             _drain(W_sum, b_sum, part_W, part_b)
             filled = 0
     return loss, hits, finite
 
 
 @kernel(EXACT, entry=True)
-def add_gradient(weights, block, sums, worker, rows, bounds, turns, drained, facts):
+def add_gradient(weights, block, sums, worker, rows, bounds, turns, facts):
     """Add to the sums of some ranges the gradient of their rows, bounds[r] : bounds[r + 1].
 
     turns: the first range, the one after the last, and how many ranges lie between two of them;
@@ -105,6 +104,6 @@ def add_gradient(weights, block, sums, worker, rows, bounds, turns, drained, fac
     for r in range(turns[0], turns[1], turns[2]):
         loss, hits, finite = add_range(
             weights, block, sums.W[r], sums.b[r], sums.part_W[worker], sums.part_b[worker],
-            rows, bounds[r], bounds[r + 1], drained,
+            rows, bounds[r], bounds[r + 1],
         )  # fmt: skip
         facts[r, 0], facts[r, 1], facts[r, 2] = loss, hits, finite

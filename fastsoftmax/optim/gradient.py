@@ -14,7 +14,7 @@ from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.gradient import GradientSums, add_gradient, new_sums
 from fastsoftmax.kernels.measure import squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block, new_coefficients
-from fastsoftmax.kernels.sizes import drained_rows, gradient_rows, range_count
+from fastsoftmax.kernels.sizes import gradient_rows, range_count
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.model.scaling import Scaling
 from fastsoftmax.optim.rules.sparse_rule import squared_norms_of_lists
@@ -42,7 +42,7 @@ class FullGradient:
         self.K, self.d, self.rows = K, d, gradient_rows(K, d)
         self._affine = affine_of(scaling, np.dtype(dtype))
         kind = np.dtype(dtype)
-        ranges, self._drained = ranges or range_count(K, d), drained_rows(K, d)
+        ranges = ranges or range_count(K, d)
         self._team = Team(min(threads, ranges))
         self._weights = new_coefficients(K, d, kind)
         self._new_sums = partial(new_sums, K, d, kind, self._team.size, ranges)
@@ -92,8 +92,7 @@ class FullGradient:
             for first in range(*own) if alone else (worker,):
                 own[:2] = first, first + 1 if alone else ranges
                 add_gradient(
-                    self._weights, self._blocks[worker], sums, worker, rows, bounds, own,
-                    self._drained, facts,
+                    self._weights, self._blocks[worker], sums, worker, rows, bounds, own, facts,
                 )  # fmt: skip
 
         self._team.run(share)

@@ -103,11 +103,11 @@ class WholeHessian(Preconditioner):
         self._L *= self._unit
         factor(self._L, self._scratch, added * np.square(self._unit))
 
-    def apply(self, v: np.ndarray) -> np.ndarray:
-        """Return about the inverse Hessian times v (K, d + 1)."""
-        solved = v.ravel() * self._unit
-        solve(self._L, solved)
-        return (solved * self._unit).reshape(v.shape)
+    def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
+        """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
+        solved = [v.ravel() * self._unit for v in vectors]
+        solve(self._L, solved[0], solved[-1] if len(solved) > 1 else np.zeros_like(self._unit))
+        return [(v * self._unit).reshape(self.K, self.d + 1) for v in solved]
 
 
 def new_preconditioner(

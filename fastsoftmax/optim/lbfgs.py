@@ -6,7 +6,7 @@ OWL-QN: Andrew and Gao, Scalable training of L1-regularized log-linear models, I
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import NamedTuple
 
@@ -88,21 +88,22 @@ class _Ahead(NamedTuple):
 class LBFGS:
     """A search for the x (any shape) that minimises a smooth convex function plus sum(l1 |x|).
 
-    evaluate(x): value and gradient of the smooth part. precondition(v): an approximation of the
-    inverse Hessian times v. l1: an array of the shape of x, or None. memory: of an earlier search
-    to go on with; it changes with each step.
+    evaluate(x): value and gradient of the smooth part. precondition(v, ...): an approximation of
+    the inverse Hessian times each of one or two arrays. l1: an array of the shape of x, or None.
+    memory: of an earlier search to go on with; it changes with each step.
     """
 
     def __init__(
         self,
         evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
-        precondition: Callable[[np.ndarray], np.ndarray],
+        precondition: Callable[..., Sequence[np.ndarray]],
         l1: np.ndarray | None = None,
         memory: Memory | None = None,
     ) -> None:
         self._evaluate, self._precondition, self._l1 = evaluate, precondition, l1
         self.memory = Memory() if memory is None else memory
         self._ahead: _Ahead | None = None
+        self._newest: Pair | None = None  # until its curvature is compared with what was expected
 
     def start(self, x: np.ndarray) -> Point:
         """Return the point at x."""
@@ -116,7 +117,7 @@ class LBFGS:
 
     def begin_anew(self) -> None:
         """Forget all steps: what they told of the curvature is not to be seen any more."""
-        self._ahead, memory = None, self.memory
+        self._ahead, self._newest, memory = None, None, self.memory
         memory.gain, memory.share = None, 1.0
         memory.pairs.clear()
 
@@ -169,11 +170,9 @@ class LBFGS:
         memory, curvature = self.memory, _dot(s, y)
         if not curvature > np.finfo(float).eps * np.sqrt(_dot(s, s) * _dot(y, y)):
             return
-        memory.pairs.append(Pair(curvature, s, y))
+        self._newest = Pair(curvature, s, y)
+        memory.pairs.append(self._newest)
         del memory.pairs[: max(0, len(memory.pairs) - HISTORY)]
-        expected = _dot(y, self._precondition(y))
-        if expected > 0:  # so small numbers may have a product of 0
-            memory.share = curvature / expected
 
     def _at(self, x: np.ndarray) -> Point:
         smooth, gradient = self._evaluate(x)
@@ -198,13 +197,27 @@ class LBFGS:
             share = _dot(pair.s, q) / pair.curvature
             shares.append(share)
             q -= np.multiply(share, pair.y, out=room)
-        q = self.memory.share * self._precondition(q)
+        q = self._preconditioned(q)
         for pair, share in zip(pairs, reversed(shares), strict=True):
             q += np.multiply(share - _dot(pair.y, q) / pair.curvature, pair.s, out=room)
         direction = -q
         if self._l1 is not None:  # only where it goes downhill
             direction[(direction * slope >= 0) & (self._l1 > 0)] = 0.0
         return direction
+
+    def _preconditioned(self, q: np.ndarray) -> np.ndarray:
+        """Return q preconditioned, times the share of it that the last step's curvature has.
+
+        Both vectors at once: what a preconditioner is made of is read but once.
+        """
+        memory, pair = self.memory, self._newest
+        if pair is None:
+            return memory.share * self._precondition(q)[0]
+        found, change = self._precondition(q, pair.y)
+        self._newest, expected = None, _dot(pair.y, change)
+        if expected > 0:  # so small numbers may have a product of 0
+            memory.share = pair.curvature / expected
+        return memory.share * found
 
     def _search_line(self, ahead: _Ahead, most: int) -> Point | None:
         point, slope, direction, promised, _ = ahead

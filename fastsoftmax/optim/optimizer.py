@@ -5,7 +5,7 @@ It yields one iterate after the other; whoever drives it decides when to stop.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner, sa
 from fastsoftmax.optim.sparse_gradient import CURVATURE_ROWS, SparseDiagonal
 from fastsoftmax.optim.state import array
 
+FALLEN = 0.8  # of the log-loss where the curvature was taken: up to there it is much as it was
 FAR = 1e6  # times the median squared norm: rows that may hide what the others would gain
 
 
@@ -25,15 +26,16 @@ FAR = 1e6  # times the median squared norm: rows that may hide what the others w
 class OptimizerState:
     """How far a minimisation has come: the point reached, and what the way on depends on.
 
-    learnt_at: the weights at which the curvature was taken; learnt: the passes before that.
-    is_over: next to nothing is left to gain, or no lower point was found. is_checked: that was
-    tried without the rows that are far away.
+    learnt_at: the weights at which the curvature was taken, learnt_loss: the log-loss there;
+    learnt: the passes before that. is_over: next to nothing is left to gain, or no lower point was
+    found. is_checked: that was tried without the rows that are far away.
     """
 
     point: Point
     memory: Memory
     log_loss: float
     accuracy: float
+    learnt_loss: float
     learnt_at: np.ndarray = array("K", "columns")
     learnt: int = 0
     steps: int = 0
@@ -88,7 +90,8 @@ def begin_at(
     value = smooth if l1 is None else smooth + float((l1 * np.abs(theta)).sum())
     memory = Memory(evaluations=1, values=[value])
     point = Point(smooth, value, theta, gradient)
-    return OptimizerState(point, memory, objective.log_loss, objective.accuracy, theta)
+    log_loss, accuracy = objective.log_loss, objective.accuracy
+    return OptimizerState(point, memory, log_loss, accuracy, log_loss, theta)
 
 
 @dataclass(frozen=True)
@@ -142,32 +145,43 @@ def iterates_by(
     if objective.nonzeros is not None:
         _lay_by_feature(state)
 
-    def precondition(v: np.ndarray) -> np.ndarray:
-        # A number added to the weights of all classes changes no probability. Without L1,
-        # where it would lead away from zeros, directions stay clear of that.
-        w = preconditioner.apply(v)
-        if not objective.fit_intercept:
-            w[:, objective.d] = 0.0
-        return w if l1 is not None else w - w.mean(axis=0)
-
     if learns:
         _learn(preconditioner, objective, state.learnt_at)
+    precondition = _preconditioning(preconditioner, objective, l1 is None)
     search = LBFGS(objective.evaluate, precondition, l1, state.memory)
-    cost = preconditioner.passes(objective.n)
     if not state.is_over and (search.assess(state.point) is None or enough.is_met(state)):
         state.is_over = not (learns and _leaps(preconditioner, objective, state, search, enough))
         yield state
     while not state.is_over and state.passes < enough.passes and objective.finite:
-        is_due = state.steps in preconditioner.renewals and state.passes - state.learnt >= cost
-        if learns and is_due:
-            state.learnt, state.learnt_at = state.passes, state.point.x
-            _learn(preconditioner, objective, state.learnt_at)
+        if learns and _is_due(preconditioner, objective, state):
+            _learn_here(preconditioner, objective, state)
             search.forget()
         is_over = _advance(state, search, objective, enough)
         if is_over and learns:
             is_over = not _leaps(preconditioner, objective, state, search, enough)
         state.is_over = is_over
         yield state
+
+
+def _preconditioning(
+    preconditioner: Preconditioner, objective: Objective, is_centred: bool
+) -> Callable[..., list[np.ndarray]]:
+    """Return what makes directions of weights.
+
+    A number added to the weights of all classes changes no probability: where `is_centred`,
+    directions stay clear of that. With L1 it would lead away from zeros.
+    """
+
+    def precondition(*vectors: np.ndarray) -> list[np.ndarray]:
+        found = preconditioner.apply(*vectors)
+        for w in found:
+            if not objective.fit_intercept:
+                w[:, objective.d] = 0.0
+            if is_centred:
+                w -= w.mean(axis=0)
+        return found
+
+    return precondition
 
 
 def _lay_by_feature(state: OptimizerState) -> None:
@@ -192,6 +206,22 @@ def _learn(preconditioner: Preconditioner, objective: Objective, theta: np.ndarr
     return sample
 
 
+def _is_due(preconditioner: Preconditioner, objective: Objective, state: OptimizerState) -> bool:
+    """Return whether the curvature is to be taken anew."""
+    passes = preconditioner.passes(objective.n)
+    if state.log_loss > FALLEN * state.learnt_loss:
+        passes *= preconditioner.patience
+    return state.steps in preconditioner.renewals and state.passes - state.learnt >= passes
+
+
+def _learn_here(
+    preconditioner: Preconditioner, objective: Objective, state: OptimizerState
+) -> None:
+    state.learnt, state.learnt_at = state.passes, state.point.x
+    state.learnt_loss = state.log_loss
+    _learn(preconditioner, objective, state.learnt_at)
+
+
 def _leaps(
     preconditioner: Preconditioner, objective: Objective, state: OptimizerState,
     search: LBFGS, enough: Enough,
@@ -211,8 +241,7 @@ def _leaps(
     search.begin_anew()
     before = state.point.value
     _advance(state, search, objective, enough)
-    state.learnt, state.learnt_at = state.passes, state.point.x
-    _learn(preconditioner, objective, state.learnt_at)
+    _learn_here(preconditioner, objective, state)
     search.begin_anew()
     search.assess(state.point)
     return before - state.point.value > max(enough.tolerance * abs(before), enough.floor)

@@ -75,10 +75,13 @@ def choose_matrices(K: int, d: int, rows: int, memory: int, itemsize: int) -> in
 class Preconditioner(ABC):
     """About the inverse of the Hessian of the mean loss and the penalty, for weights (K, d + 1).
 
-    renewals: the iterations after which it is taken anew, for it was taken far from the optimum.
+    renewals: the iterations after which it is taken anew, for it was taken far from the optimum,
+    if as many passes were made as it takes to learn it; or `patience` times as many, where the loss
+    is much as it was there.
     """
 
     renewals: tuple[int, ...] = (4, 12, 30, 60)
+    patience = 1
 
     def __init__(self, K: int, d: int, dtype: str, scaling: Scaling | None) -> None:
         self.K, self.d, self.dtype = K, d, np.dtype(dtype)
@@ -117,8 +120,8 @@ class Preconditioner(ABC):
         """Let what was learnt be the curvature under another penalty (d + 1,)."""
 
     @abstractmethod
-    def apply(self, v: np.ndarray) -> np.ndarray:
-        """Return about the inverse Hessian times v (K, d + 1)."""
+    def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
+        """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
 
     def _look(self, theta: np.ndarray, sample: Batch) -> tuple[Rows, np.ndarray]:
         """Return a sample as kernels take it, and the probabilities (n, K) of its rows."""
@@ -171,9 +174,9 @@ class Diagonal(Preconditioner):
         floor = RIDGE * self._curvature.mean(axis=1, keepdims=True)
         self._diagonal = np.maximum(self._curvature + l2, np.maximum(floor, 1e-300))
 
-    def apply(self, v: np.ndarray) -> np.ndarray:
-        """Return about the inverse Hessian times v (K, d + 1)."""
-        return v / self._diagonal
+    def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
+        """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
+        return [v / self._diagonal for v in vectors]
 
 
 class ByClass(Preconditioner):
@@ -181,6 +184,9 @@ class ByClass(Preconditioner):
 
     keeps: what was learnt stays, beside its factors, so that another penalty can be taken.
     """
+
+    renewals = (4, 12, 20, 30, 45, 60)
+    patience = 8
 
     def __init__(
         self, K: int, d: int, dtype: str, scaling: Scaling | None, *,
@@ -245,13 +251,14 @@ class ByClass(Preconditioner):
 
         self._team.run(share)
 
-    def apply(self, v: np.ndarray) -> np.ndarray:
-        """Return about the inverse Hessian times v (K, d + 1)."""
-        solved = np.ascontiguousarray(v / self._level * self._units)
+    def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
+        """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
+        solved = [np.ascontiguousarray(v / self._level * self._units) for v in vectors]
+        first, second = solved[0], solved[-1] if len(solved) > 1 else np.zeros_like(solved[0])
 
         def share(worker: int) -> None:
             for k in range(worker, self.K, self._team.size):
-                solve(self._factors[k if self.matrices > 1 else 0], solved[k])
+                solve(self._factors[k if self.matrices > 1 else 0], first[k], second[k])
 
         self._team.run(share)
-        return solved * self._units * self._total
+        return [v * self._units * self._total for v in solved]

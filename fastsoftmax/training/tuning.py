@@ -303,8 +303,8 @@ class _Fold:
 class FullGradientTrials(Trials):
     """Fits by full gradients.
 
-    Each goes on from the fit before, and all folds share a curvature, that of the rows of all of
-    them: it is taken anew where fits take long with it.
+    Each goes on from the fit under the strength nearest to its own, and all folds share a
+    curvature, that of the rows of all of them: it is taken anew where fits take long with it.
     """
 
     def __init__(self, problem: Problem, sample: Batch, folds: int, used: int) -> None:
@@ -337,6 +337,8 @@ class FullGradientTrials(Trials):
     def loss(self, strength: int) -> float:
         """Return the mean loss of rows when they are held out, under STRENGTHS[strength]."""
         C, whole = STRENGTHS[strength], self._whole
+        if self.thetas:
+            self.theta = self.nearest(strength)
         with np.errstate(all="ignore"):  # what is not finite is named later on
             self.theta = self.thetas[strength] = self._fit_whole(C)
         loss = weight = 0.0

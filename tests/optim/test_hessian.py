@@ -49,7 +49,7 @@ def test_its_inverse_undoes_the_change_of_the_gradient():
         size = 1e-5
         changes = [objective.evaluate(theta + sign * size * step)[1] for sign in (1, -1)]
         change = (changes[0] - changes[1]) / (2 * size)
-        got = hessian.apply(change)
+        got = hessian.apply(change)[0]
     assert_allclose(got - got.mean(axis=0), step, rtol=1e-5, atol=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_another_penalty_is_taken_without_learning_anew():
         with WholeHessian(K, D, "float64", None, 1) as hessian:
             hessian.learn(theta, batch, np.append(np.full(D, first), 0.0), np.zeros(D + 1))
             hessian.penalise(np.append(np.full(D, 0.02), 0.0))
-            found.append(hessian.apply(v))
+            found.append(hessian.apply(v)[0])
     assert_array_equal(*found)
 
 
@@ -73,8 +73,22 @@ def test_any_threads_give_the_same_bits():
     for threads in (1, 2, 3):
         with WholeHessian(K, 30, "float32", None, threads) as hessian:
             hessian.learn(theta, batch, np.full(31, 1e-3), np.zeros(31))
-            found.append(hessian.apply(theta).tobytes())
+            found.append(hessian.apply(theta)[0].tobytes())
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 12])
+@pytest.mark.parametrize("matrices", [None, 1, K])
+def test_two_vectors_at_once_are_as_two_in_turn(d, matrices):
+    batch, random = rows(d=d), np.random.default_rng(1)
+    theta, other = random.normal(size=(2, K, d + 1)) / 3
+    whole = WholeHessian(K, d, "float64", None, 1)
+    by_class = ByClass(K, d, "float64", None, matrices=matrices or 1, threads=1)
+    with whole if matrices is None else by_class as found:
+        found.learn(theta, batch, np.full(d + 1, 1e-3), np.zeros(d + 1))
+        both = found.apply(theta, other)
+        assert_array_equal(both, [found.apply(v)[0] for v in (theta, other)])
+        assert_array_equal(both[::-1], found.apply(other, theta))
 
 
 def test_penalties_of_unlike_scale_leave_no_direction_frozen():
@@ -84,8 +98,8 @@ def test_penalties_of_unlike_scale_leave_no_direction_frozen():
         hessian.learn(np.zeros((K, D + 1)), batch, l2, np.zeros(D + 1))
         classes, weak, strong = np.arange(K) - 1.5, np.zeros((K, D + 1)), np.zeros((K, D + 1))
         weak[:, 0] = strong[:, D - 1] = classes
-        assert (np.abs(hessian.apply(weak)[:, 0]) > 0.1).all()
-        assert_allclose(hessian.apply(strong)[:, D - 1], classes / 1e12, rtol=1e-6)
+        assert (np.abs(hessian.apply(weak)[0][:, 0]) > 0.1).all()
+        assert_allclose(hessian.apply(strong)[0][:, D - 1], classes / 1e12, rtol=1e-6)
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-3])
@@ -115,7 +129,7 @@ def test_a_class_of_few_rows_is_not_held_by_those_it_is_sure_of():
     v = np.random.default_rng(2).normal(size=theta.shape)
     with ByClass(K, D, "float64", None, matrices=K, threads=1) as found:
         found.learn(theta, batch, np.zeros(D + 1), np.zeros(D + 1))
-        got = found.apply(v)[0]
+        got = found.apply(v)[0][0]
     assert_allclose(v[0] @ got, v[0] @ np.linalg.solve(exact, v[0]), rtol=0.1)
 
 

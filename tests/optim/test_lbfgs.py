@@ -40,8 +40,8 @@ def run(search, x, most=400):
     return point, values
 
 
-def same(v):
-    return v
+def same(*vectors):
+    return vectors
 
 
 def test_a_quadratic_is_minimised_to_rounding():
@@ -53,7 +53,7 @@ def test_a_quadratic_is_minimised_to_rounding():
 
 def test_the_inverse_hessian_as_a_preconditioner_takes_one_step():
     evaluate, m, A = quadratic()
-    search = LBFGS(evaluate, lambda v: v @ np.linalg.inv(A))
+    search = LBFGS(evaluate, lambda *vectors: [v @ np.linalg.inv(A) for v in vectors])
     start = search.start(np.zeros((1, 12)))
     search.assess(start)
     promised = search.memory.gain

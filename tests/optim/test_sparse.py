@@ -276,7 +276,7 @@ def test_the_diagonal_is_that_of_the_hessian():
     ones = np.concatenate([X, np.ones((N, 1))], axis=1)
     want = curved.T @ np.square(ones) / WEIGHT.sum()
     floor = 1e-6 * want.mean(axis=1, keepdims=True)
-    assert_allclose(1 / one.apply(np.ones((K, D + 1))), np.maximum(want, floor), rtol=1e-12)
+    assert_allclose(1 / one.apply(np.ones((K, D + 1)))[0], np.maximum(want, floor), rtol=1e-12)
 
 
 def test_columns_are_measured_about_zero_where_they_are_sparse():
