@@ -33,6 +33,7 @@ ROWS_PER_FEATURE = 6  # of the sample, so that its matrix has full rank and litt
 LEAST_ROWS = 4096
 CHEAP = 16  # passes, about, that the products of a sample of rows may cost
 WORTH_PASSES = 30  # over all rows, that a matrix for each class may cost
+ALIKE = 1e-3  # curvatures of classes that differ by a smaller share are one
 RIDGE = 1e-6  # of the mean diagonal, added to it
 SHARED_NUMBERS = 10**6  # of all factors, from which on threads share them
 UNSEEN = 0.05  # of the curvature a feature would have if it had nothing to do with the class
@@ -194,7 +195,8 @@ class ByClass(Preconditioner):
     ) -> None:  # fmt: skip
         """matrices: K or 1."""
         super().__init__(K, d, dtype, scaling)
-        self.matrices, shape = matrices, (matrices, d + 1, padded(d + 1, self.dtype))
+        self.matrices = self._taken = matrices
+        shape = (matrices, d + 1, padded(d + 1, self.dtype))
         shared = K * (d + 1) ** 2 >= SHARED_NUMBERS
         self._team = Team(max(1, min(threads, K)) if shared else 1)
         self._factors = aligned(shape, self.dtype)
@@ -214,12 +216,16 @@ class ByClass(Preconditioner):
         """Take the curvature from a sample of rows; see `Preconditioner`."""
         shared = self.matrices == 1
         rows, curves = self._curvatures(theta, sample, SURE if shared else SURE_OF_CLASS)
+        # At zero weights all classes are alike, and one of their matrices is that of all.
+        shared |= bool(np.allclose(curves, curves[:, :1], rtol=ALIKE, atol=0.0))
+        self._taken = 1 if shared else self.matrices
+        self._level = np.ones((self.K, 1))
         if shared:
             levels = curves.sum(axis=0, dtype=np.float64)
             self._level = (levels / levels.mean()).reshape(-1, 1)
             curves = curves.mean(axis=1, keepdims=True)
         self._unseen = UNSEEN * curves.sum(axis=0, dtype=np.float64)[:, None] * squares
-        self._products[:] = 0
+        self._products[: self._taken] = 0
 
         def share(worker: int) -> None:
             scratch, workers = new_products(self.d, self.dtype), self._team.size
@@ -238,7 +244,7 @@ class ByClass(Preconditioner):
 
         def share(worker: int) -> None:
             square = np.empty((D, D))
-            for k in range(worker, self.matrices, self._team.size):
+            for k in range(worker, self._taken, self._team.size):
                 H, L = self._products[k, :, :D], self._factors[k]
                 diagonal = np.einsum("ii->i", H).astype(np.float64)
                 ridge = RIDGE * (float(diagonal.mean()) or 1.0)
@@ -253,12 +259,13 @@ class ByClass(Preconditioner):
 
     def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
         """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
-        solved = [np.ascontiguousarray(v / self._level * self._units) for v in vectors]
+        units = self._units[: self._taken]
+        solved = [np.ascontiguousarray(v / self._level * units) for v in vectors]
         first, second = solved[0], solved[-1] if len(solved) > 1 else np.zeros_like(solved[0])
 
         def share(worker: int) -> None:
             for k in range(worker, self.K, self._team.size):
-                solve(self._factors[k if self.matrices > 1 else 0], first[k], second[k])
+                solve(self._factors[k if self._taken > 1 else 0], first[k], second[k])
 
         self._team.run(share)
-        return [v * self._units * self._total for v in solved]
+        return [v * units * self._total for v in solved]

@@ -91,6 +91,22 @@ def test_two_vectors_at_once_are_as_two_in_turn(d, matrices):
         assert_array_equal(both[::-1], found.apply(other, theta))
 
 
+def test_classes_that_are_alike_share_a_matrix_until_they_differ():
+    batch, theta = rows(), np.random.default_rng(1).normal(size=(K, D + 1)) / 3
+    l2, none = np.full(D + 1, 1e-2), np.zeros(D + 1)
+    with (
+        ByClass(K, D, "float64", None, matrices=1, threads=1) as one,
+        ByClass(K, D, "float64", None, matrices=K, threads=1) as each,
+        ByClass(K, D, "float64", None, matrices=K, threads=1) as fresh,
+    ):
+        for found in (one, each):
+            found.learn(0 * theta, batch, l2, none)
+        assert_allclose(each.apply(theta)[0], one.apply(theta)[0], rtol=1e-9)
+        for found in (each, fresh):
+            found.learn(theta, batch, l2, none)
+        assert_array_equal(each.apply(theta)[0], fresh.apply(theta)[0])
+
+
 def test_penalties_of_unlike_scale_leave_no_direction_frozen():
     batch = rows()
     l2 = np.append(10.0 ** np.linspace(-12, 12, D), 0.0)
