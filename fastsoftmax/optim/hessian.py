@@ -22,7 +22,11 @@ from fastsoftmax.optim.preconditioner import (
 )
 
 MOST_WEIGHTS = 1200  # whose matrix is factored in the time of a few passes
-ROWS_PER_WEIGHT = 40  # of the sample: a step then leaves about a fortieth of the gain
+# Rows of the sample for each weight: a step leaves about so much less of the gain. Products of rows
+# take the square of the weights, a step more takes a pass over all rows: where these are few and
+# weights many, fewer rows and a step more are sooner done.
+LEAST_PER_WEIGHT, MOST_PER_WEIGHT = 8, 40
+PASS_WORK = 32  # of products of a number with another, for each row that is passed over
 SAMPLE_FLOPS = 2e10  # of the products of a sample of rows
 RIDGE = 1e-9  # of the mean diagonal: what holds directions in which the loss is flat
 KEPT_PASSES = 8  # that matrices of classes may cost where they are kept for many penalties
@@ -43,7 +47,9 @@ def curvature_rows(K: int, d: int, rows: int, memory: int) -> int:
 def whole_rows(K: int, d: int, rows: int) -> int:
     """Return how many of so many rows the whole matrix is taken from."""
     weights = K * (d + 1)
-    wanted = min(ROWS_PER_WEIGHT * weights, int(SAMPLE_FLOPS / weights**2))
+    worth = int(PASS_WORK * rows / weights**2)
+    per_weight = min(max(worth, LEAST_PER_WEIGHT), MOST_PER_WEIGHT)
+    wanted = min(per_weight * weights, int(SAMPLE_FLOPS / weights**2))
     return min(rows, max(LEAST_ROWS, wanted))
 
 
