@@ -33,6 +33,7 @@ from fastsoftmax.kernels.vectors import (
     load_masked,
     multiply_add,
     noinline,
+    number,
     of_array,
     splat,
     spread,
@@ -55,6 +56,7 @@ ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM, FIRST, CENTRE, SC
     11
 )
 FIELDS = STEP + 1
+CONDITIONED = 4  # rows, with one load of what they are conditioned with
 # What WIDE kinds are conditioned with where nothing is: a vector of each.
 _NO_CENTRE, _NO_SCALE = np.zeros(64), np.ones(64)
 
@@ -327,23 +329,44 @@ def item_of(typing_context, X, address):
     return X.dtype(X, types.int64), build
 
 
-def _condition_twin(X, t, j, centre, scale):
-    centre, scale = (_at(place, X.dtype, lanes(X)) for place in (centre, scale))
-    X[t, j : j + lanes(X)] = (X[t, j : j + lanes(X)] - centre) * scale
+def _condition_tile(rows):
+    """Make `tile(X, t, column, vectors, centre, scale)`, which sets x = (x - centre) scale in so
+    many vectors, from X[t, column] on, of `rows` rows.
+
+    centre, scale: the addresses of those of the first column, in X's precision. They are loaded
+    once for all rows.
+    """
+
+    def twin(X, t, column, vectors, centre, scale):
+        count = vectors * lanes(X)
+        centre, scale = (_at(place, X.dtype, count) for place in (centre, scale))
+        values = X[t : t + rows, column : column + count]
+        values[:] = (values - centre) * scale
+
+    @word(twin)
+    def tile(typing_context, X, t, column, vectors, centre, scale):
+        def build(context, builder, signature, arguments):
+            array, row, first, count, *conditions = arguments
+            ty = llvm_type(of_array(X))
+            targets = [
+                element_address(context, builder, X, array, builder.add(row, number(r)), first)
+                for r in range(rows)
+            ]
+            loop = Loop(builder, builder.mul(count, number(VECTOR_BYTES)), VECTOR_BYTES, [])
+            less, times = (_load(builder, builder.add(c, loop.at), ty, None) for c in conditions)
+            for target in targets:
+                at = builder.add(target, loop.at)
+                x = load_at(builder, at, ty)
+                store_at(builder, builder.fmul(builder.fsub(x, less), times), at)
+            loop.carry([])
+            return context.get_dummy_value()
+
+        return types.void(X, *[types.int64] * 5), build
+
+    return tile
 
 
-@word(_condition_twin)
-def condition_vector(typing_context, X, t, j, centre, scale):
-    """Set a vector of X, from X[t, j] on, to (x - centre) scale: vectors at these addresses."""
-
-    def build(context, builder, signature, arguments):
-        ty = llvm_type(of_array(X))
-        target = element_address(context, builder, X, *arguments[:3])
-        x, less, times = (load_at(builder, place, ty) for place in (target, *arguments[3:]))
-        store_at(builder, builder.fmul(builder.fsub(x, less), times), target)
-        return context.get_dummy_value()
-
-    return types.void(X, *[types.int64] * 4), build
+_condition_row, _condition_rows = _condition_tile(1), _condition_tile(CONDITIONED)
 
 
 @word(lambda address: ctypes.c_int32.from_address(int(address)).value)
@@ -368,16 +391,24 @@ def is_wide(kind):
 
 
 @kernel(EXACT)
-def _condition(X, t, at):
-    """Set x = (x - centre) scale in the columns of a part, in row t and in X's precision."""
+def _condition(X, start, stop, at):
+    """Set x = (x - centre) scale in the columns of a part, in rows start : stop and in X's
+    precision."""
     column, width = at[COLUMN], at[WIDTH]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
-    whole = width - width % lanes(X)
-    for j in range(0, whole, lanes(X)):
-        condition_vector(X, t, column + j, centre + j * step, scale + j * step)
-    for j in range(whole, width):
+    vectors = width // lanes(X)
+    t = start
+    if vectors > 0:
+        while t + CONDITIONED <= stop:
+            _condition_rows(X, t, column, vectors, centre, scale)
+            t += CONDITIONED
+        while t < stop:
+            _condition_row(X, t, column, vectors, centre, scale)
+            t += 1
+    for j in range(vectors * lanes(X), width):
         less, times = item_of(X, centre + j * step), item_of(X, scale + j * step)
-        X[t, column + j] = (X[t, column + j] - less) * times
+        for t in range(start, stop):
+            X[t, column + j] = (X[t, column + j] - less) * times
 
 
 @kernel(EXACT)
@@ -412,8 +443,7 @@ def _gather_columns(X, start, stop, rows, first, at):
 
 @kernel(EXACT)
 def _gather_rows(X, start, stop, rows, first, at, conditioned):
-    """Gather a part whose rows are contiguous, a vector at a time, and condition each as it lies in
-    the cache."""
+    """Gather a part whose rows are contiguous, a vector at a time."""
     column, width, kind, item = at[COLUMN], at[WIDTH], at[KIND], at[ITEM]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
     zero = X.dtype.type(0)
@@ -424,6 +454,7 @@ def _gather_rows(X, start, stop, rows, first, at, conditioned):
     rest = width - whole
     # The zeros after the last numbers of a part must not fall on another row.
     alone = column + whole + lanes(X) <= X.shape[1]
+    done = start
     for t in range(start, stop):
         address = at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]
         if vectors > 0:
@@ -446,8 +477,10 @@ def _gather_rows(X, start, stop, rows, first, at, conditioned):
                 x = read_one(X, address + j * item, kind, centre + j * step, scale + j * step)
                 X[t, column + j] = x
                 odd += x * zero
-        if conditioned:
-            _condition(X, t, at)
+        # While some rows still lie in the nearest cache.
+        if conditioned and (t + 1 - done == CONDITIONED or t + 1 == stop):
+            _condition(X, done, t + 1, at)
+            done = t + 1
     return odd + total(odds)
 
 
@@ -466,13 +499,11 @@ def gather(X, start, stop, rows, first, table):
         if at[KIND] == CODES:
             _gather_codes(X, start, stop, rows, first, at)
             if conditioned:
-                for t in range(start, stop):
-                    _condition(X, t, at)
+                _condition(X, start, stop, at)
         elif at[COLUMN_STRIDE] == at[ITEM]:
             odd += _gather_rows(X, start, stop, rows, first, at, conditioned)
         else:
             odd += _gather_columns(X, start, stop, rows, first, at)
             if conditioned:
-                for t in range(start, stop):
-                    _condition(X, t, at)
+                _condition(X, start, stop, at)
     return odd == 0
