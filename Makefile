@@ -86,7 +86,7 @@ wheel: $(VENV)/.installed ## build wheels, one with the kernels' machine code, i
 	$(VENV)/bin/python -m twine check --strict dist/*
 
 bench: $(VENV)/.with-bench ## measure speed, all or BENCH=FILES, into bench/RESULTS.md (minutes)
-	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default $(BENCH)
+	$(IN_VENV) $(ONE_THREAD) python -m pytest -q --timeout 0 -W default $(BENCH)
 
 bench-quick: $(VENV)/.with-bench ## look at speed, on fewer rows (seconds)
 	$(IN_VENV) $(ONE_THREAD) python -m pytest -q -W default bench/bench_*.py --quick
