@@ -136,8 +136,9 @@ def _take_off_known_back(L, v, w, i):
 def solve(L, v, w):
     """Replace v and w (n,) float64 by the solutions of L L' x = v and w.
 
-    L (n, at least n) is lower triangular. Two at once take 1.2 times as long as one, and rows by
-    fours half as long as one by one: L comes from memory, and its numbers have to be widened.
+    L (n, at least n) is lower triangular. Of 785 rows two vectors at once take 1.3 times as long as
+    one, and rows by fours 0.7 of the time of one by one: numbers of L are widened, which costs as
+    much as the products, and sums of a row wait for each other.
     """
     n = v.shape[0]
     odd = n % 4

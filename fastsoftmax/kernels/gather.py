@@ -353,7 +353,7 @@ def _condition_tile(rows):
                 for r in range(rows)
             ]
             loop = Loop(builder, builder.mul(count, number(VECTOR_BYTES)), VECTOR_BYTES, [])
-            less, times = (_load(builder, builder.add(c, loop.at), ty, None) for c in conditions)
+            less, times = (load_at(builder, builder.add(c, loop.at), ty) for c in conditions)
             for target in targets:
                 at = builder.add(target, loop.at)
                 x = load_at(builder, at, ty)
@@ -443,7 +443,7 @@ def _gather_columns(X, start, stop, rows, first, at):
 
 @kernel(EXACT)
 def _gather_rows(X, start, stop, rows, first, at, conditioned):
-    """Gather a part whose rows are contiguous, a vector at a time."""
+    """Gather a part whose rows are contiguous, a vector at a time, and condition them."""
     column, width, kind, item = at[COLUMN], at[WIDTH], at[KIND], at[ITEM]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
     zero = X.dtype.type(0)
@@ -477,7 +477,7 @@ def _gather_rows(X, start, stop, rows, first, at, conditioned):
                 x = read_one(X, address + j * item, kind, centre + j * step, scale + j * step)
                 X[t, column + j] = x
                 odd += x * zero
-        # While some rows still lie in the nearest cache.
+        # Some rows at a time, which still lie in the nearest cache.
         if conditioned and (t + 1 - done == CONDITIONED or t + 1 == stop):
             _condition(X, done, t + 1, at)
             done = t + 1

@@ -19,6 +19,7 @@ from fastsoftmax.optim.preconditioner import (
     choose_matrices,
     learning_passes,
     sample_rows,
+    two_of,
 )
 
 MOST_WEIGHTS = 1200  # whose matrix is factored in the time of a few passes
@@ -47,7 +48,7 @@ def curvature_rows(K: int, d: int, rows: int, memory: int) -> int:
 def whole_rows(K: int, d: int, rows: int) -> int:
     """Return how many of so many rows the whole matrix is taken from."""
     weights = K * (d + 1)
-    worth = int(PASS_WORK * rows / weights**2)
+    worth = PASS_WORK * rows // weights**2
     per_weight = min(max(worth, LEAST_PER_WEIGHT), MOST_PER_WEIGHT)
     wanted = min(per_weight * weights, int(SAMPLE_FLOPS / weights**2))
     return min(rows, max(LEAST_ROWS, wanted))
@@ -112,7 +113,7 @@ class WholeHessian(Preconditioner):
     def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
         """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
         solved = [v.ravel() * self._unit for v in vectors]
-        solve(self._L, solved[0], solved[-1] if len(solved) > 1 else np.zeros_like(self._unit))
+        solve(self._L, *two_of(solved))
         return [(v * self._unit).reshape(self.K, self.d + 1) for v in solved]
 
 

@@ -14,7 +14,7 @@ from fastsoftmax.facts import dataclass
 from fastsoftmax.optim.hessian import curvature_rows, new_preconditioner
 from fastsoftmax.optim.lbfgs import LBFGS, Memory, Point
 from fastsoftmax.optim.objective import Objective
-from fastsoftmax.optim.preconditioner import Batch, Diagonal, Preconditioner, sample_rows
+from fastsoftmax.optim.preconditioner import Diagonal, Preconditioner, sample_rows
 from fastsoftmax.optim.sparse_gradient import CURVATURE_ROWS, SparseDiagonal
 from fastsoftmax.optim.state import array
 
@@ -197,13 +197,12 @@ def _lay_by_feature(state: OptimizerState) -> None:
     ]
 
 
-def _learn(preconditioner: Preconditioner, objective: Objective, theta: np.ndarray) -> Batch:
-    """Take the curvature at weights theta, and return the rows from which it was taken."""
+def _learn(preconditioner: Preconditioner, objective: Objective, theta: np.ndarray) -> None:
+    """Take the curvature at weights theta (K, d + 1)."""
     sample = objective.sample(preconditioner.sample_rows(objective.n))
     is_all = len(sample.order) >= objective.n
     squares = np.zeros(objective.d + 1) if is_all else objective.squares
     preconditioner.learn(theta, sample, objective.l2, squares)
-    return sample
 
 
 def _is_due(preconditioner: Preconditioner, objective: Objective, state: OptimizerState) -> bool:
@@ -217,6 +216,7 @@ def _is_due(preconditioner: Preconditioner, objective: Objective, state: Optimiz
 def _learn_here(
     preconditioner: Preconditioner, objective: Objective, state: OptimizerState
 ) -> None:
+    """Take the curvature at the point reached, and note where that was."""
     state.learnt, state.learnt_at = state.passes, state.point.x
     state.learnt_loss = state.log_loss
     _learn(preconditioner, objective, state.learnt_at)

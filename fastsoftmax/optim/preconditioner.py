@@ -73,6 +73,12 @@ def choose_matrices(K: int, d: int, rows: int, memory: int, itemsize: int) -> in
     return 0
 
 
+def two_of(vectors: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both of two vectors, or one and zeros: systems are solved for two at once."""
+    first, *others = vectors
+    return first, others[0] if others else np.zeros_like(first)
+
+
 class Preconditioner(ABC):
     """About the inverse of the Hessian of the mean loss and the penalty, for weights (K, d + 1).
 
@@ -261,7 +267,7 @@ class ByClass(Preconditioner):
         """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
         units = self._units[: self._taken]
         solved = [np.ascontiguousarray(v / self._level * units) for v in vectors]
-        first, second = solved[0], solved[-1] if len(solved) > 1 else np.zeros_like(solved[0])
+        first, second = two_of(solved)
 
         def share(worker: int) -> None:
             for k in range(worker, self.K, self._team.size):
