@@ -23,7 +23,7 @@ ROOMS = (
     " kernels(parts level later frames loading code vector_types target compile ahead vectors"
     " workspace sizes barrier workers softmax checksum"
     " permute cholesky gather transpose prefetch bounds operands tiles products recurrence blocks"
-    " lookahead panels rowwise narrow binary minibatch adagrad"
+    " lookahead stretches panels rowwise narrow binary minibatch adagrad"
     " lists list_products by_feature waiting sparse sparse_batches sparse_adagrad sparse_sums"
     " gradient curvature measure scoring"
     " characters hashing tokens ngrams text_features text_counts)"

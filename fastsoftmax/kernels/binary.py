@@ -23,12 +23,13 @@ from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import weighted_logs
 from fastsoftmax.kernels.softmax import exp
+from fastsoftmax.kernels.stretches import in_stretches
 from fastsoftmax.kernels.vectors import (
-    by_address,
     first_lane,
     fma,
     lanes,
     load,
+    noinline,
     splat,
     store,
     total,
@@ -125,10 +126,11 @@ def count_rows(weight):
     return counted
 
 
-@kernel(EXACT, entry=True)
-def descend_binary(weights, average, block, rows, l2, bias):
-    """Take one step per row, as `descend_rowwise` does, where there are two classes."""
-    W, b, block, rows = by_address(weights.W), weights.b, by_address(block), by_address(rows)
+@kernel(EXACT)
+def binary_steps(weights, average, block, rows, l2, bias):
+    """Take the steps of `row_steps` for two classes, on the difference of their weights."""
+    noinline()
+    W, b = weights.W, weights.b
     n, B, d = rows.order.shape[0], block.X.shape[1], W.shape[1]
     one, half = W.dtype.type(1), W.dtype.type(0.5)
     both, bias_gap = b[0, 0] + b[0, 1], block.Z[0]  # no margins are kept here
@@ -158,3 +160,6 @@ def descend_binary(weights, average, block, rows, l2, bias):
         average.b[0, 0] += half * (counted * both + bias_gap[1])
         average.b[0, 1] += half * (counted * both - bias_gap[1])
     return loss, hits, finite and np.isfinite(loss)
+
+
+descend_binary = in_stretches(binary_steps)

@@ -22,9 +22,9 @@ from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import implicit_residual, weighted_logs
 from fastsoftmax.kernels.sizes import NARROW_CLASSES, NARROW_ROWS
 from fastsoftmax.kernels.softmax import exp
+from fastsoftmax.kernels.stretches import in_stretches
 from fastsoftmax.kernels.vectors import (
     Loop,
-    by_address,
     element_address,
     fill,
     first_equal,
@@ -271,7 +271,8 @@ def narrow_rows(narrow, S, rows, l2, bias):
 
 @kernel(EXACT)
 def narrow_steps(weights, average, narrow, rows, l2, bias):
-    """Take the steps of all rows with weights and sums laid out feature by feature."""
+    """Take the steps of `row_steps` for few classes; weights and sums lie feature by feature."""
+    noinline()
     K, width = weights.W.shape[0], min(weights.W.shape[1], narrow.W.shape[0])
     turned(narrow.W, weights.W, width, K)
     for k in range(K):
@@ -291,9 +292,4 @@ def narrow_steps(weights, average, narrow, rows, l2, bias):
     return loss, hits, finite
 
 
-@kernel(EXACT, entry=True)
-def descend_narrow(weights, average, narrow, rows, l2, bias):
-    """Take one step per row, as `descend_rowwise` does, for at most NARROW_CLASSES classes."""
-    return narrow_steps(
-        by_address(weights), by_address(average), by_address(narrow), by_address(rows), l2, bias
-    )
+descend_narrow = in_stretches(narrow_steps)

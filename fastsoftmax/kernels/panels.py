@@ -40,6 +40,7 @@ from fastsoftmax.kernels.sizes import (
     SWEEP_ROWS,
     panel_count,
 )
+from fastsoftmax.kernels.stretches import shrink, stretch
 from fastsoftmax.kernels.tiles import sweep_tile
 from fastsoftmax.kernels.vectors import address_of, by_address, lanes, load, noinline, splat, store
 from fastsoftmax.kernels.workspace import aligned, padded, row_length
@@ -309,13 +310,10 @@ def fetch_block(panels, d, rows, first, turn, worker, team):
     return finite
 
 
-@kernel(EXACT, entry=True)
-def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, team):
-    """Take one step per row, as `descend_blocks` does; rows.table lists this worker's panels alone,
-    and average.W is its own.
-    """
-    weights, average, panels = by_address(weights), by_address(average), by_address(panels)
-    rows, barrier = by_address(rows), by_address(barrier)
+@kernel(EXACT)
+def panel_steps(weights, average, panels, rows, l2, bias, barrier, worker, team):
+    """Take the steps of all rows."""
+    noinline()
     W, b = panels.W[worker], panels.b[worker]
     n, d = rows.order.shape[0], weights.W.shape[1]
     B, count = panels.X.shape[3], panels.Z.shape[1]
@@ -369,4 +367,27 @@ def descend_panels(weights, average, panels, rows, l2, bias, barrier, worker, te
     if worker == 0:
         copy_biases(weights.b, b)
     clear(barrier, worker, team)
+    return loss, hits, finite
+
+
+@kernel(EXACT, entry=True)
+def descend_panels(weights, average, panels, rows, l2, own, bias, barrier, worker, team):
+    """Take one step per row, as `descend_blocks` does; rows.table lists this worker's panels alone,
+    and average.W is its own. own (d,): penalties of features' own, or (0,); see `stretches`.
+    """
+    weights, average, panels = by_address(weights), by_address(average), by_address(panels)
+    rows, barrier = by_address(rows), by_address(barrier)
+    d, count = weights.W.shape[1], panels.Z.shape[1]
+    start = panel_start(d, count * worker // team, count)
+    stop = panel_start(d, count * (worker + 1) // team, count)
+    loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
+    while finite and first < rows.order.shape[0]:
+        some = by_address(stretch(rows, own, first))
+        more, right, finite = panel_steps(
+            weights, average, panels, some, l2, bias, barrier, worker, team
+        )
+        shrink(weights.W, own, some.step, start, stop)
+        loss += more
+        hits += right
+        first += some.order.shape[0]
     return loss, hits, finite

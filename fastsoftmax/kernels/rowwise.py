@@ -9,7 +9,8 @@ from fastsoftmax.kernels.compile import EXACT, kernel
 from fastsoftmax.kernels.gather import gather
 from fastsoftmax.kernels.prefetch import prefetch_rows
 from fastsoftmax.kernels.recurrence import add_row, implicit_residual, residual
-from fastsoftmax.kernels.vectors import by_address, fma, lanes, load, splat, store, total
+from fastsoftmax.kernels.stretches import in_stretches
+from fastsoftmax.kernels.vectors import fma, lanes, load, noinline, splat, store, total
 
 
 @kernel(EXACT)
@@ -40,13 +41,13 @@ def row_step(W, S, R, X, t, keep):
                 store(S, k, j, load(S, k, j) + w)
 
 
-@kernel(EXACT, entry=True)
-def descend_rowwise(weights, average, block, rows, l2, bias):
+@kernel(EXACT)
+def row_steps(weights, average, block, rows, l2, bias):
     """Take one step per row: W <- q W - eta w (p - onehot(y)) x', b <- b - eta w (p - onehot(y)).
 
-    The same steps as `descend_blocks`, one row of W's traffic after the other, on one thread.
+    The same steps as those of blocks, one row of W's traffic after the other, on one thread.
     """
-    weights, block, rows = by_address(weights), by_address(block), by_address(rows)
+    noinline()
     W, b, R, X = weights.W, weights.b, block.R, block.X[0]
     n, B = rows.order.shape[0], X.shape[0]
     loss, hits, finite, norm = 0.0, 0.0, True, 0.0
@@ -80,3 +81,6 @@ def descend_rowwise(weights, average, block, rows, l2, bias):
             loss += rows.weight[row] * row_loss
             hits += rows.weight[row] * hit
     return loss, hits, finite and np.isfinite(loss)
+
+
+descend_rowwise = in_stretches(row_steps)

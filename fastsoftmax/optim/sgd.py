@@ -8,7 +8,6 @@ import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.model.scaling import Scaling
-from fastsoftmax.optim.penalties import MOST_SHRINK_ROWS, SHRINK_ROWS
 from fastsoftmax.optim.rules.choice import choose_rule
 from fastsoftmax.optim.rules.rule import Task, Visit
 from fastsoftmax.optim.state import fill
@@ -126,17 +125,14 @@ class SGD:
     ) -> Tally:
         """Take the steps of some rows; `ends`: the epoch ends with them, and so does its batch."""
         arrays = (order, labels, weight, eta, eta * weight)
-        if not self._penalties.act_between:
+        sums_up = len(self._penalties.own) > 0 and bool(self.weights.sums)
+        if not (self._penalties.act_between or sums_up):
             return self._step_over(parts, arrays, ends)
-        tally, start, rows, step = Tally(0.0, 0.0, True), 0, SHRINK_ROWS, arrays[-1]
-        is_long = self.lengths.call % MOST_SHRINK_ROWS == 0  # else calls begin anywhere among them
-        while start < len(order):
-            if is_long and start % MOST_SHRINK_ROWS == 0:
-                highest = float(step[start : start + MOST_SHRINK_ROWS].max())
-                rows = self._penalties.rows_between(highest)
-            some = tuple(values[start : start + rows] for values in arrays)
-            start += rows
-            tally = tally.with_more(self._step_over(parts, some, ends and start >= len(order)))
+        tally, rows = Tally(0.0, 0.0, True), self.lengths.settled
+        for start in range(0, len(order), rows):
+            stop = start + rows
+            some = tuple(values[start:stop] for values in arrays)
+            tally = tally.with_more(self._step_over(parts, some, ends and stop >= len(order)))
         return tally
 
     def _step_over(
@@ -146,7 +142,8 @@ class SGD:
         order, labels, weight, eta, step = arrays
         penalties, bias = self._penalties, float(self._bias[0])
         tables, bound = self._tables.of(parts), int(self._bound[0])
-        visit = Visit(tables, order, labels, weight, eta, step, ends, penalties.l2, bias, bound)
+        l2, own = penalties.l2, penalties.own
+        visit = Visit(tables, order, labels, weight, eta, step, ends, l2, own, bias, bound)
         tally = self.rule.step(self.weights, visit)
         if penalties.act_between:
             taken = float(step.sum()) / self._batch_size

@@ -35,9 +35,10 @@ class Trained:
 
     def __init__(
         self, rule, problem, dtype, *, B=8, l2=0.0, average=False, bias=1.0, threads=1, batch=5,
-        K=None, start=None, given=None, bound=OFF,
+        K=None, start=None, given=None, bound=OFF, own=(),
     ):  # fmt: skip
         X, y, w, eta = problem
+        own = np.array(own, dtype=np.float64)
         self.K, self.d = K or int(y.max()) + 1, X.shape[1]
         self.weights = new_coefficients(self.K, self.d, np.dtype(dtype))
         if start is not None:
@@ -65,14 +66,14 @@ class Trained:
                     )
                 )  # fmt: skip
             elif rule == "panels":
-                facts = self._by_panels(X, rows, l2, bias, team)
+                facts = self._by_panels(X, rows, l2, own, bias, team)
             elif rule == "plain":
-                facts = descend_rowwise(self.weights, self.average, block, rows, l2, bias)
+                facts = descend_rowwise(self.weights, self.average, block, rows, l2, own, bias)
             elif rule == "narrow":
                 narrow = new_narrow(self.d, np.dtype(dtype))
-                facts = descend_narrow(self.weights, self.average, narrow, rows, l2, bias)
+                facts = descend_narrow(self.weights, self.average, narrow, rows, l2, own, bias)
             elif rule == "pairwise":
-                facts = descend_binary(self.weights, self.average, block, rows, l2, bias)
+                facts = descend_binary(self.weights, self.average, block, rows, l2, own, bias)
             else:
                 facts = team.run(
                     lambda i: descend_minibatch(
@@ -83,7 +84,7 @@ class Trained:
 
         self.tally = Tally(*facts)
 
-    def _by_panels(self, X, rows, l2, bias, team):
+    def _by_panels(self, X, rows, l2, own, bias, team):
         size = team.size
         dtype = self.weights.W.dtype
         panels = new_panels(self.K, self.d, dtype, size)
@@ -97,7 +98,7 @@ class Trained:
             averages = [new_average(self.K, self.d, dtype, 8) for _ in columns]
         facts = team.run(
             lambda i: descend_panels(
-                self.weights, averages[i], panels, shares[i], l2, bias, team.barrier, i, size
+                self.weights, averages[i], panels, shares[i], l2, own, bias, team.barrier, i, size
             )
         )
         if self.average is not None:

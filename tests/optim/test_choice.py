@@ -113,7 +113,7 @@ def test_each_kernel_that_steps_belongs_to_one_rule():
     kernels = {
         name
         for path in (floors.PACKAGE / "kernels").glob("*.py")
-        for name in re.findall(r"^def (descend\w*)", path.read_text(), re.MULTILINE)
+        for name in re.findall(r"^(?:def )?(descend\w*)", path.read_text(), re.MULTILINE)
     }
     homes = [sys.modules[rule.__module__] for rule in choice.RULES]
     used = [name for home in homes for name in vars(home) if name.startswith("descend")]

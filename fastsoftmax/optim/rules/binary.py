@@ -14,6 +14,7 @@ class Binary(Rule):
 
     name = "two classes, few features"
     example = (2, 16, {})
+    shrinks = True
 
     @staticmethod
     def fits(task: Task) -> bool:
@@ -26,4 +27,4 @@ class Binary(Rule):
 
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take one step per row."""
-        return self.step_alone(descend_binary, weights, visit)
+        return self.step_alone(descend_binary, self.block, weights, visit)

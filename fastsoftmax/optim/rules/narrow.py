@@ -14,6 +14,7 @@ class Narrow(Rule):
 
     name = "few classes, some features"
     example = (10, 64, {})
+    shrinks = True
 
     def __init__(self, task: Task, threads: int) -> None:
         """Allocate scratch in which weights lie feature by feature."""
@@ -31,8 +32,4 @@ class Narrow(Rule):
 
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take one step per row."""
-        sums = weights.sums[0] if weights.sums else None
-        rows = visit.rows()
-        return Tally(
-            *descend_narrow(weights.arrays, sums, self._narrow, rows, visit.l2, visit.bias)
-        )
+        return self.step_alone(descend_narrow, self._narrow, weights, visit)

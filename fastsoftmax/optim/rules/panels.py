@@ -14,6 +14,7 @@ class Panels(Rule):
 
     name = "few classes, many features"
     example = (10, 784, {})
+    shrinks = True
 
     def __init__(self, task: Task, threads: int) -> None:
         """Allocate scratch for the panels of each worker."""
@@ -42,7 +43,7 @@ class Panels(Rule):
             *team.run(
                 lambda worker: descend_panels(
                     weights.arrays, sums[worker], self._panels, rows[worker],
-                    visit.l2, visit.bias, team.barrier, worker, team.size,
+                    visit.l2, visit.own, visit.bias, team.barrier, worker, team.size,
                 )
             )
         )  # fmt: skip

@@ -14,6 +14,7 @@ class Rowwise(Rule):
 
     name = "few classes and features"
     example = (4, 16, {})
+    shrinks = True
 
     @staticmethod
     def fits(task: Task) -> bool:
@@ -26,4 +27,4 @@ class Rowwise(Rule):
 
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take one step per row."""
-        return self.step_alone(descend_rowwise, weights, visit)
+        return self.step_alone(descend_rowwise, self.block, weights, visit)

@@ -13,8 +13,9 @@ from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block
 from fastsoftmax.kernels.sizes import block_rows, has_panels, panel_count, useful_workers
+from fastsoftmax.kernels.stretches import STRETCH_ROWS
 from fastsoftmax.kernels.workers import Team
-from fastsoftmax.optim.penalties import SHRINK_ROWS, Penalties
+from fastsoftmax.optim.penalties import Penalties
 from fastsoftmax.optim.tables import PartTables
 from fastsoftmax.optim.tally import Tally
 from fastsoftmax.optim.weights import RowMajor, Weights
@@ -37,8 +38,9 @@ class Visit(NamedTuple):
     """Rows to visit: part tables, and for each row its number, class, weight and step size.
 
     step: the step size times the weight, which kernels make shorter where it is bounded. ends: the
-    epoch ends with them. l2: by which each step shrinks the weights. bias: the share of a step that
-    biases take. bound: how steps are bounded, a number of `bounds`.
+    epoch ends with them. l2: by which each step shrinks the weights. own: penalties that a kernel
+    lets act by itself. bias: the share of a step that biases take. bound: how steps are bounded, a
+    number of `bounds`.
     """
 
     tables: list[Any]
@@ -49,6 +51,7 @@ class Visit(NamedTuple):
     step: np.ndarray
     ends: bool
     l2: float
+    own: np.ndarray
     bias: float
     bound: int
 
@@ -92,6 +95,7 @@ class Rule(ABC):
     example: ClassVar[tuple[int, int, dict[str, Any]]]  # K, d and options of a problem it fits
     nonzeros: ClassVar[float | None] = None  # of a row of that problem, where rows are sparse
     numbers: ClassVar[int] = 1  # held for each weight, those of averages aside
+    shrinks: ClassVar[bool] = False  # by penalties of features' own, without help
 
     def __init__(self, task: Task, threads: int) -> None:
         """Allocate; `fits` must hold."""
@@ -112,10 +116,10 @@ class Rule(ABC):
     def step(self, weights: Weights, visit: Visit) -> Tally:
         """Take the steps of some rows."""
 
-    def step_alone(self, kernel: Any, weights: Weights, visit: Visit) -> Tally:
+    def step_alone(self, kernel: Any, scratch: Any, weights: Weights, visit: Visit) -> Tally:
         """Take one step per row by a kernel of one thread."""
-        sums = weights.sums[0] if weights.sums else None
-        facts = kernel(weights.arrays, sums, self.block, visit.rows(), visit.l2, visit.bias)
+        sums, rows = weights.sums[0] if weights.sums else None, visit.rows()
+        facts = kernel(weights.arrays, sums, scratch, rows, visit.l2, visit.own, visit.bias)
         return Tally(*facts)
 
     def new_weights(self, *, average: bool) -> Weights:
@@ -167,10 +171,13 @@ class Rule(ABC):
             while span > SPAN_CALLS * call:
                 span //= 2
         call, settled = self.shortened(call, span)
-        if penalties.act_between:
-            # Whole stretches between two shrinkings, of which `SGD` takes one after the other.
-            call = min(call, max(call // SHRINK_ROWS, 1) * SHRINK_ROWS)
-            settled = SHRINK_ROWS
+        if penalties.act_between or len(penalties.own):
+            # Whole stretches between two shrinkings. Sums move on where most windows end too, so
+            # that it changes no bit where these are cut.
+            settled = STRETCH_ROWS
+            while len(penalties.own) and 2 * settled <= min(call, SPAN_ROWS):
+                settled *= 2
+            call = min(call, max(call // settled, 1) * settled)
         return Lengths(call, span, settled)
 
     def shortened(self, call: int, span: int) -> tuple[int, int]:
@@ -183,7 +190,7 @@ class Rule(ABC):
 
     def penalise(self, l2: np.ndarray, l1: np.ndarray) -> Penalties:
         """Take over the penalties (d,) that the kernel applies; return those that are left."""
-        return Penalties(self.K, l2, l1)
+        return Penalties(self.K, l2, l1, by_kernel=self.shrinks)
 
     def unit(self, norm: float) -> float:
         """Return what step sizes are tried in units of 1 over, for a mean squared norm of rows."""
