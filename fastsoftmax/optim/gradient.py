@@ -95,7 +95,7 @@ class FullGradient:
                     self._weights, self._blocks[worker], sums, worker, rows, bounds, own, facts,
                 )  # fmt: skip
 
-        self._team.run(share)
+        self._team.share(share)
         loss, hits = (float(sum(facts[:, i].tolist())) for i in (0, 1))
         return Tally(loss, hits, bool(facts[:, 2].all()))
 
@@ -109,7 +109,7 @@ class FullGradient:
             own = slice(len(order) * worker // size, len(order) * (worker + 1) // size)
             norms[own] = _norms(parts, order[own], self._blocks[worker].X[0], affine)
 
-        self._team.run(share)
+        self._team.share(share)
         return norms
 
     def gradient(self) -> tuple[np.ndarray, np.ndarray]:

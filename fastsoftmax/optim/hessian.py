@@ -90,7 +90,7 @@ class WholeHessian(Preconditioner):
                 pairs = new_products(len(sums) - 1, self.dtype)
                 add_all_products(sums, blocks, P, scratch, pairs, rows, self.d, worker, team.size)
 
-            team.run(share)
+            team.share(share)
         np.divide(sums[:, : len(sums)], self._total, out=self._H)
         for k, block in enumerate(blocks):
             self._H[k * D : (k + 1) * D, k * D : (k + 1) * D] = block[:, :D] / self._total

@@ -241,7 +241,7 @@ class ByClass(Preconditioner):
             for k in range(worker, self.K, workers):
                 add_products(self._products[k], curves, k, scratch, rows, self.d, 0, 1)
 
-        self._team.run(share)
+        self._team.share(share)
         self.penalise(l2)
 
     def penalise(self, l2: np.ndarray) -> None:
@@ -261,7 +261,7 @@ class ByClass(Preconditioner):
                 L[:, :D] *= unit
                 factor(L, square, added * np.square(unit))
 
-        self._team.run(share)
+        self._team.share(share)
 
     def apply(self, *vectors: np.ndarray) -> list[np.ndarray]:
         """Return about the inverse Hessian times each of one or two vectors (K, d + 1)."""
@@ -273,5 +273,5 @@ class ByClass(Preconditioner):
             for k in range(worker, self.K, self._team.size):
                 solve(self._factors[k if self._taken > 1 else 0], first[k], second[k])
 
-        self._team.run(share)
+        self._team.share(share)
         return [v * units * self._total for v in solved]

@@ -88,7 +88,7 @@ class _Sums:
             add_lists(self.G, self.g, self._R, scratch[worker], block, first, stop, squares)
 
         for stage in (look, gather):
-            self.team.run(stage)
+            self.team.share(stage)
 
     def _apart(self, worker: int) -> FeatureWeights:
         weights = self.weights

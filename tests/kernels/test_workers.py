@@ -45,16 +45,25 @@ def test_a_counter_counts_each_worker_once():
         assert team.barrier[2, 0] == 3000
 
 
-def test_a_failure_of_any_worker_reaches_the_caller_and_the_team_lives_on():
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_failure_of_any_worker_reaches_the_caller_and_the_team_lives_on(at):
     def fail(worker):
-        if worker == 1:
+        if worker == at:
             raise ValueError("no")
         return worker
 
     with Team(3) as team:
-        with pytest.raises(ValueError, match="no"):
-            team.run(fail)
-        assert team.run(lambda worker: worker) == 0
+        for call in (team.run, team.share):
+            with pytest.raises(ValueError, match="no"):
+                call(fail)
+            assert call(lambda worker: worker) == 0
+
+
+def test_the_caller_takes_a_share_where_nobody_waits_for_another():
+    with Team(3) as team:
+        names = [None] * 3
+        assert team.share(lambda i: names.__setitem__(i, threading.current_thread().name) or i) == 0
+        assert names == [threading.current_thread().name, "fastsoftmax-1", "fastsoftmax-2"]
 
 
 def test_the_threads_end_with_the_team():
