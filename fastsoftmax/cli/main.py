@@ -6,7 +6,6 @@ Results go to stdout, talk goes to stderr; whatever fails is one sentence and an
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import sys
 import traceback
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     escape_what_cannot_be_shown()
     try:
-        with stoppable(), short_warnings(), collecting_seldom(), without_idle_threads():
+        with stoppable(), short_warnings(), without_idle_threads():
             _dispatch(list(sys.argv[1:] if argv is None else argv))
         return 0
     except SystemExit as stop:
@@ -81,21 +80,6 @@ def without_idle_threads() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_PRODUCTS, None)
-
-
-@contextlib.contextmanager
-def collecting_seldom() -> Iterator[None]:
-    """Look for garbage a hundred times less often than usual.
-
-    Modules are most of what a command makes, and all of them stay: looking through them takes
-    longer than a short run does.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(100 * before[0], *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _explained(error: Exception) -> tuple[int, str]:

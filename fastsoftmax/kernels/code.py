@@ -69,7 +69,7 @@ def code_folder() -> Path | None:
         return None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsoftmax"
-        folder = Path(chosen or base) / source_digest()
+        folder = Path(chosen or base) / SOURCES
         for place in (folder.parent, folder):  # of parents that are missing, mkdir opens the mode
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         safe = _is_safe_place(folder.parent) and _is_private(folder)
@@ -78,8 +78,9 @@ def code_folder() -> Path | None:
         return None
 
 
+SOURCES = source_digest()
 FOLDER = code_folder()
-BUILT = Path(__file__).parent / "built" / source_digest()  # what a platform wheel brings along
+BUILT = Path(__file__).parent / "built" / SOURCES  # what a platform wheel brings along
 
 
 def _key(kernel: str, kinds: tuple[Kind, ...]) -> str:

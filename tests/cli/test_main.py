@@ -173,6 +173,21 @@ def test_a_run_over_numbers_loads_nothing_heavy_that_it_does_not_use(here):
     assert done.stdout.splitlines()[-1] == "", done.stdout
 
 
+def test_a_process_does_not_look_for_garbage_as_it_ends(here):
+    argv = ["fastsoftmax", "inspect", "no-such-model"]
+    code = (
+        "import gc, sys; from fastsoftmax.__main__ import run\n"
+        f"sys.argv = {argv}\n"
+        "print(run(), gc.get_freeze_count() > 1000, gc.get_stats()[2]['collections'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=here, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stdout == "3 True 0\n"
+    assert "no-such-model" in done.stderr
+
+
 def test_products_get_no_threads_that_would_idle_unless_somebody_wants_them(monkeypatch):
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     with without_idle_threads():
