@@ -10,6 +10,7 @@ from fastsoftmax.data.parts import Part
 from fastsoftmax.kernels.transpose import copy_matrix
 from fastsoftmax.optim.preconditioner import Batch
 
+OFFERED = 8192  # rows at a time, whose chances stay in the cache
 Norms = Callable[[tuple[Part, ...], np.ndarray], np.ndarray]  # ||x||^2 (n,) of some rows
 
 
@@ -36,19 +37,34 @@ class RowSample:
             order, labels, weight = (each[counts] for each in batch[1:])
         is_all = len(order) >= self._rows
         if self._share < 1:
-            chances = np.full(len(order), self._share)
-            if self._mean > 0:
-                far = self._norms(batch.parts, order) / self._mean
-                chances = np.minimum(1.0, self._share * (0.5 + 0.5 * far))
-            ends = self._reached + np.cumsum(chances)
-            drawn = np.flatnonzero(np.diff(np.floor(ends), prepend=np.floor(self._reached)))
-            self._reached = float(ends[-1] % 1.0) if len(ends) else self._reached
+            chances = self._chances(batch.parts, order)
+            drawn = self._drawn(chances)
             order, labels, weight = order[drawn], labels[drawn], weight[drawn] / chances[drawn]
         parts = batch.parts
         if not is_all:
             parts = tuple(part.take(copy_matrix, order) for part in parts)
             order = np.arange(len(order))
         self._taken.append(Batch(parts, order, labels, weight))
+
+    def _chances(self, parts: tuple[Part, ...], order: np.ndarray) -> np.ndarray:
+        """Return by which chance each of some rows is to be drawn."""
+        if not self._mean > 0:
+            return np.full(len(order), self._share)
+        chances = self._norms(parts, order)
+        for start in range(0, len(order), OFFERED):
+            some = chances[start : start + OFFERED]
+            some[:] = np.minimum(1.0, self._share * (0.5 + 0.5 * (some / self._mean)))
+        return chances
+
+    def _drawn(self, chances: np.ndarray) -> np.ndarray:
+        """Return the places of the rows that are drawn."""
+        drawn = [np.zeros(0, np.int64)]
+        for start in range(0, len(chances), OFFERED):
+            ends = self._reached + np.cumsum(chances[start : start + OFFERED])
+            passed = np.diff(np.floor(ends), prepend=np.floor(self._reached))
+            drawn.append(start + np.flatnonzero(passed))
+            self._reached = float(ends[-1] % 1.0)
+        return np.concatenate(drawn)
 
     def batch(self) -> Batch:
         """Return all rows that were taken."""

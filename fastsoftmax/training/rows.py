@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -136,6 +137,26 @@ def batch_of(window: Window, weights: RowWeights) -> Batch:
     return Batch(window.parts, counted, window.labels[counted], weight[counted])
 
 
+class _Batches:
+    """The batches of all windows; that of a window that holds all rows, and stays, is made once."""
+
+    def __init__(self, windows: Callable[[], Iterator[Window]], weights: RowWeights) -> None:
+        self._windows, self._weights = windows, weights
+        self._made: tuple[np.ndarray, ...] = ()
+        self._of: Callable[[], Window | None] = lambda: None  # weak: it may not stay
+
+    def __call__(self) -> Iterator[Batch]:
+        """Yield them."""
+        for window in self._windows():
+            if self._of() is window:
+                yield Batch(window.parts, *self._made)
+                continue
+            batch = batch_of(window, self._weights)
+            if window.index == 0 and window.last:
+                self._of, self._made = weakref.ref(window), batch[1:]
+            yield batch
+
+
 def held_out_loss(windows: Iterable[Window], sgd: SGD) -> RunningLoss:
     """Return the loss of the rows that are held out, or of all where none are."""
     total = RunningLoss()
@@ -213,9 +234,8 @@ class TrainingRows(RunRows):
 
     def passes(self, learner: Learner) -> RowPass:
         """Return what passes over all rows; see RunRows."""
-        weights = learner.row_weights
         rows = pass_rows(learner, learner.options.reading.thread_count)
-        return LocalPass(rows, lambda: (batch_of(window, weights) for window in self.all()))
+        return LocalPass(rows, _Batches(self.all, learner.row_weights))
 
     def surveying(self, learner: Learner) -> tuple[RowPass, PassSurvey]:
         """Return what passes over all rows, and what that shows; see RunRows."""
