@@ -106,8 +106,12 @@ def middles(parts: tuple[Part, ...], order: np.ndarray) -> tuple[np.ndarray, np.
             continue
         at = (np.array([0.1, 0.5, 0.9]) * (len(order) - 1)).astype(np.int64)
         for first in range(0, part.width, QUANTILE_COLUMNS):
-            some = part.values[order, first : first + QUANTILE_COLUMNS]
-            low, middle, high = np.partition(some, at, axis=0)[at].astype(np.float64)
+            some = np.ascontiguousarray(part.values[order, first : first + QUANTILE_COLUMNS].T)
+            if some.dtype.kind == "f":  # a quarter of the time, by vector instructions
+                some.sort(axis=1)
+            else:
+                some.partition(at, axis=1)
+            low, middle, high = some[:, at].T.astype(np.float64)
             medians.append(middle)
             widths.append(high - low)
     return np.concatenate(medians), np.concatenate(widths)
