@@ -20,9 +20,12 @@ from fastsoftmax.errors import OptionError, SaveError
 
 
 def require_path(path: object) -> None:
-    """Raise OptionError where a path is of no type that names a file."""
+    """Raise OptionError where a path is of no type that names a file, or can name none."""
     if not isinstance(path, str | os.PathLike):
         raise OptionError(f"a file is named by a string or a path, got {path!r:.100}")
+    name = os.fspath(path)
+    if (b"\0" if isinstance(name, bytes) else "\0") in name:
+        raise OptionError(f"no file has a name with a null character in it, got {path!r:.100}")
 
 
 def write_file(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:

@@ -419,7 +419,7 @@ def _saved(made: Any, path: Any) -> Any:
 ENTRIES: dict[str, Make] = {
     "train": lambda r: fastsoftmax.train(data(r), labels(r), weight=weights(r), **options(r)),
     "train again": lambda r: fastsoftmax.train(
-        data(r), "y", validation=data(r), **options(r) | {"init": model(r)}
+        data(r), "y", **{"validation": data(r)} | options(r) | {"init": model(r)}
     ),
     "sweep": lambda r: fastsoftmax.sweep(
         data(r), labels(r), **{"l2": [0, odd(r)], "learning_rate": 0.1} | options(r)

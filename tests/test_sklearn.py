@@ -220,7 +220,8 @@ def test_one_iteration_learns_something(iris):
 def test_what_scikit_learn_refuses_is_one_of_our_errors(iris):
     X, y = iris
     model = SoftmaxClassifier(max_iter=5, l2=0.1)
-    for given, labels in ((X[:0], y[:0]), (X, y[:3]), (X, y / 7), (X[None], y), ({"a": 1}, y)):
+    wrong = (X[:0], y[:0]), (X, y[:3]), (X, y / 7), (X[None], y), ({"a": 1}, y), (np.array(3), y)
+    for given, labels in wrong:
         with pytest.raises(FastsoftmaxError):
             model.fit(given, labels)
         with pytest.raises(FastsoftmaxError):

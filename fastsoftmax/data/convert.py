@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fastsoftmax.data.column_names import require
 from fastsoftmax.data.formats.batches import Batches
 from fastsoftmax.data.formats.sink import IPC, PARQUET, ArrowWriter
 from fastsoftmax.data.open import open_batches
@@ -47,6 +48,8 @@ def convert(
     batches = open_batches(data, dict(types or {}))
     if batches is None:
         raise DataError("a matrix has no names of columns: give a table, or use pack.")
+    for name in batches.schema.names:
+        require(batches.schema, name, batches.origin)
     with replacement(output) as partial, reporting(output):
         writer = ArrowWriter(partial, as_ipc=suffix in IPC)
         try:

@@ -52,7 +52,8 @@ def holds_strings(X: Any) -> str:
     """Return what to say of rows that hold strings where numbers are wanted; "" of others."""
     names = _names_of(X)
     if names is None:
-        first = next(iter(X), None) if isinstance(X, list | tuple | np.ndarray) else None
+        has_items = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.ndim > 0)
+        first = next(iter(X), None) if has_items else None
         return " Texts that come one by one need text=True." if isinstance(first, str) else ""
     kinds = X.schema.types if hasattr(X, "schema") and hasattr(X.schema, "types") else X.dtypes
     texts = [

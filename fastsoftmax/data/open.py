@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -190,6 +191,21 @@ def open_batches(data: Any, known: dict[str, str]) -> Batches | None:
     return _asked_for(data)
 
 
+def _require_no_arguments(data: Callable[..., Any]) -> None:
+    """Raise DataError for a function that cannot be called as it is, where that can be told."""
+    try:
+        signature = inspect.signature(data)
+    except (TypeError, ValueError):  # of some functions in C nobody knows
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise DataError(
+            f"the data are a function that cannot be called without arguments ({error}); give one"
+            " that returns a fresh reader at each call, or call it."
+        ) from None
+
+
 def _asked_for(data: Any) -> Batches | None:
     """Return what yields the batches of data that are asked for them, or None for a matrix."""
     _refuse_open_file(data)
@@ -198,6 +214,7 @@ def _asked_for(data: Any) -> Batches | None:
     if isinstance(data, Iterator):
         return ReaderBatches(reader_of_items(data, "the generator"), "the generator")
     if callable(data):
+        _require_no_arguments(data)
         return StreamBatches(data)
     is_array = hasattr(data, "__array__") or is_sparse_matrix(data)
     if isinstance(data, list | tuple | dict) or is_array:

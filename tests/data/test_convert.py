@@ -67,6 +67,10 @@ def test_what_cannot_be_converted_is_refused(tmp_path):
         fastsoftmax.convert(np.zeros((3, 2)), tmp_path / "out.parquet")
     with pytest.raises(OptionError, match=r"must end in one of \.parquet"):
         fastsoftmax.convert(TABLE, tmp_path / "out.csv")
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
+    with pytest.raises(DataError, match='2 columns are called "x"; rename all but one'):
+        fastsoftmax.convert(twice, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def run(command, given, folder):

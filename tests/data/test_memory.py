@@ -351,6 +351,9 @@ def test_a_stream_of_another_length_at_a_later_pass_is_refused():
 
 def test_a_function_that_returns_the_same_reader_is_refused():
     reader = table(matrix("int8")).to_reader()
+    told = "a function that cannot be called without arguments"
+    assert f"{told} (missing a required argument: 'path')" in refused(lambda path: path, "y")
+    assert told in refused(len, "y")
     assert "returned the same reader twice" in refused(lambda: reader, "y")
 
 
