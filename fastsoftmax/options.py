@@ -327,18 +327,15 @@ class Columns:
             given = {name: stored.split(":") if stored else None for name, _, stored in words}
         if given is None:
             return ()
-        is_plain = not isinstance(given, dict)
-        pairs = [(name, None) for name in given] if is_plain else list(given.items())
-        found = tuple((name, None if pair is None else tuple(pair)) for name, pair in pairs)
-        for name, pair in found:
-            fits = isinstance(name, str) and (pair is None or len(pair) == 2)
+        told = "sparse lists columns, or gives two columns to each name, x=x_indices:x_values"
+        _require(isinstance(given, list | tuple | dict), told, self.sparse)
+        pairs = given.items() if isinstance(given, dict) else [(name, None) for name in given]
+        for name, pair in pairs:
+            fits = isinstance(name, str) and (pair is None or isinstance(pair, list | tuple))
+            fits = fits and (pair is None or len(pair) == 2)
             fits = fits and all(isinstance(stored, str) and stored for stored in pair or ())
-            _require(
-                fits,
-                "sparse lists columns, or gives two columns to each name, x=x_indices:x_values",
-                self.sparse,
-            )
-        return found
+            _require(fits, told, self.sparse)
+        return tuple((name, None if pair is None else tuple(pair)) for name, pair in pairs)
 
     @property
     def widths(self) -> tuple[tuple[str, int], ...]:

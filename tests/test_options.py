@@ -177,3 +177,9 @@ def test_every_option_stands_in_one_group():
     assert list(OPTIONS) == list(TrainOptions().flat())
     for name, declared in OPTIONS.items():
         assert TrainOptions().flat()[name] == declared.default
+
+
+@pytest.mark.parametrize("sparse", [True, 1.0, [3], {"x": 1.0}, {"x": ["i"]}, {"x": ("i", "")}])
+def test_what_names_no_sparse_columns_is_refused(sparse):
+    with pytest.raises(OptionError, match="sparse lists columns, or gives two columns to each"):
+        TrainOptions.of(sparse=sparse)

@@ -228,6 +228,13 @@ def test_what_scikit_learn_refuses_is_one_of_our_errors(iris):
             model.partial_fit(given, labels, classes=[0, 1, 2])
 
 
+def test_an_array_is_no_option(iris):
+    with pytest.raises(FastsoftmaxError, match="solver"):
+        SoftmaxClassifier(solver=np.ones(3)).fit(*iris)
+    with pytest.raises(FastsoftmaxError, match="learning_rate"):
+        SoftmaxClassifier(learning_rate=np.ones(3)).partial_fit(*iris, classes=[0, 1, 2])
+
+
 def test_a_warm_start_goes_on_from_the_last_weights(iris):
     X, y = iris
     model = SoftmaxClassifier(solver="sgd", max_iter=1, warm_start=True).fit(X, y)

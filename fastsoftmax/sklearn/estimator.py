@@ -148,7 +148,7 @@ class SoftmaxClassifier(Conventions, Answers, BaseEstimator):
             shuffle=self.shuffle,
             seed=_seed_of(self.random_state),
         )  # fmt: skip
-        goes_on = ending["solver"] == "lbfgs" or self.tol is not None  # until little is left
+        goes_on = _is(ending["solver"], "lbfgs") or self.tol is not None  # until little is left
         if goes_on and self.model_.record["ended"] == "epochs":
             warnings.warn(
                 f"the fit ended by max_iter={self.max_iter} before it had converged: raise"
@@ -199,15 +199,16 @@ class SoftmaxClassifier(Conventions, Answers, BaseEstimator):
 
     def _ending(self) -> dict[str, Any]:
         """Return the options that say by which steps a fit goes how far."""
-        if self.solver == "auto" and self.tol is None and takes_texts(self):
+        is_open = _is(self.solver, "auto")
+        if is_open and self.tol is None and takes_texts(self):
             return {"solver": "sgd", "tolerance": None, "epochs": "auto"}
-        solver = "lbfgs" if self.solver == "auto" else self.solver
-        tolerance = self.tol if solver == "lbfgs" else None
+        solver = "lbfgs" if is_open else self.solver
+        tolerance = self.tol if _is(solver, "lbfgs") else None
         return {"solver": solver, "tolerance": tolerance, "epochs": self.max_iter}
 
     def _step_size(self, X: np.ndarray) -> Any:
         """Return the step that is given, or else the one measured on the rows of the first call."""
-        if self.learning_rate is not None and self.learning_rate != "auto":
+        if self.learning_rate is not None and not _is(self.learning_rate, "auto"):
             return self.learning_rate
         if not hasattr(self, "_rate"):
             self._rate = _constant_rate(X)
@@ -244,7 +245,7 @@ class SoftmaxClassifier(Conventions, Answers, BaseEstimator):
                 warnings.simplefilter("ignore", NotConverged)  # told in scikit-learn's terms
                 model = train(
                     X, labels, weight=weights, init=init,
-                    report=_Patience(self.tol if options["solver"] == "sgd" else None),
+                    report=_Patience(self.tol if _is(options["solver"], "sgd") else None),
                     batch_size=self.batch_size, average=self.average, l2=self.l2, dtype=self.dtype,
                     fit_intercept=self.fit_intercept, threads=_threads_of(self.n_jobs),
                     verbose=bool(self.verbose), **text_options(self), **options,
@@ -345,3 +346,8 @@ def _spoken(labels: np.ndarray) -> Classes:
     except (DataError, OverflowError):
         return given_classes(range(len(labels)))
     return spoken
+
+
+def _is(given: Any, word: str) -> bool:
+    """Return whether a parameter is this word: of an array, `==` would say something else."""
+    return isinstance(given, str) and given == word

@@ -64,3 +64,9 @@ def checked(callbacks: Any) -> list[Any]:
                 " give it one, or hand a function over as report="
             )
     return list(callbacks)
+
+
+def check_report(report: Any) -> None:
+    """Raise OptionError where nothing can be reported to this."""
+    if report is not None and not callable(report):
+        raise OptionError(f"report is a function that is handed a Progress, got {report!r:.100}")

@@ -205,7 +205,7 @@ def choose_l2(
     new_trials = new_trials or FullGradientTrials
     sample = _first(problem.sample, penalty_rows(problem.K, problem.d, problem.nonzeros))
     n = len(sample.order)
-    if n < ENOUGH_ROWS * problem.K and n < problem.rows:
+    if n < 2 or (n < ENOUGH_ROWS * problem.K and n < problem.rows):
         return Choice(1.0 / problem.rows, "C = 1: too few rows at hand to tell penalties apart")
     folds = min(n, next(count for limit, count in FOLDS if n <= limit))
     is_much = n > ONE_FOLD and problem.nonzeros is None

@@ -107,6 +107,12 @@ def test_what_is_no_callback_is_refused_before_the_run(rows, callbacks, sentence
         fastsoftmax.train(*rows, callbacks=callbacks)
 
 
+@pytest.mark.parametrize("report", [True, "print", [print]])
+def test_what_nothing_can_be_reported_to_is_refused_before_the_run(rows, report):
+    with pytest.raises(OptionError, match="report is a function that is handed a Progress, got"):
+        fastsoftmax.train(*rows, report=report)
+
+
 def test_what_a_callback_raises_reaches_the_caller(rows):
     class Broken:
         def on_epoch(self, progress):

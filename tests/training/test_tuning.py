@@ -97,6 +97,9 @@ def test_too_few_rows_at_hand_leave_the_usual_penalty():
     choice = choose_l2(problem_of(X, y, 4, rows=10**6))
     assert_allclose(choice.value, 1e-6)
     assert "too few rows" in choice.reason
+    choice = choose_l2(problem_of(X[:1], y[:1], 4, rows=1))
+    assert choice.value == 1.0
+    assert "too few rows" in choice.reason
 
 
 def test_rows_to_choose_a_penalty_on_are_fewer_where_rows_are_long():
