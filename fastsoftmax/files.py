@@ -20,12 +20,9 @@ from fastsoftmax.errors import OptionError, SaveError
 
 
 def require_path(path: object) -> None:
-    """Raise OptionError where a path is of no type that names a file, or can name none."""
+    """Raise OptionError where a path is of no type that names a file."""
     if not isinstance(path, str | os.PathLike):
         raise OptionError(f"a file is named by a string or a path, got {path!r:.100}")
-    name = os.fspath(path)
-    if (b"\0" if isinstance(name, bytes) else "\0") in name:
-        raise OptionError(f"no file has a name with a null character in it, got {path!r:.100}")
 
 
 def write_file(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
@@ -42,6 +39,8 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
     At its end that file is on the disk for good and stands at `path`. If the block raises, it is
     removed, and what stood at `path` before is untouched.
     """
+    if "\0" in str(path):
+        raise SaveError(f"no file has a name with a null character in it, as {path!r:.100} has.")
     target = Path(
         os.path.realpath(path)
     )  # a symbolic link stays, the file it points at is replaced

@@ -40,7 +40,7 @@ from fastsoftmax.kernels.sizes import (
     SWEEP_ROWS,
     panel_count,
 )
-from fastsoftmax.kernels.stretches import shrink, stretch
+from fastsoftmax.kernels.stretches import SUMMED_ROWS, shrink, stretch
 from fastsoftmax.kernels.tiles import sweep_tile
 from fastsoftmax.kernels.vectors import address_of, by_address, lanes, load, noinline, splat, store
 from fastsoftmax.kernels.workspace import aligned, padded, row_length
@@ -381,13 +381,16 @@ def descend_panels(weights, average, panels, rows, l2, own, bias, barrier, worke
     start = panel_start(d, count * worker // team, count)
     stop = panel_start(d, count * (worker + 1) // team, count)
     loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
+    summed = 0.0
     while finite and first < rows.order.shape[0]:
         some = by_address(stretch(rows, own, first))
         more, right, finite = panel_steps(
             weights, average, panels, some, l2, bias, barrier, worker, team
         )
         shrink(weights.W, own, some.step, start, stop)
-        loss += more
+        if first % SUMMED_ROWS == 0:
+            loss, summed = loss + summed, 0.0
+        summed += more
         hits += right
         first += some.order.shape[0]
-    return loss, hits, finite
+    return loss + summed, hits, finite

@@ -47,8 +47,10 @@ class Hooks(Callback):
         return any(answer is True for answer in answers)
 
 
-def checked(callbacks: Any) -> list[Any]:
-    """Return callbacks as a list; raise OptionError for what is none."""
+def checked(callbacks: Any, report: Any = None) -> list[Any]:
+    """Return callbacks as a list; raise OptionError for what is none, or nothing to report to."""
+    if report is not None and not callable(report):
+        raise OptionError(f"report is a function that is handed a Progress, got {report!r:.100}")
     if callbacks is None:
         return []
     if not isinstance(callbacks, list | tuple):
@@ -64,9 +66,3 @@ def checked(callbacks: Any) -> list[Any]:
                 " give it one, or hand a function over as report="
             )
     return list(callbacks)
-
-
-def check_report(report: Any) -> None:
-    """Raise OptionError where nothing can be reported to this."""
-    if report is not None and not callable(report):
-        raise OptionError(f"report is a function that is handed a Progress, got {report!r:.100}")

@@ -36,7 +36,7 @@ from fastsoftmax.training.ending import warn_of_limits
 from fastsoftmax.training.finish import PassWatch, ends_by_full_gradients, planned
 from fastsoftmax.training.foresight import Foresight
 from fastsoftmax.training.halving import Halving
-from fastsoftmax.training.hooks import Hooks, check_report, checked
+from fastsoftmax.training.hooks import Hooks, checked
 from fastsoftmax.training.identity import identity_of
 from fastsoftmax.training.inputs import Inputs, validation_loader
 from fastsoftmax.training.json_log import JsonLog
@@ -119,8 +119,7 @@ def opened_trainer(
     callbacks: users' own. halves: the worse half of the models is given up now and then. shares: of
     the rows, that each model learns from, where it is not all.
     """
-    check_report(report)
-    chosen, hooks = settings[0], Hooks(checked(callbacks))
+    chosen, hooks = settings[0], Hooks(checked(callbacks, report))
     inputs.check(chosen)
     with ExitStack() as stack:
         if chosen.keeping.verbose:

@@ -280,6 +280,8 @@ def test_what_a_damaged_file_says_of_itself_is_cut_short(saved):
 def test_a_path_that_cannot_be_is_refused(path):
     with pytest.raises(ModelFileError, match="could not be read"):
         load(path)
+    with pytest.raises(SaveError, match=r"null character|name too long|too long"):
+        make_model(2).save(path)
 
 
 @pytest.mark.parametrize("label", ["a\0", "x" * 10**6])

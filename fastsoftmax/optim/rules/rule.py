@@ -9,11 +9,11 @@ import numpy as np
 
 from fastsoftmax.data.parts import Part
 from fastsoftmax.facts import dataclass
+from fastsoftmax.kernels import stretches
 from fastsoftmax.kernels.gather import Affine, part_table
 from fastsoftmax.kernels.measure import measure, squared_norms
 from fastsoftmax.kernels.operands import Rows, new_block
 from fastsoftmax.kernels.sizes import block_rows, has_panels, panel_count, useful_workers
-from fastsoftmax.kernels.stretches import STRETCH_ROWS
 from fastsoftmax.kernels.workers import Team
 from fastsoftmax.optim.penalties import Penalties
 from fastsoftmax.optim.tables import PartTables
@@ -174,8 +174,8 @@ class Rule(ABC):
         if penalties.act_between or len(penalties.own):
             # Whole stretches between two shrinkings. Sums move on where most windows end too, so
             # that it changes no bit where these are cut.
-            settled = STRETCH_ROWS
-            while len(penalties.own) and 2 * settled <= min(call, SPAN_ROWS):
+            settled = stretches.STRETCH_ROWS
+            while len(penalties.own) and 2 * settled <= min(call, stretches.SUMMED_ROWS):
                 settled *= 2
             call = min(call, max(call // settled, 1) * settled)
         return Lengths(call, span, settled)
