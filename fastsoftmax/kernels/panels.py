@@ -381,7 +381,7 @@ def descend_panels(weights, average, panels, rows, l2, own, bias, barrier, worke
     start = panel_start(d, count * worker // team, count)
     stop = panel_start(d, count * (worker + 1) // team, count)
     loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
-    summed = 0.0
+    some_loss, some_hits = 0.0, 0.0
     while finite and first < rows.order.shape[0]:
         some = by_address(stretch(rows, own, first))
         more, right, finite = panel_steps(
@@ -389,8 +389,9 @@ def descend_panels(weights, average, panels, rows, l2, own, bias, barrier, worke
         )
         shrink(weights.W, own, some.step, start, stop)
         if first % SUMMED_ROWS == 0:
-            loss, summed = loss + summed, 0.0
-        summed += more
-        hits += right
+            loss, hits = loss + some_loss, hits + some_hits
+            some_loss, some_hits = 0.0, 0.0
+        some_loss += more
+        some_hits += right
         first += some.order.shape[0]
-    return loss + summed, hits, finite
+    return loss + some_loss, hits + some_hits, finite

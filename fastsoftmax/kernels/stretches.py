@@ -14,7 +14,8 @@ from fastsoftmax.kernels.operands import Rows
 from fastsoftmax.kernels.vectors import by_address
 
 STRETCH_ROWS = 1024
-# Losses of so many rows are added up by themselves: calls may be cut there, and no bit changes.
+# Losses and hits of so many rows are added up by themselves: a call may end there, and no bit
+# changes.
 SUMMED_ROWS = 4 * STRETCH_ROWS
 
 
@@ -59,17 +60,18 @@ def in_stretches(steps):
         weights, average = by_address(weights), by_address(average)
         scratch, rows = by_address(scratch), by_address(rows)
         loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
-        summed = 0.0
+        some_loss, some_hits = 0.0, 0.0
         while finite and first < rows.order.shape[0]:
             some = by_address(stretch(rows, own, first))
             more, right, finite = steps(weights, average, scratch, some, l2, bias)
             shrink(weights.W, own, some.step, np.int64(0), weights.W.shape[1])
             if first % SUMMED_ROWS == 0:
-                loss, summed = loss + summed, 0.0
-            summed += more
-            hits += right
+                loss, hits = loss + some_loss, hits + some_hits
+                some_loss, some_hits = 0.0, 0.0
+            some_loss += more
+            some_hits += right
             first += some.order.shape[0]
-        return loss + summed, hits, finite
+        return loss + some_loss, hits + some_hits, finite
 
     descend.__module__ = steps.__module__
     descend.__name__ = descend.__qualname__ = f"descend_{steps.__module__.rpartition('.')[2]}"

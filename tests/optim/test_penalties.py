@@ -102,6 +102,20 @@ def test_penalties_of_features_come_near_those_of_each_step():
     assert_allclose(b, c, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("K", "d"), [(2, 10), (4, 8), (10, 64), (10, 400)])
+def test_losses_add_up_alike_wherever_calls_are_cut(K, d):
+    X, y, w, eta = oracle.problem(K, d, 10_000, seed=K)
+    options = TrainOptions.of(learning_rate=0.1, average=True, threads=2).resolved(one_pass=False)
+    tallies = []
+    for counts in (True, False):  # where steps are averaged, calls end where sums move on
+        with SGD(K, d, options) as sgd:
+            sgd.penalise(np.geomspace(1e-4, 1e-2, d), np.zeros(d))
+            sgd.weights.average_steps(counts=counts)
+            assert sgd.lengths.settled == 4096
+            tallies.append(sgd.step((Dense(X),), np.arange(len(y)), y, w, eta, ends=True))
+    assert tallies[0] == tallies[1]
+
+
 @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
 def test_lbfgs_reaches_the_optimum_of_scikit_learn(l2):
     X, y = problem()
