@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from fastsoftmax.kernels.vectors import (
     fill,
     lanes,
     llvm_type,
-    load_at,
     load_masked,
     multiply_add,
     noinline,
@@ -56,7 +56,7 @@ ADDRESS, ROW_STRIDE, COLUMN_STRIDE, KIND, WIDTH, COLUMN, ITEM, FIRST, CENTRE, SC
     11
 )
 FIELDS = STEP + 1
-CONDITIONED = 4  # rows, with one load of what they are conditioned with
+CHECKS = 4  # sums that tell whether numbers were finite, which take turns
 # What WIDE kinds are conditioned with where nothing is: a vector of each.
 _NO_CENTRE, _NO_SCALE = np.zeros(64), np.ones(64)
 
@@ -160,16 +160,21 @@ def _cast(builder, value, kind, ty):
     return (builder.fpext if kind.itemsize < size else builder.fptrunc)(value, ty)
 
 
-def _load_cast(builder, address, kind, ty, conditions, mask=None):
-    """Return `ty.count` numbers from `address`, cast; those of WIDE kinds conditioned."""
-    value = _load(builder, address, _stored_type(kind, ty.count), mask)
-    if KINDS.index(kind) not in WIDE:
-        return _cast(builder, value, kind, ty)
-    doubles = ir.VectorType(ir.DoubleType(), ty.count)
-    centre, scale = (_load(builder, place, doubles, mask) for place in conditions)
-    value = _cast(builder, value, kind, doubles)
-    value = builder.fmul(builder.fsub(value, centre), scale)
-    return _cast(builder, value, np.dtype("f8"), ty)
+def _load_cast(builder, address, kind, ty, mask=None):
+    """Return `ty.count` numbers from `address`, cast."""
+    return _cast(builder, _load(builder, address, _stored_type(kind, ty.count), mask), kind, ty)
+
+
+def _conditioned(builder, value, conditions, mask=None):
+    """Return (value - centre) scale, in value's precision; conditions: the addresses of both."""
+    centre, scale = (_load(builder, place, value.type, mask) for place in conditions)
+    return builder.fmul(builder.fsub(value, centre), scale)
+
+
+def _load_wide(builder, address, kind, ty, conditions, mask=None):
+    """Return `ty.count` numbers from `address`, conditioned in float64, and cast."""
+    value = _load_cast(builder, address, kind, ir.VectorType(ir.DoubleType(), ty.count), mask)
+    return _cast(builder, _conditioned(builder, value, conditions, mask), np.dtype("f8"), ty)
 
 
 def _load(builder, address, ty, mask):
@@ -201,6 +206,19 @@ def _arms(builder, kind, build_arm, types_out):
     return merged
 
 
+def _either(builder, predicate, build_true, build_false):
+    """Return the value that one of both builds, as `predicate` turns out."""
+    with builder.if_else(predicate) as (yes, no):
+        with yes:
+            first = build_true(), builder.block
+        with no:
+            second = build_false(), builder.block
+    merged = builder.phi(first[0].type)
+    for value, block in (first, second):
+        merged.add_incoming(value, block)
+    return merged
+
+
 @word(lambda X: KINDS.index(X.dtype))
 def own_kind(typing_context, X):
     """Return the number of X's own dtype among KINDS."""
@@ -216,8 +234,17 @@ def _memory(X, address, kind, count, centre, scale, step):
     with np.errstate(over="ignore"):
         if kind in WIDE:
             here = [_at(place, np.dtype("f8"), count if step else 1) for place in (centre, scale)]
-            values = (values.astype(np.float64) - here[0]) * here[1]
+            return ((values.astype(np.float64) - here[0]) * here[1]).astype(X.dtype)
         return values.astype(X.dtype)
+
+
+def _conditioned_memory(X, address, kind, count, centre, scale, step):
+    values = _memory(X, address, kind, count, centre, scale, step)
+    with np.errstate(invalid="ignore"):
+        checked = values * 0
+    if step and kind not in WIDE:
+        values = (values - _at(centre, X.dtype, count)) * _at(scale, X.dtype, count)
+    return values, checked
 
 
 def _at(address, dtype, count):
@@ -226,40 +253,58 @@ def _at(address, dtype, count):
 
 
 def _copy_twin(X, t, column, address, kind, count, centre, scale, step):
-    values = _memory(X, address, kind, count * lanes(X), centre, scale, step)
+    told = count * lanes(X), centre, scale, step
+    values, checked = _conditioned_memory(X, address, kind, *told)
     X[t, column : column + len(values)] = values
-    with np.errstate(invalid="ignore"):
-        return (values * 0).reshape(count, -1).sum(axis=0)
+    return checked.reshape(count, -1).sum(axis=0)
+
+
+def _copy_loop(builder, vectors, source, target, ty, stored, conditions):
+    """Build the loop that copies vectors; return the sum of 0 x, of which short integers have none.
+
+    conditions: the addresses of what x is conditioned with, and the bytes from one vector of it to
+    the next; or nothing.
+    """
+    places = [source, target, *conditions[:2]]
+    steps = [number(stored.itemsize * ty.count), number(VECTOR_BYTES), *conditions[2:] * 2]
+    # Each number added to a sum waits for the one before: the sums take turns.
+    sums = [] if stored.kind in "iu" and stored.itemsize < 4 else [fill(ty, 0.0)] * CHECKS
+    loop = Loop(builder, vectors, 1, [*places, *sums])
+    (source, target, *here), sums = loop.variables[: len(places)], loop.variables[len(places) :]
+    if KINDS.index(stored) in WIDE:
+        value = checked = _load_wide(builder, source, stored, ty, here)
+    else:
+        value = checked = _load_cast(builder, source, stored, ty)
+        value = _conditioned(builder, value, here) if here else value
+    store_at(builder, value, target)
+    sums = [*sums[1:], *(multiply_add(builder, checked, fill(ty, 0.0), s) for s in sums[:1])]
+    moved = [builder.add(*pair) for pair in zip([source, target, *here], steps, strict=True)]
+    loop.carry([*moved, *sums])
+    return reduce(builder.fadd, sums, fill(ty, 0.0))
 
 
 @word(_copy_twin)
 def copy_vectors(typing_context, X, t, column, address, kind, count, centre, scale, step):
-    """Copy `count` >= 1 vectors of numbers of KINDS[kind] from `address` to X[t, column:], cast.
+    """Copy `count` >= 1 vectors of numbers of KINDS[kind] from `address` to X[t, column:].
 
-    Those of WIDE kinds are conditioned. Return 0 in each lane, or NaN where a number was not
-    finite: the sum of 0 x.
+    They are cast and, where step is not 0, conditioned. Return 0 in each lane, or NaN where a
+    number was not finite: the sum of 0 x.
     """
 
     def build(context, builder, signature, arguments):
-        array, row, first, source, code, vectors, *conditions, stride = arguments
+        array, row, first, source, code, vectors, centre, scale, stride = arguments
         ty = llvm_type(of_array(X))
         target = element_address(context, builder, X, array, row, first)
+        conditions = (centre, scale, builder.mul(stride, number(ty.count)))
 
         def arm(stored):
-            size = stored.itemsize * ty.count
-            wide = KINDS.index(stored) in WIDE
-            loop = Loop(
-                builder, vectors, 1, [fill(ty, 0.0), source, target, *(conditions if wide else ())]
-            )
-            odds, *places = loop.variables
-            value = _load_cast(builder, places[0], stored, ty, places[2:])
-            store_at(builder, value, places[1])
-            odds = multiply_add(builder, value, fill(ty, 0.0), odds)
-            further = builder.mul(stride, ir.Constant(I64, ty.count))
-            steps = [ir.Constant(I64, size), ir.Constant(I64, VECTOR_BYTES), further, further]
-            moved = [builder.add(*pair) for pair in zip(places, steps, strict=False)]
-            loop.carry([odds, *moved])
-            return odds
+            def copied(*conditions):
+                return _copy_loop(builder, vectors, source, target, ty, stored, conditions)
+
+            if KINDS.index(stored) in WIDE:
+                return copied(*conditions)
+            is_conditioned = builder.icmp_signed(">", stride, number(0))
+            return _either(builder, is_conditioned, lambda: copied(*conditions), copied)
 
         return _arms(builder, code, arm, ty)
 
@@ -268,11 +313,11 @@ def copy_vectors(typing_context, X, t, column, address, kind, count, centre, sca
 
 
 def _copy_last_twin(X, t, column, address, kind, count, centre, scale, step):
-    values = np.zeros(lanes(X), X.dtype)
-    values[:count] = _memory(X, address, kind, count, centre, scale, step)
+    told = (address, kind, count, centre, scale, step)
+    padding = (0, lanes(X) - count)
+    values, checked = (np.pad(each, padding) for each in _conditioned_memory(X, *told))
     X[t, column : column + len(values)] = values
-    with np.errstate(invalid="ignore"):
-        return values * 0
+    return checked
 
 
 @word(_copy_last_twin)
@@ -280,17 +325,27 @@ def copy_last(typing_context, X, t, column, address, kind, count, centre, scale,
     """Copy `count` numbers, fewer than a vector holds, as `copy_vectors` does; zeros after them."""
 
     def build(context, builder, signature, arguments):
-        array, row, first, source, code, beyond, *conditions, _ = arguments
+        array, row, first, source, code, beyond, centre, scale, stride = arguments
         ty = llvm_type(of_array(X))
+        target = element_address(context, builder, X, array, row, first)
         numbers = ir.Constant(ir.VectorType(I64, ty.count), list(range(ty.count)))
         mask = builder.icmp_signed("<", numbers, spread(builder, beyond, numbers.type))
+        conditions = (centre, scale)
 
         def arm(stored):
-            return _load_cast(builder, source, stored, ty, conditions, mask)
+            if KINDS.index(stored) in WIDE:
+                return _load_wide(builder, source, stored, ty, conditions, mask)
+            return _load_cast(builder, source, stored, ty, mask)
 
-        value = _arms(builder, code, arm, ty)
-        store_at(builder, value, element_address(context, builder, X, array, row, first))
-        return builder.fmul(value, fill(ty, 0.0))
+        checked = _arms(builder, code, arm, ty)
+        near = builder.icmp_signed(">", stride, number(0))
+        for wide in WIDE:
+            near = builder.and_(near, builder.icmp_signed("!=", code, number(wide)))
+        value = _either(
+            builder, near, lambda: _conditioned(builder, checked, conditions, mask), lambda: checked
+        )
+        store_at(builder, value, target)
+        return builder.fmul(checked, fill(ty, 0.0))
 
     i64 = types.int64
     return of_array(X)(X, *[i64] * 8), build
@@ -308,7 +363,9 @@ def read_one(typing_context, X, address, kind, centre, scale):
         ty = ir.VectorType(llvm_type(of_array(X)).element, 1)
 
         def arm(stored):
-            return _load_cast(builder, source, stored, ty, conditions)
+            if KINDS.index(stored) in WIDE:
+                return _load_wide(builder, source, stored, ty, conditions)
+            return _load_cast(builder, source, stored, ty)
 
         value = _arms(builder, code, arm, ty)
         return builder.extract_element(value, ir.Constant(I32, 0))
@@ -327,46 +384,6 @@ def item_of(typing_context, X, address):
         return loaded
 
     return X.dtype(X, types.int64), build
-
-
-def _condition_tile(rows):
-    """Make `tile(X, t, column, vectors, centre, scale)`, which sets x = (x - centre) scale in so
-    many vectors, from X[t, column] on, of `rows` rows.
-
-    centre, scale: the addresses of those of the first column, in X's precision. They are loaded
-    once for all rows.
-    """
-
-    def twin(X, t, column, vectors, centre, scale):
-        count = vectors * lanes(X)
-        centre, scale = (_at(place, X.dtype, count) for place in (centre, scale))
-        values = X[t : t + rows, column : column + count]
-        values[:] = (values - centre) * scale
-
-    @word(twin)
-    def tile(typing_context, X, t, column, vectors, centre, scale):
-        def build(context, builder, signature, arguments):
-            array, row, first, count, *conditions = arguments
-            ty = llvm_type(of_array(X))
-            targets = [
-                element_address(context, builder, X, array, builder.add(row, number(r)), first)
-                for r in range(rows)
-            ]
-            loop = Loop(builder, builder.mul(count, number(VECTOR_BYTES)), VECTOR_BYTES, [])
-            less, times = (load_at(builder, builder.add(c, loop.at), ty) for c in conditions)
-            for target in targets:
-                at = builder.add(target, loop.at)
-                x = load_at(builder, at, ty)
-                store_at(builder, builder.fmul(builder.fsub(x, less), times), at)
-            loop.carry([])
-            return context.get_dummy_value()
-
-        return types.void(X, *[types.int64] * 5), build
-
-    return tile
-
-
-_condition_row, _condition_rows = _condition_tile(1), _condition_tile(CONDITIONED)
 
 
 @word(lambda address: ctypes.c_int32.from_address(int(address)).value)
@@ -390,71 +407,59 @@ def is_wide(kind):
     return wide
 
 
+@kernel()
+def _near_condition(X, centre, scale, conditioned):
+    """Return what a number is conditioned with after it was cast; 0 and 1 change nothing."""
+    less, times = X.dtype.type(0), X.dtype.type(1)
+    if conditioned:
+        less, times = item_of(X, centre), item_of(X, scale)
+    return less, times
+
+
 @kernel(EXACT)
-def _condition(X, start, stop, at):
-    """Set x = (x - centre) scale in the columns of a part, in rows start : stop and in X's
-    precision."""
+def _gather_codes(X, start, stop, rows, first, at, conditioned):
+    """Gather codes: a one where each code's feature is, zeros elsewhere, both conditioned."""
     column, width = at[COLUMN], at[WIDTH]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
-    vectors = width // lanes(X)
-    t = start
-    if vectors > 0:
-        while t + CONDITIONED <= stop:
-            _condition_rows(X, t, column, vectors, centre, scale)
-            t += CONDITIONED
-        while t < stop:
-            _condition_row(X, t, column, vectors, centre, scale)
-            t += 1
-    for j in range(vectors * lanes(X), width):
-        less, times = item_of(X, centre + j * step), item_of(X, scale + j * step)
-        for t in range(start, stop):
-            X[t, column + j] = (X[t, column + j] - less) * times
-
-
-@kernel(EXACT)
-def _gather_codes(X, start, stop, rows, first, at):
-    """Gather codes: a one where each code's feature is, zeros elsewhere."""
-    column, width = at[COLUMN], at[WIDTH]
     zero, one = X.dtype.type(0), X.dtype.type(1)
+    for j in range(width):
+        less, times = _near_condition(X, centre + j * step, scale + j * step, conditioned)
+        for t in range(start, stop):
+            X[t, column + j] = (zero - less) * times
     for t in range(start, stop):
-        for j in range(column, column + width):
-            X[t, j] = zero
         # A code outside this worker's features is one in another's, or none at all.
         j = code_at(at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]) - at[FIRST]
         if 0 <= j < width:
-            X[t, column + j] = one
+            less, times = _near_condition(X, centre + j * step, scale + j * step, conditioned)
+            X[t, column + j] = (one - less) * times
 
 
 @kernel(EXACT)
-def _gather_columns(X, start, stop, rows, first, at):
-    """Gather a part whose columns are apart in memory, column by column."""
-    column, kind = at[COLUMN], at[KIND]
-    zero = X.dtype.type(0)
-    odd = zero
-    for j in range(at[WIDTH]):
-        base = at[ADDRESS] + j * at[COLUMN_STRIDE]
-        centre, scale = at[CENTRE] + j * at[STEP], at[SCALE] + j * at[STEP]
-        for t in range(start, stop):
-            x = read_one(X, base + rows[first + t] * at[ROW_STRIDE], kind, centre, scale)
-            X[t, column + j] = x
-            odd += x * zero
+def _gather_column(X, start, stop, rows, first, at, j, conditioned):
+    """Gather column j of a part, a number at a time; return the sum of 0 x."""
+    column, kind = at[COLUMN] + j, at[KIND]
+    base = at[ADDRESS] + j * at[COLUMN_STRIDE]
+    centre, scale = at[CENTRE] + j * at[STEP], at[SCALE] + j * at[STEP]
+    less, times = _near_condition(X, centre, scale, conditioned)
+    odd, zero = X.dtype.type(0), X.dtype.type(0)
+    for t in range(start, stop):
+        x = read_one(X, base + rows[first + t] * at[ROW_STRIDE], kind, centre, scale)
+        X[t, column] = (x - less) * times
+        odd += x * zero
     return odd
 
 
 @kernel(EXACT)
 def _gather_rows(X, start, stop, rows, first, at, conditioned):
-    """Gather a part whose rows are contiguous, a vector at a time, and condition them."""
+    """Gather a part whose rows are contiguous, a vector at a time."""
     column, width, kind, item = at[COLUMN], at[WIDTH], at[KIND], at[ITEM]
     centre, scale, step = at[CENTRE], at[SCALE], at[STEP]
-    zero = X.dtype.type(0)
-    zeros = splat(X, zero)
-    odd, odds = zero, zeros
+    odd, odds = X.dtype.type(0), splat(X, X.dtype.type(0))
     vectors = width // lanes(X)
     whole = vectors * lanes(X)
     rest = width - whole
     # The zeros after the last numbers of a part must not fall on another row.
     alone = column + whole + lanes(X) <= X.shape[1]
-    done = start
     for t in range(start, stop):
         address = at[ADDRESS] + rows[first + t] * at[ROW_STRIDE]
         if vectors > 0:
@@ -462,25 +467,12 @@ def _gather_rows(X, start, stop, rows, first, at, conditioned):
         if rest > 0 and alone:
             end = address + whole * item
             odds = odds + copy_last(
-                X,
-                t,
-                column + whole,
-                end,
-                kind,
-                rest,
-                centre + whole * step,
-                scale + whole * step,
+                X, t, column + whole, end, kind, rest, centre + whole * step, scale + whole * step,
                 step,
-            )
-        elif rest > 0:
-            for j in range(whole, width):
-                x = read_one(X, address + j * item, kind, centre + j * step, scale + j * step)
-                X[t, column + j] = x
-                odd += x * zero
-        # Some rows at a time, which still lie in the nearest cache.
-        if conditioned and (t + 1 - done == CONDITIONED or t + 1 == stop):
-            _condition(X, done, t + 1, at)
-            done = t + 1
+            )  # fmt: skip
+    if rest > 0 and not alone:
+        for j in range(whole, width):
+            odd += _gather_column(X, start, stop, rows, first, at, j, conditioned)
     return odd + total(odds)
 
 
@@ -497,13 +489,10 @@ def gather(X, start, stop, rows, first, table):
         at = table[p]
         conditioned = at[STEP] > 0 and not is_wide(at[KIND])
         if at[KIND] == CODES:
-            _gather_codes(X, start, stop, rows, first, at)
-            if conditioned:
-                _condition(X, start, stop, at)
+            _gather_codes(X, start, stop, rows, first, at, conditioned)
         elif at[COLUMN_STRIDE] == at[ITEM]:
             odd += _gather_rows(X, start, stop, rows, first, at, conditioned)
         else:
-            odd += _gather_columns(X, start, stop, rows, first, at)
-            if conditioned:
-                _condition(X, start, stop, at)
+            for j in range(at[WIDTH]):
+                odd += _gather_column(X, start, stop, rows, first, at, j, conditioned)
     return odd == 0
