@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastsoftmax.kernels.gather import KINDS, gather, part_table
+from fastsoftmax.kernels.gather import KINDS, WIDE, Affine, gather, part_table
 from fastsoftmax.kernels.parts import Matrix
 from fastsoftmax.kernels.workspace import aligned, padded
 
@@ -18,10 +18,11 @@ def numbers(kind, shape):
     return RNG.integers(max(low, -100), min(high, 100), shape).astype(kind)
 
 
-def gathered(parts, order, dtype):
+def gathered(parts, order, dtype, affine=None):
     width = sum(part.shape[1] for part in parts)
     X = aligned((len(order), padded(width, dtype)), dtype)
-    finite = gather(X, 0, len(order), order, 0, part_table(map(Matrix, parts)))
+    table = part_table(map(Matrix, parts), affine=affine)
+    finite = gather(X, 0, len(order), order, 0, table)
     assert_array_equal(X[:, width:], 0)
     return X[:, :width], finite
 
@@ -40,6 +41,23 @@ def test_every_kind_is_cast_exactly_in_rows_and_columns(kind, width, dtype):
         got, finite = gathered((part,), order, dtype)
         assert_array_equal(got, values[order].astype(dtype))
         assert finite
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("width", [1, 16, 37])
+def test_every_kind_is_conditioned_in_its_precision(kind, width, dtype):
+    order, values = RNG.permutation(20), numbers(kind, (20, width))
+    beside = RNG.normal(size=(20, 3)).astype(np.float32)  # the zeros after a row end there
+    affine = Affine(*RNG.uniform(0.5, 2, (2, width + 3)), dtype)
+    precision = np.float64 if KINDS.index(kind) in WIDE else dtype
+    centre, scale = (each[:width].astype(precision) for each in (affine.centre, affine.scale))
+    expected = ((values.astype(precision) - centre) * scale).astype(dtype)[order]
+    for part in (values, np.asfortranarray(values)):
+        for parts in ((part,), (part, beside)):
+            got, finite = gathered(parts, order, dtype, affine)
+            assert_array_equal(got[:, :width], expected)
+            assert finite
 
 
 def test_parts_of_several_kinds_stand_side_by_side():
