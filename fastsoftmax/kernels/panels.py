@@ -40,7 +40,7 @@ from fastsoftmax.kernels.sizes import (
     SWEEP_ROWS,
     panel_count,
 )
-from fastsoftmax.kernels.stretches import SUMMED_ROWS, shrink, stretch
+from fastsoftmax.kernels.stretches import shrink, stretch, with_stretch
 from fastsoftmax.kernels.tiles import sweep_tile
 from fastsoftmax.kernels.vectors import address_of, by_address, lanes, load, noinline, splat, store
 from fastsoftmax.kernels.workspace import aligned, padded, row_length
@@ -380,18 +380,13 @@ def descend_panels(weights, average, panels, rows, l2, own, bias, barrier, worke
     d, count = weights.W.shape[1], panels.Z.shape[1]
     start = panel_start(d, count * worker // team, count)
     stop = panel_start(d, count * (worker + 1) // team, count)
-    loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
-    some_loss, some_hits = 0.0, 0.0
+    sums, finite, first = (0.0, 0.0, 0.0, 0.0), True, np.int64(0)
     while finite and first < rows.order.shape[0]:
         some = by_address(stretch(rows, own, first))
-        more, right, finite = panel_steps(
+        loss, hits, finite = panel_steps(
             weights, average, panels, some, l2, bias, barrier, worker, team
         )
         shrink(weights.W, own, some.step, start, stop)
-        if first % SUMMED_ROWS == 0:
-            loss, hits = loss + some_loss, hits + some_hits
-            some_loss, some_hits = 0.0, 0.0
-        some_loss += more
-        some_hits += right
+        sums = with_stretch(sums, first, loss, hits)
         first += some.order.shape[0]
-    return loss + some_loss, hits + some_hits, finite
+    return sums[0] + sums[2], sums[1] + sums[3], finite

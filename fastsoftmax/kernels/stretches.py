@@ -50,6 +50,19 @@ def shrink(W, own, step, first, stop):
             W[k, j] *= W.dtype.type(max(0.0, 1.0 - own[j] * taken))
 
 
+@kernel(EXACT)
+def with_stretch(sums, first, loss, hits):
+    """Return `sums` with the loss and hits of the stretch from row number `first` on.
+
+    sums: loss and hits of whole SUMMED_ROWS, and of the rows after them; zeros to begin with.
+    """
+    whole_loss, whole_hits, some_loss, some_hits = sums
+    if first % SUMMED_ROWS == 0:
+        whole_loss, whole_hits = whole_loss + some_loss, whole_hits + some_hits
+        some_loss, some_hits = 0.0, 0.0
+    return whole_loss, whole_hits, some_loss + loss, some_hits + hits
+
+
 def in_stretches(steps):
     """Make the kernel that takes one step per row, on one thread: `steps` takes those of a stretch.
 
@@ -59,19 +72,14 @@ def in_stretches(steps):
     def descend(weights, average, scratch, rows, l2, own, bias):
         weights, average = by_address(weights), by_address(average)
         scratch, rows = by_address(scratch), by_address(rows)
-        loss, hits, finite, first = 0.0, 0.0, True, np.int64(0)
-        some_loss, some_hits = 0.0, 0.0
+        sums, finite, first = (0.0, 0.0, 0.0, 0.0), True, np.int64(0)
         while finite and first < rows.order.shape[0]:
             some = by_address(stretch(rows, own, first))
-            more, right, finite = steps(weights, average, scratch, some, l2, bias)
+            loss, hits, finite = steps(weights, average, scratch, some, l2, bias)
             shrink(weights.W, own, some.step, np.int64(0), weights.W.shape[1])
-            if first % SUMMED_ROWS == 0:
-                loss, hits = loss + some_loss, hits + some_hits
-                some_loss, some_hits = 0.0, 0.0
-            some_loss += more
-            some_hits += right
+            sums = with_stretch(sums, first, loss, hits)
             first += some.order.shape[0]
-        return loss + some_loss, hits + some_hits, finite
+        return sums[0] + sums[2], sums[1] + sums[3], finite
 
     descend.__module__ = steps.__module__
     descend.__name__ = descend.__qualname__ = f"descend_{steps.__module__.rpartition('.')[2]}"
