@@ -118,7 +118,7 @@ class LBFGS:
     def begin_anew(self) -> None:
         """Forget all steps: what they told of the curvature is not to be seen any more."""
         self._ahead, self._newest, memory = None, None, self.memory
-        memory.gain, memory.share = None, 1.0
+        memory.gain, memory.missed, memory.share = None, 1.0, 1.0
         memory.pairs.clear()
 
     def assess(self, point: Point) -> _Ahead | None:

@@ -58,8 +58,8 @@ def enough_of(learner: Learner) -> Enough:
     stopping = learner.options.stopping
     passes = learner.last_epoch - learner.sgd_epochs
     if stopping.tolerance is None and stopping.solver != "lbfgs":
-        return Enough(passes, 0.0, FLOOR * math.log(learner.K))
-    return Enough(passes, stopping.tolerance or OPTIMUM)
+        return Enough(passes, 0.0, FLOOR * math.log(learner.K), steps=1)
+    return Enough(passes, stopping.tolerance or OPTIMUM, steps=1)
 
 
 def objective_of(learner: Learner, passes: RowPass) -> Objective:

@@ -36,8 +36,8 @@ USUAL, STRONG, SPARSE = 4, 2, 8
 WORSE = 2  # strengths in turn whose loss is above the best: weaker ones will not do better
 # Of the loss: less tells no two penalties apart. On digits the test loss is 1.02 times that of the
 # best C in place of 1.03, over six splits; on iris, wine and breast_cancer it is as it was.
-# Where rows are more than that a weak penalty costs less: a fifth of it is as good.
-ALIKE, NEARLY_ALIKE = 0.005, 0.001
+ALIKE = 0.005
+CHANCE = 0.2  # the same of many held-out rows, times the root of how many they are
 SAMPLE_FLOPS = 3e8  # of a pass over the rows that l2 is chosen on
 SPARSE_FLOPS = 1e9  # the same, for sparse rows: there the best penalty is another for more rows
 CURVATURE_FLOPS = 2e9  # of the products of these rows, where all weights have one matrix
@@ -58,6 +58,7 @@ THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
 NEARLY = 1e-3  # the same, where many rows make passes long: strengths differ by more
 PASSES = 60  # of such a fit, at most
+STEPS = 2  # of it, at least, which have borne out what was estimated
 STALE = 6  # passes of a fit after which the curvature is taken anew for the next ones
 RATE_ROWS = 8192  # that step sizes are compared on
 RATE_FLOPS = 2e10
@@ -196,9 +197,9 @@ def choose_l2(
 ) -> Choice:
     """Return the l2 under which held-out rows are predicted best, by cross-validation.
 
-    C = 1 / (l2 rows) carries over from a sample to all rows: it is the prior's width. Where rows
-    are few, the strongest penalty is taken of those whose losses are alike: a weak one costs more
-    where it is wrong.
+    C = 1 / (l2 rows) carries over from a sample to all rows: it is the prior's width. The strongest
+    penalty is taken of those whose losses are alike, within chance: a weak one costs more where it
+    is wrong.
 
     new_trials: makes the fits, by full gradients where it is not given. flops: that a fit takes.
     """
@@ -214,10 +215,9 @@ def choose_l2(
     with new_trials(problem, sample, folds, min(folds, affordable)) as trial:
         losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
         best = min(losses, key=lambda i: (losses[i], i))
-        if n <= ONE_FOLD or trial.alike:  # few rows, or short fits
-            share = max(trial.alike, ALIKE if n <= TRY_ALL else NEARLY_ALIKE)
-            alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
-            best = next((i for i in sorted(losses) if losses[i] <= alike), best)
+        share = max(trial.alike, min(ALIKE, CHANCE / math.sqrt(trial.held_rows)))
+        alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
+        best = next((i for i in sorted(losses) if losses[i] <= alike), best)
         beside = _lowest(losses, best) if n > TOLD_APART else 0.0
         C = STRENGTHS[best] * 10.0 ** (beside / 2)
         told = f"C = {C:.3g}, beside {STRENGTHS[best]:.3g}" if beside else f"C = {C:.3g}"
@@ -383,7 +383,8 @@ class FullGradientTrials(Trials):
     def _fit(self, objective: Objective, C: float) -> OptimizerState:
         self._penalise(objective, C)
         state = begin(objective, self.theta, self.problem.memory)
-        enough = Enough(PASSES, SETTLED if len(self.folds) > 1 else NEARLY)
+        settled = SETTLED if len(self.folds) > 1 else NEARLY
+        enough = Enough(PASSES, settled, steps=STEPS)
         for _ in iterates_by(self._curvature, objective, state, enough, learns=False):
             continue
         return state
