@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ TOLD_APART = 2000  # rows, below which losses scatter too much to tell what lies
 ONE_FOLD = 5000  # rows, from which on one fold alone tells enough
 THREAD_FLOPS = 1e8  # of a pass, below which one thread does it
 SETTLED = 1e-4  # relative gain at which a fit for a comparison ends
-NEARLY = 1e-3  # the same, where many rows make passes long: strengths differ by more
+NEARLY = 1e-3  # the same, where many weights make passes long: strengths differ by more
 PASSES = 60  # of such a fit, at most
 STEPS = 2  # of it, at least, which have borne out what was estimated
 STALE = 6  # passes of a fit after which the curvature is taken anew for the next ones
@@ -148,7 +149,8 @@ class Trials(ABC):
 
     vectors: how many times the penalty of Problem counts. alike: losses that differ by a smaller
     share tell no two penalties apart, however many rows there are. held_rows: on which losses are
-    taken, in so many folds.
+    taken, in so many folds. fitted: the mean loss of the rows that were fitted, of each strength so
+    far, where fits are to the optimum.
     """
 
     problem: Problem
@@ -157,7 +159,7 @@ class Trials(ABC):
     alike = 0.0
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.fitted = problem, dict[int, float]()
         # Two classes have two vectors of weights here, half of one each: the penalty counts half.
         self.vectors = 2.0 if problem.K == 2 else 1.0
 
@@ -214,11 +216,12 @@ def choose_l2(
     folds = folds if affordable >= folds else max(affordable, LEAST_FOLDS)
     with new_trials(problem, sample, folds, min(folds, affordable)) as trial:
         losses = _tried_in_turn(trial) if n <= TRY_ALL else _tried_downhill(trial)
-        best = min(losses, key=lambda i: (losses[i], i))
+        likely = _likely(losses, trial.fitted)
+        best = min(likely, key=lambda i: (likely[i], i))
         share = max(trial.alike, min(ALIKE, CHANCE / math.sqrt(trial.held_rows)))
-        alike = losses[best] * (1 + share)  # it may be no number, where a feature is none
-        best = next((i for i in sorted(losses) if losses[i] <= alike), best)
-        beside = _lowest(losses, best) if n > TOLD_APART else 0.0
+        alike = likely[best] * (1 + share)  # it may be no number, where a feature is none
+        best = next((i for i in sorted(likely) if likely[i] <= alike), best)
+        beside = _lowest(likely, best) if n > TOLD_APART else 0.0
         C = STRENGTHS[best] * 10.0 ** (beside / 2)
         told = f"C = {C:.3g}, beside {STRENGTHS[best]:.3g}" if beside else f"C = {C:.3g}"
         reason = (
@@ -226,6 +229,19 @@ def choose_l2(
             f" {len(trial.folds)} fold(s)"
         )
         return Choice(trial.vectors / (C * problem.rows), reason, trial.nearest(best))
+
+
+def _likely(losses: dict[int, float], fitted: dict[int, float]) -> dict[int, float]:
+    """Return the losses without what they gain by chance, as the losses of fitted rows tell.
+
+    Under a weaker penalty rows that were not fitted gain less in the mean than those that were:
+    what they gain beyond that is chance.
+    """
+    found = dict(losses)
+    for stronger, i in pairwise(sorted(losses)):
+        if i in fitted:
+            found[i] = max(losses[i], found[stronger] - max(fitted[stronger] - fitted[i], 0.0))
+    return found
 
 
 def _lowest(losses: dict[int, float], at: int) -> float:
@@ -340,20 +356,23 @@ class FullGradientTrials(Trials):
         if self.thetas:
             self.theta = self.nearest(strength)
         with np.errstate(all="ignore"):  # what is not finite is named later on
-            self.theta = self.thetas[strength] = self._fit_whole(C)
-        loss = weight = 0.0
+            at_all = self._fit_whole(C)
+        self.thetas[strength] = self.theta
+        loss = fitted = weight = 0.0
         for fold in self.folds:
-            kept = fold.kept
-            fold.held.evaluate(self.theta if kept is whole else self._fit(kept, C).point.x)
+            state = at_all if fold.kept is whole else self._fit(fold.kept, C)
+            fold.held.evaluate(state.point.x)
             loss += fold.held.log_loss * fold.share
+            fitted += state.log_loss * fold.share
             weight += fold.share
+        self.fitted[strength] = fitted / weight
         return loss / weight
 
     def nearest(self, strength: int) -> np.ndarray:
         """Return the fit (K, d + 1) under the strength nearest to one, of the stronger ones."""
         return self.thetas[min(self.thetas, key=lambda i: (abs(i - strength), i))]
 
-    def _fit_whole(self, C: float) -> np.ndarray:
+    def _fit_whole(self, C: float) -> OptimizerState:
         """Return the fit to all rows, and have the curvature there where it was far away.
 
         Where no folds are fitted with it, that is left to the next strength.
@@ -369,7 +388,7 @@ class FullGradientTrials(Trials):
         self._is_stale = state.passes >= STALE
         if self._is_stale and self.folds[0].kept is not whole:
             self._learn()
-        return self.theta
+        return state
 
     def _learn(self) -> None:
         whole, curvature = self._whole, self._curvature
@@ -383,8 +402,8 @@ class FullGradientTrials(Trials):
     def _fit(self, objective: Objective, C: float) -> OptimizerState:
         self._penalise(objective, C)
         state = begin(objective, self.theta, self.problem.memory)
-        settled = SETTLED if len(self.folds) > 1 else NEARLY
-        enough = Enough(PASSES, settled, steps=STEPS)
+        is_short = len(self.folds) > 1 or not self.problem.has_many_weights
+        enough = Enough(PASSES, SETTLED if is_short else NEARLY, steps=STEPS)
         for _ in iterates_by(self._curvature, objective, state, enough, learns=False):
             continue
         return state

@@ -134,6 +134,22 @@ def test_a_few_steps_reach_the_optimum_and_say_how_far_it_was(l2):
             assert 1 / 3 < gain / (value - best) < 3
 
 
+def test_an_estimate_of_the_gain_is_enough_once_a_step_has_borne_it_out():
+    batch = rows(n=2000)
+    with objective_of(batch, 1e-3) as objective:
+        state = begin(objective, np.zeros((K, D + 1)), 10**8)
+        state.memory.gain, state.memory.missed = 1e-3, 0.0
+        assert Enough(50, 0.0, 1e-2).is_met(state)
+        assert not Enough(50, 0.0, 1e-2, steps=1).is_met(state)  # none was taken
+        state.steps = 1
+        assert Enough(50, 0.0, 1e-2, steps=1).is_met(state)
+        assert not Enough(50, 0.0, 1e-2, steps=2).is_met(state)
+        state.memory.missed = 0.5  # the step led much less or much further down
+        assert not Enough(50, 0.0, 1e-2, steps=1).is_met(state)
+        state.memory.gain = 1e-5  # far less
+        assert Enough(50, 0.0, 1e-2, steps=1).is_met(state)
+
+
 def test_a_class_of_few_rows_is_not_held_by_those_it_is_sure_of():
     batch, theta = rows(n=4000), np.random.default_rng(1).normal(size=(K, D + 1)) / 3
     theta[0, D] -= 7.0

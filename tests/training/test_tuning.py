@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 
 import fastsoftmax
 from fastsoftmax.data.parts import Dense
+from fastsoftmax.optim.optimizer import minimise
 from fastsoftmax.optim.preconditioner import Batch
 from fastsoftmax.optim.sgd import SGD
 from fastsoftmax.options import TrainOptions
@@ -17,7 +18,10 @@ from fastsoftmax.training import learner
 from fastsoftmax.training.tuning import (
     RATES,
     STRENGTHS,
+    FullGradientTrials,
     Problem,
+    Trials,
+    _likely,
     _lowest,
     begins_near,
     choose_l2,
@@ -42,6 +46,63 @@ def problem_of(X, y, K, rows=None):
 def strength(choice, rows, K):
     """Return the C that a choice stands for."""
     return (2.0 if K == 2 else 1.0) / (choice.value * rows)
+
+
+def far_rows(n, K, seed):
+    """Return columns of which a few rows are far away, and classes that see little of that."""
+    random = np.random.default_rng(seed)
+    X = np.concatenate([random.standard_t(1.5, (n, 8)), random.lognormal(0, 2, (n, 8))], axis=1)
+    near = np.sign(X) * np.log1p(np.abs(X))
+    y = (near @ random.normal(size=(16, K)) + random.gumbel(size=(n, K))).argmax(axis=1)
+    return X / X.std(axis=0), y
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_penalties_are_compared_by_fits_that_have_converged(seed):
+    """Where a few rows have nearly all of the curvature, too little seems to be left to gain."""
+    X, y = far_rows(8000, 4, seed)
+    problem = problem_of(X, y, 4)
+    with FullGradientTrials(problem, problem.sample, 4, 1) as trials:
+        for strength in (4, 6, 8, 10):
+            loss, kept = trials.loss(strength), trials.folds[0].kept
+            found = kept.evaluate(trials.thetas[strength])[0]
+            best = minimise(kept, trials.theta, passes=300, tolerance=1e-9, memory=10**9)
+            assert found <= kept.evaluate(best)[0] * (1 + 5e-4)
+            trials.folds[0].held.evaluate(best)
+            assert_allclose(loss, trials.folds[0].held.log_loss, rtol=4e-3)
+
+
+class Told(Trials):
+    """Losses that are known; held: on how many rows they were taken."""
+
+    held = 1000
+
+    def __init__(self, problem, sample, folds, used):
+        super().__init__(problem)
+        self.folds, self.held_rows = range(used), self.held
+
+    def close(self):
+        pass
+
+    def loss(self, strength):
+        return {4: 0.5, 6: 0.499, 8: 0.4985}.get(strength, 0.6)
+
+    def nearest(self, strength):
+        return None
+
+
+@pytest.mark.parametrize(("held", "C"), [(1000, 0.1), (8000, 1.0), (60_000, 10.0)])
+def test_losses_within_chance_tell_no_two_penalties_apart(held, C):
+    problem = problem_of(np.zeros((3000, 1)), np.arange(3000) % 2, 2)
+    found = strength(choose_l2(problem, type("Held", (Told,), {"held": held})), 3000, 2)
+    assert abs(math.log10(found / C)) <= 0.5  # a parabola may be lowest beside it
+
+
+def test_what_rows_gain_beyond_those_that_were_fitted_is_chance():
+    losses = {4: 0.5, 6: 0.45, 8: 0.40, 10: 0.39}
+    assert _likely(losses, {}) == losses
+    told = _likely(losses, {4: 0.40, 6: 0.34, 8: 0.33, 10: 0.34})
+    assert_allclose(list(told.values()), [0.5, 0.45, 0.44, 0.44])
 
 
 def test_features_that_tell_nothing_are_held_at_zero():
