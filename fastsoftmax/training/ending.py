@@ -26,11 +26,14 @@ def warn_of_limits(learner: Learner, ended: str) -> None:
     asked = ended == "epochs" and learner.options.stopping.solver != "lbfgs"
     if asked or ended not in ("epochs", "max_iter", "max_seconds"):
         return
-    limit = {"max_seconds": "max_seconds"}.get(ended, "epochs")
+    limit, further = f"by {ended}", f"Raise {ended}="
+    if ended == "max_iter":
+        limit = f"after {learner.last_epoch} epochs"
+        further = "Go on by solver=lbfgs and more epochs=, or raise l2="
     gain = learner.state.history[-1].get("gain") if learner.state.history else None
     left = "" if gain is None else f": some {gain:.2g} of the loss may be left to gain"
     warnings.warn(
-        f"the run ended by {limit} before it had converged{left}. Raise {limit}=, or tolerance=.",
+        f"the run ended {limit} before it had converged{left}. {further}, or tolerance=.",
         NotConverged,
         stacklevel=4,
     )

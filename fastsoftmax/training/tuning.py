@@ -402,8 +402,8 @@ class FullGradientTrials(Trials):
     def _fit(self, objective: Objective, C: float) -> OptimizerState:
         self._penalise(objective, C)
         state = begin(objective, self.theta, self.problem.memory)
-        is_short = len(self.folds) > 1 or not self.problem.has_many_weights
-        enough = Enough(PASSES, SETTLED if is_short else NEARLY, steps=STEPS)
+        is_cheap = len(self.folds) > 1 or not self.problem.has_many_weights
+        enough = Enough(PASSES, SETTLED if is_cheap else NEARLY, steps=STEPS)
         for _ in iterates_by(self._curvature, objective, state, enough, learns=False):
             continue
         return state

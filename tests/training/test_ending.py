@@ -9,6 +9,7 @@ import pytest
 
 import fastsoftmax
 from fastsoftmax import NotConverged
+from fastsoftmax.training import learner
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,14 @@ def test_a_fit_that_a_limit_ended_is_warned_of(rows, options, limit):
     with pytest.warns(NotConverged, match=f"ended by {limit} before it had converged"):
         model = fastsoftmax.train(*rows, **options)
     assert model.record["ended"] == limit
+
+
+def test_a_run_that_chose_its_end_itself_says_how_to_go_on(rows, monkeypatch):
+    monkeypatch.setattr(learner, "MOST_EPOCHS", 5)
+    X, y = rows
+    with pytest.warns(NotConverged, match=r"after 5 epochs before .* by solver=lbfgs"):
+        model = fastsoftmax.train(np.sinh(3 * X), y, l2=1e-9)
+    assert model.record["ended"] == "max_iter"
 
 
 def says_the_truth(seed):
