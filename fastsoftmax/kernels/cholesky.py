@@ -10,8 +10,25 @@ import numpy as np
 
 from fastsoftmax.kernels.compile import FAST, kernel
 
-PANEL = 32  # columns that are finished together
+PANEL = 16  # columns that are finished together
 SMALLEST = 1e-13  # of the largest pivot: below it a direction is taken to have no curvature
+
+
+@kernel(FAST)
+def _pair_dots(A, i, j, stop):
+    """Return the dot products of rows i and i + 1, up to `stop`, with rows j to j + 3."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
+    for c in range(stop):
+        a, b = A[i, c], A[i + 1, c]
+        a0 += a * A[j, c]
+        a1 += a * A[j + 1, c]
+        a2 += a * A[j + 2, c]
+        a3 += a * A[j + 3, c]
+        b0 += b * A[j, c]
+        b1 += b * A[j + 1, c]
+        b2 += b * A[j + 2, c]
+        b3 += b * A[j + 3, c]
+    return a0, a1, a2, a3, b0, b1, b2, b3
 
 
 @kernel(FAST)
@@ -52,7 +69,22 @@ def factor(H, A, added):
         highest = max(highest, A[i, i])
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
+        # Below the panel's own rows by twos: with one row most of the time goes to loads.
+        pairs = stop + (n - stop) // 2 * 2
+        for i in range(stop, pairs, 2):
+            for j in range(start, stop, 4):
+                a0, a1, a2, a3, b0, b1, b2, b3 = _pair_dots(A, i, j, start)
+                A[i, j] -= a0
+                A[i, j + 1] -= a1
+                A[i, j + 2] -= a2
+                A[i, j + 3] -= a3
+                A[i + 1, j] -= b0
+                A[i + 1, j + 1] -= b1
+                A[i + 1, j + 2] -= b2
+                A[i + 1, j + 3] -= b3
         for i in range(start, n):
+            if stop <= i < pairs:
+                continue
             last = min(stop, i + 1)
             whole = start + (last - start) // 4 * 4
             for j in range(start, whole, 4):
