@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -501,7 +502,8 @@ def run(count: int, numbers: set[int], seed: int = 0) -> list[str]:
     ends: Counter[str] = Counter()
     wrong = []
     signal.signal(signal.SIGALRM, _too_long)
-    with tempfile.TemporaryDirectory() as FOLDER, warnings.catch_warnings():
+    # There too go models whose path is a word that was drawn.
+    with tempfile.TemporaryDirectory() as FOLDER, chdir(FOLDER), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = pa.table({"x": np.arange(ROWS) / 9.0, "y": np.arange(ROWS) % 3})
         by_hand: dict[str, Any] = {"learning_rate": 0.1, "epochs": 1}
