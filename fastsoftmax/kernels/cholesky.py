@@ -52,6 +52,35 @@ def _dot(A, i, j, start, stop):
     return product
 
 
+@kernel(FAST)
+def _take_off_one(A, i, start, last):
+    """Take off A[i, start:last] the products of row i with those rows, up to `start`."""
+    whole = start + (last - start) // 4 * 4
+    for j in range(start, whole, 4):
+        first, second, third, fourth = _dots(A, i, j, start)
+        A[i, j] -= first
+        A[i, j + 1] -= second
+        A[i, j + 2] -= third
+        A[i, j + 3] -= fourth
+    for j in range(whole, last):
+        A[i, j] -= _dot(A, i, j, np.int64(0), start)
+
+
+@kernel(FAST)
+def _take_off_two(A, i, start, stop):
+    """Do as `_take_off_one` for rows i and i + 1; columns are whole fours."""
+    for j in range(start, stop, 4):
+        a0, a1, a2, a3, b0, b1, b2, b3 = _pair_dots(A, i, j, start)
+        A[i, j] -= a0
+        A[i, j + 1] -= a1
+        A[i, j + 2] -= a2
+        A[i, j + 3] -= a3
+        A[i + 1, j] -= b0
+        A[i + 1, j + 1] -= b1
+        A[i + 1, j + 2] -= b2
+        A[i + 1, j + 3] -= b3
+
+
 @kernel(FAST, entry=True)
 def factor(H, A, added):
     """Replace the lower triangle of H (n, at least n) by its Cholesky factor, `added` (n,) float64
@@ -70,31 +99,12 @@ def factor(H, A, added):
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
         # Below the panel's own rows by twos: with one row most of the time goes to loads.
-        pairs = stop + (n - stop) // 2 * 2
-        for i in range(stop, pairs, 2):
-            for j in range(start, stop, 4):
-                a0, a1, a2, a3, b0, b1, b2, b3 = _pair_dots(A, i, j, start)
-                A[i, j] -= a0
-                A[i, j + 1] -= a1
-                A[i, j + 2] -= a2
-                A[i, j + 3] -= a3
-                A[i + 1, j] -= b0
-                A[i + 1, j + 1] -= b1
-                A[i + 1, j + 2] -= b2
-                A[i + 1, j + 3] -= b3
-        for i in range(start, n):
-            if stop <= i < pairs:
-                continue
-            last = min(stop, i + 1)
-            whole = start + (last - start) // 4 * 4
-            for j in range(start, whole, 4):
-                first, second, third, fourth = _dots(A, i, j, start)
-                A[i, j] -= first
-                A[i, j + 1] -= second
-                A[i, j + 2] -= third
-                A[i, j + 3] -= fourth
-            for j in range(whole, last):
-                A[i, j] -= _dot(A, i, j, np.int64(0), start)
+        for i in range(start, stop):
+            _take_off_one(A, i, start, i + 1)
+        for i in range(stop, n - 1, 2):
+            _take_off_two(A, i, start, stop)
+        if (n - stop) % 2:
+            _take_off_one(A, n - 1, start, stop)
         for i in range(start, n):
             for j in range(start, min(stop, i)):
                 A[i, j] = (A[i, j] - _dot(A, i, j, start, j)) / A[j, j]
